@@ -1,0 +1,37 @@
+"""From all-atom trajectories to labels: force maps, fragment fields, block errors, reweighting."""
+
+from __future__ import annotations
+
+from .blocks import (
+    autocorrelation,
+    autocorrelation_time,
+    block_labels,
+    block_standard_error,
+    bootstrap_counts,
+    effective_sample_size,
+)
+from .force_maps import check_force_map, group_force_map, map_forces, map_positions, slice_map
+from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
+from .reweighting import Surface, reweighted_mean, surface, temperature_weights
+
+__all__ = [
+    "Field",
+    "Surface",
+    "TorsionField",
+    "autocorrelation",
+    "autocorrelation_time",
+    "block_labels",
+    "block_standard_error",
+    "bootstrap_counts",
+    "check_force_map",
+    "effective_sample_size",
+    "generalized_forces",
+    "group_force_map",
+    "map_forces",
+    "map_positions",
+    "reweighted_mean",
+    "rotatable_bonds",
+    "slice_map",
+    "surface",
+    "temperature_weights",
+]
