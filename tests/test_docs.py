@@ -1,0 +1,96 @@
+"""The examples of the documentation run: every ``python`` block of README.md and docs/, in order, page by page.
+
+A block that cannot run is preceded by the comment line ``<!-- not executed: reason -->``; the reason is compulsory.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[^\n`]*)$")
+NOT_EXECUTED = re.compile(r"<!-- not executed: (?P<reason>\S.*) -->")
+
+#: What a fence may say. `python` runs; MyST directives and other languages do not hold Python.
+OTHER_LANGUAGES = {"bash", "text", "json", "toml", "bibtex"}
+DIRECTIVES = re.compile(
+    r"\{(toctree|math|note|warning|tip|include|eval-rst|figure|image|admonition|glossary|list-table)\}"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, text, line number and, if it is not to run, why."""
+
+    language: str
+    text: str
+    line: int
+    reason: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    """The fenced blocks of a Markdown page, in order."""
+    found: list[Block] = []
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        opening = FENCE.match(lines[at])
+        if not opening:
+            at += 1
+            continue
+        start, closing = at + 1, opening["indent"] + opening["ticks"]
+        at = start
+        while at < len(lines) and lines[at].rstrip() != closing:
+            at += 1
+        body = "\n".join(line.removeprefix(opening["indent"]) for line in lines[start:at])
+        before = next((line for line in reversed(lines[: start - 1]) if line.strip()), "")
+        mark = NOT_EXECUTED.fullmatch(before.strip())
+        found.append(Block(opening["language"].strip(), body, start + 1, mark["reason"] if mark else None))
+        at += 1
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda p: str(p.relative_to(ROOT)))
+def test_examples_run(page, tmp_path, monkeypatch):
+    """Blocks of one page share a namespace, as a reader's session would; files go to an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.language != "python":
+            assert block.language in OTHER_LANGUAGES or DIRECTIVES.match(block.language), (
+                f"{page.name}:{block.line}: fence {block.language!r}; write `python` so that the example is executed, "
+                f"or one of {sorted(OTHER_LANGUAGES)}"
+            )
+            continue
+        if block.reason is None:
+            # Line numbers of the page in the traceback.
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+            exec(code, namespace)
+        else:
+            compile(block.text, str(page), "exec")
+
+
+def test_readme_and_docs_are_there():
+    missing = [str(page.relative_to(ROOT)) for page in PAGES if not page.exists()]
+    assert not missing
+    assert len(PAGES) > 10
+
+
+def test_blocks_are_found():
+    page = "a\n```python\nx = 1\n```\n\n<!-- not executed: needs OpenMM -->\n```python\ny\n```\n"
+    page += "- item\n  ```bash\n  ls\n  ```\n"
+    assert blocks(page) == [
+        Block("python", "x = 1", 3, None),
+        Block("python", "y", 8, "needs OpenMM"),
+        Block("bash", "ls", 12, None),
+    ]
+
+
+def test_a_reason_is_compulsory():
+    assert blocks("<!-- not executed: -->\n```python\ny\n```\n")[0].reason is None
