@@ -1,0 +1,210 @@
+"""ASE calculator of a coarse-grained free energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import atomic_numbers
+
+from ..errors import DataError
+from ..models.protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel
+from .fitted import FittedModel
+
+#: Results beyond ASE's own → (quantity key, whether it is the standard deviation that is meant).
+EXTRA_RESULTS: dict[str, tuple[str, bool]] = {
+    "mean_energy": ("mean_energy", False),
+    "entropy": ("entropy", False),
+    "heat_capacity": ("heat_capacity", False),
+    "thermal_response_force": ("thermal_response_force", False),
+    "energy_std": ("free_energy", True),
+    "forces_std": ("mean_force", True),
+    "mean_energy_std": ("mean_energy", True),
+    "entropy_std": ("entropy", True),
+    "heat_capacity_std": ("heat_capacity", True),
+    "thermal_response_force_std": ("thermal_response_force", True),
+}
+
+
+class FreeEnergyCalculator(Calculator):
+    """A(R; T) as an ASE potential: one atom per bead.
+
+    ``energy`` and ``free_energy`` are both A(R; T) in eV (``free_energy`` is what ASE calls force-consistent),
+    ``forces`` −∇A in eV/Å, and, for periodic models, ``stress`` (∂A/∂strain)/V in eV/Å³, without the kinetic part of
+    the pressure. A model with the ``observables`` method adds ``mean_energy`` (eV), ``entropy`` and ``heat_capacity``
+    (eV/K), ``thermal_response_force`` (eV/Å/K), and the posterior standard deviations ``energy_std``, ``forces_std``,
+    ``mean_energy_std``, …: ask with ``atoms.calc.get_property("mean_energy", atoms)``, or name them in ``extras`` to
+    find them in ``atoms.calc.results`` after every evaluation.
+
+    For molecular dynamics use ``ase.md.langevin.Langevin(..., fixcm=False)``: with ASE's default the fixed centre of
+    mass makes systems of few beads run hot. Bead masses come from the Atoms object; the mass of element X is 1 u, so
+    set them.
+
+    Parameters
+    ----------
+    model
+        A :class:`~kernelfe.models.protocol.FreeEnergyModel`, or a fitted estimator, which is wrapped in a
+        :class:`~kernelfe.calculators.FittedModel`.
+    temperature
+        K. Changing it (``calc.temperature = 350`` or ``calc.set(temperature=350)``) empties the cache.
+    extras
+        Extra results to compute with every evaluation.
+    device
+        Where the model computes.
+    **kwargs
+        Passed to ``ase.calculators.calculator.Calculator``.
+
+    Raises
+    ------
+    DataError
+        If the temperature is not positive and finite, or the model does not offer one of ``extras``; when evaluated, if
+        number or kinds of beads do not fit the model or a periodic system meets a model without cells.
+    """
+
+    discard_results_on_any_change = True  # else set(temperature=...) would leave stale results behind
+
+    def __init__(
+        self,
+        model: FreeEnergyModel | Any,
+        temperature: float,
+        *,
+        extras: Sequence[str] = (),
+        device: str | torch.device = "cpu",
+        **kwargs: Any,
+    ):
+        if not isinstance(model, FreeEnergyModel):
+            model = FittedModel(model)
+        self.model = model
+        self.device = torch.device(device)
+        self.implemented_properties = ["energy", "free_energy", "forces"]
+        if isinstance(model, PeriodicFreeEnergyModel):
+            self.implemented_properties.append("stress")
+        if isinstance(model, ObservableModel):
+            self.implemented_properties.extend(EXTRA_RESULTS)
+        unknown = [name for name in extras if name not in EXTRA_RESULTS or name not in self.implemented_properties]
+        if unknown:
+            offered = [name for name in self.implemented_properties if name in EXTRA_RESULTS]
+            raise DataError(f"extras={unknown}: {type(model).__name__} offers {offered or 'none'}")
+        self.extras = tuple(extras)
+        super().__init__(temperature=temperature, **kwargs)
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the free energy, K; assigning empties the cache."""
+        return self.parameters["temperature"]
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.set(temperature=value)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change parameters (``temperature``) and forget all results; returns what changed.
+
+        Raises
+        ------
+        DataError
+            If the temperature is not positive and finite, or there is no such parameter.
+        """
+        if unknown := sorted(set(kwargs) - {"temperature"}):
+            raise DataError(f"FreeEnergyCalculator has no parameter {', '.join(unknown)}; it has temperature")
+        if "temperature" in kwargs:
+            value = kwargs["temperature"]
+            if not isinstance(value, (int, float, np.number)) or not 0 < float(value) < np.inf:
+                raise DataError(f"temperature={value!r} must be one positive number, K")
+            kwargs["temperature"] = float(value)
+        return super().set(**kwargs)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Evaluate the model at ``atoms`` and fill ``results``; called by ASE.
+
+        Raises
+        ------
+        DataError
+            See the class.
+        """
+        if system_changes:  # also when called directly, not through get_property, which resets
+            self.results = {}
+        super().calculate(atoms, list(properties), list(system_changes))
+        positions, cell = self._inputs(self.get_atoms())
+        wanted = list(dict.fromkeys([*properties, *self.extras]))
+        basic = [name for name in wanted if name not in EXTRA_RESULTS]
+        if basic and any(name not in self.results for name in basic):
+            self._basic(positions, cell)
+        missing = [name for name in wanted if name in EXTRA_RESULTS and name not in self.results]
+        if missing:
+            self._extra(positions, cell, missing)
+
+    def _basic(self, positions: torch.Tensor, cell: torch.Tensor | None) -> None:
+        if cell is None:
+            energy, forces = self.model.energy_and_forces(positions, self.temperature)
+        else:
+            energy, forces, stress = self.model.energy_forces_stress(positions, cell, self.temperature)  # type: ignore[attr-defined]
+            self.results["stress"] = _numpy(stress)
+        self.results["energy"] = self.results["free_energy"] = float(energy[0])
+        self.results["forces"] = _numpy(forces)
+
+    def _extra(self, positions: torch.Tensor, cell: torch.Tensor | None, names: Sequence[str]) -> None:
+        keys = tuple(dict.fromkeys(EXTRA_RESULTS[name][0] for name in names))
+        spread = any(EXTRA_RESULTS[name][1] for name in names)
+        found = self.model.observables(  # type: ignore[attr-defined]
+            positions, self.temperature, keys, return_std=spread, **({} if cell is None else {"cell": cell})
+        )
+        for name in names:
+            key, std = EXTRA_RESULTS[name]
+            value = _numpy(found[key + "_std" if std else key])
+            self.results[name] = float(value) if value.ndim == 0 else value
+
+    def _inputs(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Positions (1, beads, 3) and cell (1, 3, 3) | None as tensors, after checking that the beads fit."""
+        kinds = getattr(self.model, "kinds", None)
+        if kinds is not None:
+            _check_kinds(atoms, tuple(kinds))
+        if not np.all(np.isfinite(atoms.positions)):
+            raise DataError("positions contain a non-finite value; if dynamics has blown up, reduce its timestep")
+        positions = torch.from_numpy(atoms.positions.copy())[None].to(self.device)
+        if not atoms.pbc.any():
+            return positions, None
+        if "stress" not in self.implemented_properties:
+            raise DataError(
+                f"the system is periodic (pbc={atoms.pbc.tolist()}) but {type(self.model).__name__} knows no cells; "
+                "unwrap the molecule and set atoms.pbc = False"
+            )
+        if not atoms.pbc.all():
+            raise DataError(f"pbc={atoms.pbc.tolist()}: the model needs all three directions periodic, or none")
+        return positions, torch.from_numpy(np.array(atoms.cell))[None].to(self.device)
+
+
+def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
+    """Raise unless ``atoms`` are the beads of the model.
+
+    Kinds are read from ``atoms.arrays["kinds"]`` if there, else from the chemical symbols if all kinds of the model are
+    symbols and no atom is X; other names (CA, W1) cannot be told from an Atoms object, and only the number is checked.
+    """
+    if len(atoms) != len(kinds):
+        raise DataError(f"the model has {len(kinds)} beads, the Atoms object {len(atoms)}: map the atoms first")
+    if "kinds" in atoms.arrays:
+        found = tuple(str(kind) for kind in atoms.arrays["kinds"])
+    else:
+        found = tuple(atoms.get_chemical_symbols())
+        if "X" in found or any(kind not in atomic_numbers for kind in kinds):
+            return
+    for bead, (has, needs) in enumerate(zip(found, kinds, strict=True)):
+        if has != needs:
+            raise DataError(f"bead {bead} is {has!r}, the model needs {needs!r}: reorder or rename the beads")
+
+
+def _numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:
+    """First configuration of a batch as an array of its own."""
+    return np.array(torch.as_tensor(value)[0].detach().cpu().numpy(), dtype=float)
+
+
+__all__ = ["EXTRA_RESULTS", "FreeEnergyCalculator"]

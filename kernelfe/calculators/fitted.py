@@ -1,0 +1,76 @@
+"""A fitted estimator as the model a calculator drives: fast forces, and any observable with its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+
+
+class FittedModel:
+    """An estimator with ``frozen`` and ``predict`` as an :class:`~kernelfe.models.protocol.ObservableModel`.
+
+    Energies and forces come from the frozen model made here, other observables from ``estimator.predict``. Make a new
+    one after fitting the estimator again.
+
+    Parameters
+    ----------
+    estimator
+        A fitted :class:`~kernelfe.FreeEnergyRegressor`, or anything with the same two methods.
+    parameters
+        Values of the parameters λ the model depends on.
+
+    Raises
+    ------
+    DataError
+        If ``estimator`` lacks one of the methods.
+    """
+
+    def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
+        if not (hasattr(estimator, "frozen") and hasattr(estimator, "predict")):
+            raise DataError(
+                f"{type(estimator).__name__} has neither energy_and_forces(positions, temperature) nor frozen() and "
+                "predict(); pass a fitted FreeEnergyRegressor or a kernelfe.models.protocol.FreeEnergyModel"
+            )
+        self.estimator, self.parameters = estimator, parameters
+        self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
+        self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """A(R; T) in eV, shape (n,), and −∇A in eV/Å, shape (n, beads, 3), of the frozen model."""
+        return self.frozen.energy_and_forces(positions, temperature)
+
+    def observables(
+        self,
+        positions: Tensor,
+        temperature: float | Tensor,
+        keys: Sequence[str],
+        return_std: bool = False,
+        cell: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Predictions of the estimator, absolute (``reference=None``); see the protocol.
+
+        Raises
+        ------
+        DataError
+            If there is a cell: these estimators are asked about molecules.
+        """
+        if cell is not None:
+            raise DataError("FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
+        x = positions.detach().cpu().numpy()
+        t = temperature.cpu().numpy() if isinstance(temperature, Tensor) else temperature
+        found: dict[str, Tensor] = {}
+        for key in keys:
+            result = self.estimator.predict(
+                x, key, temperature=t, return_std=return_std, reference=None, parameters=self.parameters
+            )
+            parts = dict(zip((key, key + "_std"), result, strict=True)) if return_std else {key: result}
+            found.update({name: torch.as_tensor(value) for name, value in parts.items()})
+        return found
+
+
+__all__ = ["FittedModel"]

@@ -1,0 +1,26 @@
+"""Sampling a free energy: batched Langevin dynamics, Monte Carlo moves, temperature replica exchange."""
+
+from __future__ import annotations
+
+from .exchange import ExchangeResult, exchange_exponent, run_replica_exchange
+from .langevin import langevin_init, langevin_step, run_langevin, sample
+from .moves import Move, TorsionMoves, metropolis
+from .state import LangevinState, MoveStatistics, SamplingError, Trajectory, uniform_masses
+
+__all__ = [
+    "ExchangeResult",
+    "LangevinState",
+    "Move",
+    "MoveStatistics",
+    "SamplingError",
+    "TorsionMoves",
+    "Trajectory",
+    "exchange_exponent",
+    "langevin_init",
+    "langevin_step",
+    "metropolis",
+    "run_langevin",
+    "run_replica_exchange",
+    "sample",
+    "uniform_masses",
+]

@@ -1,0 +1,194 @@
+"""Monte Carlo moves between Langevin steps: rigid rotations of fragments about bonds.
+
+A move proposes R' from R with a symmetric proposal of unit Jacobian and is accepted with probability
+min(1, exp(−[A(R';T) − A(R;T)]/kT)), which leaves exp(−A/kT) invariant exactly. Velocities are kept: in the target
+density they are independent of R, so the joint density is invariant as well, and no kinetic energy enters the test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..models.protocol import FreeEnergyModel
+from ..topology import dihedrals_of, fragment
+from ..units import BOLTZMANN
+from .state import LangevinState, MoveStatistics, evaluate
+
+
+class Move(Protocol):
+    """A family of symmetric proposals of unit Jacobian.
+
+    ``names`` holds one name per kind of move in the family, for the statistics.
+    """
+
+    names: tuple[str, ...]
+
+    def propose(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Propose one move per replica.
+
+        Parameters
+        ----------
+        positions
+            (n, beads, 3), Å; must not be changed.
+        generator
+            The only source of randomness.
+
+        Returns
+        -------
+        proposal, kind
+            (n, beads, 3), Å, a new tensor; (n,) long, the index of the kind of move into ``names``.
+        """
+        ...
+
+
+def metropolis(
+    model: FreeEnergyModel, state: LangevinState, moves: Move, statistics: MoveStatistics | None = None
+) -> Tensor:
+    """Try one move in every replica and update the state in place.
+
+    The evaluation of the proposals supplies energy and forces of the accepted replicas, so a round costs exactly one
+    call of the model. A proposal whose energy is not finite is rejected.
+
+    Parameters
+    ----------
+    model
+        The free energy model.
+    state
+        Replicas; positions, energy and forces of accepted ones change.
+    moves
+        Family of moves.
+    statistics
+        Counters to add to.
+
+    Returns
+    -------
+    Tensor
+        (n,) bool, which replicas accepted.
+    """
+    proposal, kind = moves.propose(state.positions, state.generator)
+    energy, forces = evaluate(model, proposal, state.model_temperature)
+    exponent = (state.energy - energy) / (BOLTZMANN * state.temperature)
+    uniform = torch.rand(exponent.shape, generator=state.generator, dtype=torch.float64, device=exponent.device)
+    accept = torch.isfinite(energy) & (uniform.log() < exponent)
+    state.positions[accept] = proposal[accept]
+    state.energy = torch.where(accept, energy, state.energy)
+    state.forces = torch.where(accept[:, None, None], forces, state.forces)
+    if statistics is not None:
+        kinds, taken = kind.cpu().numpy(), accept.cpu().numpy()
+        statistics.attempts += np.bincount(kinds, minlength=len(statistics.names))
+        statistics.accepted += np.bincount(kinds[taken], minlength=len(statistics.names))
+    return accept
+
+
+def _rotatable(bonds: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Bonds outside rings with further beads on both sides, directed towards the smaller side."""
+    axes = []
+    for i, j in sorted({dihedral[1:3] for dihedral in dihedrals_of(bonds)}):
+        try:
+            before, behind = len(fragment(bonds, j, i)), len(fragment(bonds, i, j))
+        except DataError:  # part of a ring
+            continue
+        axes.append((i, j) if behind <= before else (j, i))
+    return tuple(axes)
+
+
+class TorsionMoves:
+    """Rotate the fragment behind a bond rigidly about that bond, one random bond per replica and round.
+
+    Let i–j be the bond, u its direction and S the beads on one side of it. The proposal turns every bead of S by an
+    angle θ about the line through i and j: bond lengths and angles stay, the torsions about i–j shift by θ. Beads i and
+    j do not move, so the map is a fixed rotation of the other beads: unit Jacobian; bond and θ are drawn independently
+    of R, and θ and −θ are equally likely: symmetric. Replicas therefore hop over torsional barriers with exact detailed
+    balance. Energies of proposals are trusted: the model must be repulsive where beads overlap (a baseline), since
+    moves reach places that dynamics would not.
+
+    Parameters
+    ----------
+    bonds
+        Pairs of beads that are bonded.
+    axes
+        Pairs (i, j) to rotate about, the side of j turning. None: every bond outside rings with at least one further
+        bead on both sides, the smaller side turning.
+    width
+        θ is uniform in [−width, width), rad. A sequence of widths draws one of them for each proposal (for example
+        ``(0.3, math.pi)``: half small steps, half hops); a mixture of symmetric proposals is symmetric.
+
+    Raises
+    ------
+    DataError
+        If an axis is not a bond or lies in a ring, if there is nothing to rotate, or a width is outside (0, π].
+    """
+
+    def __init__(
+        self,
+        bonds: Sequence[tuple[int, int]],
+        axes: Sequence[tuple[int, int]] | None = None,
+        width: float | Sequence[float] = math.pi,
+    ):
+        self.bonds = tuple((int(i), int(j)) for i, j in bonds)
+        self.width = tuple(float(w) for w in np.atleast_1d(np.asarray(width, dtype=float)))
+        if not self.width or not all(0 < w <= math.pi for w in self.width):
+            raise DataError(f"TorsionMoves: width={width!r}; every width must lie in (0, π] rad")
+        sides: list[tuple[int, ...]] = []
+        self.axes: tuple[tuple[int, int], ...]
+        if axes is None:
+            self.axes = _rotatable(self.bonds)
+            if not self.axes:
+                raise DataError("TorsionMoves: no bond outside rings has further beads on both sides")
+        else:
+            self.axes = tuple((int(i), int(j)) for i, j in axes)
+            if not self.axes:
+                raise DataError("TorsionMoves: axes is empty; pass pairs of beads, or None for every rotatable bond")
+        for i, j in self.axes:
+            sides.append(tuple(bead for bead in fragment(self.bonds, i, j) if bead != j))
+            if not sides[-1]:
+                raise DataError(f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
+        self.names = tuple(f"torsion {i}-{j}" for i, j in self.axes)
+        self._sides = tuple(sides)
+        self._beads = 1 + max(max(bond) for bond in self.bonds)
+
+    def __repr__(self) -> str:
+        return f"TorsionMoves(axes={self.axes}, width={self.width})"
+
+    def propose(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Turn one random fragment of every replica by a random angle; see :class:`Move`.
+
+        Raises
+        ------
+        DataError
+            If the positions have fewer beads than the bonds name.
+        """
+        n, beads, _ = positions.shape
+        if beads < self._beads:
+            raise DataError(f"TorsionMoves: bonds name bead {self._beads - 1}, the positions have {beads} beads")
+        device = positions.device
+        mask = torch.zeros(len(self.axes), beads, dtype=torch.bool)
+        for row, side in zip(mask, self._sides, strict=True):
+            row[list(side)] = True
+        ends = torch.tensor(self.axes, device=device)
+        widths = torch.tensor(self.width, dtype=positions.dtype, device=device)
+        kind = torch.randint(len(self.axes), (n,), generator=generator, device=device)
+        width = widths[torch.randint(len(self.width), (n,), generator=generator, device=device)]
+        angle = (2 * torch.rand(n, generator=generator, dtype=positions.dtype, device=device) - 1) * width
+
+        frame = torch.arange(n, device=device)
+        origin = positions[frame, ends[kind, 0]]
+        axis = positions[frame, ends[kind, 1]] - origin
+        axis = (axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True))[:, None, :]
+        arm = positions - origin[:, None, :]
+        # Rodrigues: x cosθ + (u × x) sinθ + u (u·x)(1 − cosθ)
+        cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
+        along = (arm * axis).sum(-1, keepdim=True) * axis
+        turned = arm * cosine + torch.linalg.cross(axis.expand_as(arm), arm) * sine + along * (1 - cosine)
+        turned += origin[:, None, :]
+        return torch.where(mask.to(device)[kind][:, :, None], turned, positions), kind
+
+
+__all__ = ["Move", "TorsionMoves", "metropolis"]

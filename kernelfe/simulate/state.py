@@ -1,0 +1,228 @@
+"""The state of a batch of replicas, what a run returns, and what it raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from ase import units as _ase
+from torch import Tensor
+
+from ..errors import DataError, KernelfeError
+from ..models.protocol import FreeEnergyModel
+from ..units import BOLTZMANN
+
+#: One femtosecond in Å·sqrt(u/eV), the unit of time that goes with eV, Å and u.
+FEMTOSECOND: float = _ase.fs
+
+
+def uniform_masses(beads: int, mass: float = 12.0) -> np.ndarray:
+    """Equal masses for sampling.
+
+    Configurational averages do not depend on the masses: exp(−A/kT) holds none. Equal masses near 12 u are therefore a
+    sound choice for sampling and often a better one than physical masses, whose lightest bead dictates the time step
+    (ω·dt < 2, ω² = stiffness/mass). Physical masses matter only where time itself is read from the trajectory.
+
+    Parameters
+    ----------
+    beads
+        Number of beads.
+    mass
+        Mass of each, u.
+
+    Returns
+    -------
+    ndarray
+        (beads,), u.
+
+    Raises
+    ------
+    DataError
+        If ``beads`` is not positive, or ``mass`` is not positive and finite.
+    """
+    if beads < 1 or not (mass > 0 and np.isfinite(mass)):
+        raise DataError(f"uniform_masses(beads={beads!r}, mass={mass!r}): both must be positive")
+    return np.full(int(beads), float(mass))
+
+
+@dataclass
+class LangevinState:
+    """Replicas in the middle of a Langevin run; made by :func:`~kernelfe.simulate.langevin_init`.
+
+    The state is complete: continuing from it gives bitwise what one longer run gives (on CPU).
+
+    Parameters
+    ----------
+    positions, velocities, forces
+        (n, beads, 3), Å, Å/(Å·sqrt(u/eV)), eV/Å; updated in place.
+    energy
+        (n,), A(R; T), eV.
+    temperature
+        (n,), K.
+    masses
+        (beads,), u.
+    timestep, friction
+        fs, 1/ps.
+    generator
+        Source of all random numbers of the run.
+    step
+        Steps done so far.
+    kick, decay, noise
+        Constants of the integrator, see :mod:`kernelfe.simulate.langevin`.
+    """
+
+    positions: Tensor
+    velocities: Tensor
+    energy: Tensor
+    forces: Tensor
+    temperature: Tensor
+    masses: Tensor
+    timestep: float
+    friction: float
+    generator: torch.Generator
+    kick: Tensor
+    decay: float
+    noise: Tensor
+    step: int = 0
+    # one float if all replicas are at one temperature (a model may have a faster path), else the tensor
+    model_temperature: float | Tensor = 0.0
+    gauss: Tensor | None = field(default=None, repr=False)  # buffer of the noise
+
+    def kinetic_temperature(self) -> Tensor:
+        """Instantaneous kinetic temperature 2K/(3·beads·k) of each replica, (n,), K."""
+        twice_kinetic = self.velocities.square().sum(-1).mv(self.masses)
+        return twice_kinetic / (3 * self.positions.shape[1] * BOLTZMANN)
+
+
+@dataclass
+class MoveStatistics:
+    """How often each kind of Monte Carlo move was tried and accepted, burn-in excluded.
+
+    Parameters
+    ----------
+    names
+        One name per kind of move, for example ``"torsion 1-2"``.
+    attempts, accepted
+        (kinds,) counts over all replicas.
+    """
+
+    names: tuple[str, ...]
+    attempts: np.ndarray
+    accepted: np.ndarray
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Fraction accepted, (kinds,), NaN where nothing was tried."""
+        return np.divide(self.accepted, self.attempts, out=np.full(len(self.names), np.nan), where=self.attempts > 0)
+
+
+@dataclass
+class Trajectory:
+    """Samples of a run.
+
+    Parameters
+    ----------
+    positions
+        (samples, replicas, beads, 3), Å, in the floating type of the run. Positions are not wrapped and the centre of
+        mass is free to diffuse.
+    energies
+        (samples, replicas), A(R; T), eV.
+    temperature
+        (replicas,), K.
+    interval
+        fs between samples.
+    seconds
+        Wall-clock time of the run.
+    acceptance
+        Statistics of the Monte Carlo moves, None without moves.
+    state
+        State after the last step, for continuing with :func:`~kernelfe.simulate.sample`; None for one temperature out
+        of a replica exchange.
+    """
+
+    positions: np.ndarray
+    energies: np.ndarray
+    temperature: np.ndarray
+    interval: float
+    seconds: float = 0.0
+    acceptance: MoveStatistics | None = None
+    state: LangevinState | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def flat(self) -> np.ndarray:
+        """All configurations of all replicas, (samples·replicas, beads, 3), Å, sample by sample."""
+        return self.positions.reshape(-1, *self.positions.shape[2:])
+
+
+class SamplingError(KernelfeError, RuntimeError):
+    """A run became unstable.
+
+    Attributes
+    ----------
+    replicas
+        Indices of the replicas concerned.
+    step
+        Step, burn-in included, at which it was noticed.
+    trajectory
+        Samples collected before that.
+    """
+
+    def __init__(self, message: str, replicas: Sequence[int] = (), step: int = 0, trajectory: Trajectory | None = None):
+        super().__init__(message)
+        self.replicas = tuple(replicas)
+        self.step = step
+        self.trajectory = trajectory
+
+
+def as_tensor(values: object) -> Tensor:
+    """A detached tensor of an array, sequence or number; only tensors share memory with the argument."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    return torch.from_numpy(np.array(values, dtype=float))  # a copy: torch warns about read-only arrays
+
+
+def evaluate(model: FreeEnergyModel, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Call the model and check what it returns.
+
+    Parameters
+    ----------
+    model
+        The free energy model.
+    positions
+        (n, beads, 3), Å.
+    temperature
+        K; one number or (n,).
+
+    Returns
+    -------
+    energy, forces
+        (n,), eV, and (n, beads, 3), eV/Å, detached from any graph, in the floating type of the positions.
+
+    Raises
+    ------
+    DataError
+        If a shape is not what the protocol asks for.
+    """
+    energy, forces = model.energy_and_forces(positions, temperature)
+    if energy.shape != positions.shape[:1] or forces.shape != positions.shape:
+        raise DataError(
+            f"{type(model).__name__}.energy_and_forces returned shapes {tuple(energy.shape)} and {tuple(forces.shape)} "
+            f"for positions {tuple(positions.shape)}; expected (n,) and (n, beads, 3)"
+        )
+    return energy.detach().to(positions.dtype), forces.detach().to(positions.dtype)
+
+
+__all__ = [
+    "FEMTOSECOND",
+    "LangevinState",
+    "MoveStatistics",
+    "SamplingError",
+    "Trajectory",
+    "as_tensor",
+    "evaluate",
+    "uniform_masses",
+]
