@@ -1,0 +1,29 @@
+"""Descriptors: maps from configurations to environments z(R), with Jacobians and their products.
+
+A new descriptor is a frozen dataclass that derives from :class:`Descriptor` and defines ``dimension`` and
+``environments``.
+"""
+
+from __future__ import annotations
+
+from .base import Descriptor, Environments
+from .distances import Distances, InverseDistances
+from .internal import InternalCoordinates
+from .pairs import PairDistances
+from .variables import Variables
+
+#: Every descriptor of kernelfe by its class name: what a saved model may name.
+DESCRIPTORS: dict[str, type[Descriptor]] = {
+    cls.__name__: cls for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates)
+}
+
+__all__ = [
+    "DESCRIPTORS",
+    "Descriptor",
+    "Distances",
+    "Environments",
+    "InternalCoordinates",
+    "InverseDistances",
+    "PairDistances",
+    "Variables",
+]

@@ -1,0 +1,187 @@
+"""What a descriptor is: a map from configurations to environments z(R), with its derivatives.
+
+A configuration has one environment per molecule, one per pair, or whatever the descriptor decides. Functionals
+read environments through ``Descriptor.environments`` (dense Jacobians, used in fits); samplers go through
+``Descriptor.values_and_pullback``, which never builds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..specs import Spec
+
+#: z (E, D) → the gradient with respect to z (E, D) is pulled back to the coordinates (n, *coordinate shape).
+Pullback = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Environments:
+    """The environments of a batch of n configurations, frame by frame.
+
+    Parameters
+    ----------
+    z
+        Environments, shape (E, D).
+    jacobian
+        ∂z/∂(coordinates named by ``columns``), shape (E, D, q), or None for the identity.
+    columns
+        Flat coordinates (3·bead + xyz, or the variable) that the last axis of ``jacobian`` refers to, shape (E, q),
+        or None for all flat coordinates of the frame, in order. A coordinate may be named twice: its entries add.
+    frame
+        Frame of each environment, ascending, shape (E,), or None for exactly one per frame, in order.
+    strain
+        ∂z/∂strain at fixed scaled coordinates, shape (E, D, 6), Voigt order xx, yy, zz, yz, xz, xy with engineering
+        shear (ε₄ = 2 ε_yz), so that V·stress = ∂E/∂strain in ASE's sense; None without a cell.
+
+    Raises
+    ------
+    DataError
+        If the shapes contradict each other.
+    """
+
+    z: Tensor
+    jacobian: Tensor | None = None
+    columns: Tensor | None = None
+    frame: Tensor | None = None
+    strain: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size, dimension = self.z.shape
+        q = dimension if self.jacobian is None else self.jacobian.shape[-1]
+        wanted = {
+            "jacobian": (self.jacobian, (size, dimension, q)),
+            "columns": (self.columns, (size, q)),
+            "frame": (self.frame, (size,)),
+            "strain": (self.strain, (size, dimension, 6)),
+        }
+        for name, (tensor, shape) in wanted.items():
+            if tensor is not None and tuple(tensor.shape) != shape:
+                raise DataError(
+                    f"the descriptor returned {name} of shape {tuple(tensor.shape)}: with z of shape "
+                    f"{(size, dimension)} it must be {shape}"
+                )
+
+    def pull(self, g: Tensor, coordinates: Tensor) -> Tensor:
+        """Jᵀg summed into frames.
+
+        Parameters
+        ----------
+        g
+            Gradient with respect to z, shape (E, D).
+        coordinates
+            The configurations, (n, beads, 3) or (n, d); only their shape counts.
+
+        Returns
+        -------
+        Tensor
+            The gradient with respect to the coordinates, of their shape.
+        """
+        frames, flat = len(coordinates), coordinates[0].numel() if len(coordinates) else 0
+        w = g if self.jacobian is None else torch.einsum("eaq,ea->eq", self.jacobian, g)
+        if self.frame is None and self.columns is None:
+            return w.reshape(coordinates.shape)
+        columns = torch.arange(flat, device=g.device).expand(len(w), flat) if self.columns is None else self.columns
+        frame = torch.arange(frames, device=g.device) if self.frame is None else self.frame
+        out = g.new_zeros(frames * flat)
+        out.index_add_(0, (frame[:, None] * flat + columns).reshape(-1), w.reshape(-1))
+        return out.reshape(coordinates.shape)
+
+
+class Descriptor(Spec):
+    """Base of descriptors: frozen dataclasses of plain numbers.
+
+    A new descriptor needs ``dimension`` and ``environments``. ``values_and_pullback`` then works through the dense
+    Jacobian; overriding it makes sampling fast. Tensors are float64, batched, on any device; outputs are new
+    tensors on the device of the input.
+    """
+
+    def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
+        """Columns D of an environment for frames of shape (beads, 3) or (d,).
+
+        Raises
+        ------
+        DataError
+            If the descriptor does not apply to such frames.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define dimension(coordinate_shape)")
+
+    def environments(self, coordinates: Tensor, cell: Tensor | None = None) -> Environments:
+        """Environments of a batch with their Jacobians.
+
+        Parameters
+        ----------
+        coordinates
+            (n, beads, 3) in Å, or variables (n, d).
+        cell
+            Lattice vectors as rows, (n, 3, 3) or (3, 3), Å; None without periodic boundaries.
+
+        Raises
+        ------
+        DataError
+            If the shapes do not fit the descriptor.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define environments(coordinates, cell)")
+
+    def values_and_pullback(
+        self, coordinates: Tensor, cell: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Pullback]:
+        """The fast path of sampling: environments and the product with Jᵀ, without a dense Jacobian.
+
+        Parameters
+        ----------
+        coordinates, cell
+            As in :meth:`environments`.
+
+        Returns
+        -------
+        z
+            (E, D).
+        frame
+            (E,), or None for one environment per frame.
+        pullback
+            Maps g (E, D) to Jᵀg summed into frames, shape of ``coordinates``. Valid until the coordinates change.
+        """
+        environments = self.environments(coordinates, cell)
+        return environments.z, environments.frame, lambda g: environments.pull(g, coordinates)
+
+    def bind(self, kinds: tuple[str, ...] | None) -> Descriptor:
+        """This descriptor with the kinds of the beads of the data filled in where it needs them."""
+        return self
+
+
+def check_beads(name: str, shape: tuple[int, ...]) -> int:
+    """Return the number of beads of frames of shape (beads, 3).
+
+    Raises
+    ------
+    DataError
+        If the frames hold no bead positions.
+    """
+    if len(shape) != 2 or shape[1] != 3:
+        raise DataError(
+            f"{name} reads bead positions of shape (frames, beads, 3), the frames have shape {tuple(shape)}: "
+            "use Variables() for plain variables"
+        )
+    return shape[0]
+
+
+def index_tuples(name: str, value: Iterable[Iterable[int]], size: int) -> tuple[tuple[int, ...], ...]:
+    """Tuples of ``size`` different bead indices; plain tuples of ints are returned as they are (same object).
+
+    Raises
+    ------
+    DataError
+        If an entry has another length, repeats a bead, or is negative.
+    """
+    rows = tuple(tuple(int(bead) for bead in row) for row in value)
+    for row in rows:
+        if len(row) != size or len(set(row)) != size or min(row, default=0) < 0:
+            raise DataError(f"{name} holds {row}: give {size} different bead indices, counted from 0")
+    plain = type(value) is tuple and all(type(row) is tuple and all(type(b) is int for b in row) for row in value)
+    return value if plain else rows  # type: ignore[return-value]  # scikit-learn's clone compares identities

@@ -1,0 +1,162 @@
+"""Distances of all pairs within a cutoff: one environment per pair, for liquids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from ase.neighborlist import primitive_neighbor_list
+from torch import Tensor
+
+from ..errors import DataError
+from . import geometry
+from .base import Descriptor, Environments, Pullback, check_beads
+
+#: Frames of at most this many beads are searched by brute force, if one image per pair can be in range.
+_BRUTE_FORCE_BEADS = 1000
+#: Pair distances held at once by the brute-force search.
+_BLOCK = 1 << 21
+
+
+@dataclass(frozen=True)
+class PairDistances(Descriptor):
+    """z = distance r of each pair of beads within a cutoff, Å; D = 1, the number of environments varies.
+
+    With a cell every periodic image within the cutoff counts, images of a bead with itself included; each
+    unordered pair once. r enters as it is: a kernel on r gives an energy that is not zero at the cutoff, so that
+    pairs crossing it change the energy; choose a cutoff beyond which the pair term is flat.
+
+    Parameters
+    ----------
+    cutoff
+        Å.
+    kinds
+        Two kinds of beads, for example ``("O", "H")``: only pairs of these kinds; None for all pairs.
+    bead_kinds
+        Kind of every bead of a frame; needed with ``kinds``, filled in from the data by :meth:`bind`.
+
+    Raises
+    ------
+    DataError
+        If the cutoff is not positive and finite, or kinds are not two names.
+    """
+
+    cutoff: float
+    kinds: tuple[str, str] | None = None
+    bead_kinds: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.cutoff < float("inf"):
+            raise DataError(f"PairDistances(cutoff={self.cutoff}): give a positive length in Å")
+        if self.kinds is not None and (isinstance(self.kinds, str) or len(self.kinds) != 2):
+            raise DataError(f"PairDistances(kinds={self.kinds!r}): name two kinds of beads")
+        for name in ("kinds", "bead_kinds"):
+            value = getattr(self, name)
+            if value is not None and type(value) is not tuple:
+                object.__setattr__(self, name, tuple(value))
+
+    def bind(self, kinds: Sequence[str] | None) -> PairDistances:
+        """This descriptor with ``bead_kinds`` = ``kinds``, where they matter and are not given yet."""
+        if self.kinds is None or self.bead_kinds is not None or kinds is None:
+            return self
+        return replace(self, bead_kinds=tuple(kinds))
+
+    def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
+        """One."""
+        check_beads("PairDistances", coordinate_shape)
+        return 1
+
+    def environments(self, coordinates: Tensor, cell: Tensor | None = None) -> Environments:
+        """See :meth:`Descriptor.environments`; ``strain`` is given where there is a cell."""
+        frame, i, j, v = self._neighbours(coordinates, cell)
+        r = v.norm(dim=-1, keepdim=True).clamp_min(geometry.TINY)
+        unit = v / r
+        jacobian = torch.cat((-unit, unit), -1)[:, None]
+        xyz = torch.arange(3, device=v.device)
+        columns = torch.cat((3 * i[:, None] + xyz, 3 * j[:, None] + xyz), -1)
+        strain = None if cell is None else geometry.voigt(unit, v)[:, None]
+        return Environments(r, jacobian, columns, frame, strain)
+
+    def values_and_pullback(self, coordinates: Tensor, cell: Tensor | None = None) -> tuple[Tensor, Tensor, Pullback]:
+        """See :meth:`Descriptor.values_and_pullback`."""
+        frame, i, j, v = self._neighbours(coordinates, cell)
+        r = v.norm(dim=-1, keepdim=True).clamp_min(geometry.TINY)
+        shape, first = coordinates.shape, frame * coordinates.shape[1]
+
+        def pullback(g: Tensor) -> Tensor:
+            w = v * (g / r)
+            out = w.new_zeros(shape[0] * shape[1], 3)
+            return out.index_add_(0, first + j, w).index_add_(0, first + i, w, alpha=-1.0).view(shape)
+
+        return r, frame, pullback
+
+    def _neighbours(self, x: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Frame, beads i and j of each pair, shape (E,), and v = R_j − R_i of the image, shape (E, 3)."""
+        beads = check_beads("PairDistances", tuple(x.shape[1:]))
+        wanted = self._wanted(beads)
+        brute = cell is None or bool(self.cutoff <= 0.5 * geometry.heights(cell, len(x)).min())
+        if brute and beads <= _BRUTE_FORCE_BEADS:
+            return _brute_force(x, cell, self.cutoff, wanted)
+        return _cell_lists(x, cell, self.cutoff, wanted)
+
+    def _wanted(self, beads: int) -> np.ndarray | None:
+        # (beads, beads) mask of the pairs of the wanted kinds
+        if self.kinds is None:
+            return None
+        if self.bead_kinds is None or len(self.bead_kinds) != beads:
+            known = "no" if self.bead_kinds is None else str(len(self.bead_kinds))
+            raise DataError(
+                f"PairDistances(kinds={self.kinds}) knows {known} bead kinds for frames of {beads} beads: "
+                "give kinds= when building the Frames, or bead_kinds="
+            )
+        if missing := set(self.kinds) - set(self.bead_kinds):
+            raise DataError(f"PairDistances(kinds={self.kinds}): no bead is of kind {sorted(missing)}")
+        first, second = (np.array([kind == wanted for kind in self.bead_kinds]) for wanted in self.kinds)
+        return (first[:, None] & second) | (second[:, None] & first)
+
+
+def _brute_force(x: Tensor, cell: Tensor | None, cutoff: float, wanted: np.ndarray | None):
+    # all pairs; exact when the cutoff is at most half of every height of the cell, as then at most one image of a
+    # pair is in range and rounding finds it
+    beads = x.shape[1]
+    mask = np.triu(np.ones((beads, beads), bool) if wanted is None else wanted, 1)
+    i, j = (torch.as_tensor(index, device=x.device) for index in np.nonzero(mask))
+    block = max(1, _BLOCK // max(1, len(i)))
+    found = []
+    for start in range(0, len(x), block):
+        part = x[start : start + block]
+        v = part[:, j] - part[:, i]
+        if cell is not None:
+            v = geometry.minimum_image(v, cell if cell.ndim == 2 else cell[start : start + block])
+        frame, pair = torch.nonzero((v * v).sum(-1) < cutoff * cutoff, as_tuple=True)
+        found.append((frame + start, i[pair], j[pair], v[frame, pair]))
+    if not found:
+        return i[:0], i[:0], j[:0], x.new_zeros(0, 3)
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
+def _cell_lists(x: Tensor, cell: Tensor | None, cutoff: float, wanted: np.ndarray | None):
+    # ASE's linear-scaling search, every image; each pair appears twice there and is kept once
+    positions = x.detach().cpu().numpy()
+    cells = np.zeros((len(x), 3, 3)) if cell is None else cell.detach().cpu().expand(len(x), 3, 3).numpy()
+    found = []
+    for index in range(len(x)):
+        pbc = (cell is not None,) * 3
+        box = np.eye(3) if cell is None else cells[index]
+        i, j, shift = primitive_neighbor_list("ijS", pbc, box, positions[index], cutoff)
+        sign = shift[np.arange(len(shift)), (shift != 0).argmax(1)] if len(shift) else np.zeros(0)
+        keep = (i < j) | ((i == j) & (sign > 0))
+        if wanted is not None:
+            keep &= wanted[i, j]
+        i, j, shift = i[keep], j[keep], shift[keep]
+        order = np.lexsort((j, i))
+        found.append((np.full(len(order), index), i[order], j[order], shift[order]))
+    frame, i, j, shift = (
+        torch.as_tensor(np.concatenate(parts).astype(np.int64), device=x.device) for parts in zip(*found, strict=True)
+    )
+    v = x[frame, j] - x[frame, i]
+    if cell is not None:
+        v = v + (shift.to(x)[:, None] @ cell.expand(len(x), 3, 3)[frame])[:, 0]
+    return frame, i, j, v
