@@ -1,0 +1,291 @@
+"""Frames from and to ASE Atoms and extended XYZ."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DataError
+from .functionals import OBSERVABLES, get
+from .io import atomic_write
+
+if TYPE_CHECKING:
+    from .frames import Frames
+
+PREFIX = "REF_"  # plain energy/forces keys of extxyz would move into a calculator; custom keys stay
+_UNITS_KEY = "kernelfe_units"
+_FROM_CALCULATOR = ("energy", "forces", "stress")
+
+
+def arrays_of(images: Any, labels: Mapping[str, str] | None, *, temperature: Any, noise: Mapping[str, Any] | None,
+              displacements: Any, parameters: Mapping[str, Any] | None, kinds: Any, masses: Any,
+              bonds: Any) -> dict[str, Any]:
+    """Arguments of ``Frames.from_arrays`` (without units) from a list of Atoms; see ``Frames.from_atoms``."""
+    images = [images] if hasattr(images, "get_positions") else list(images)
+    if not images:
+        raise DataError("no frames: the list of Atoms is empty")
+    for row, atoms in enumerate(images):
+        if not hasattr(atoms, "get_positions"):
+            raise DataError(f"frame {row} is no ASE Atoms but {type(atoms).__name__}; use Frames.from_arrays")
+    names = _one_molecule(images)
+    beads = len(names)
+    if displacements is None and any(PREFIX + "displacements" in a.info for a in images):
+        displacements = PREFIX + "displacements"
+    fields, width = _displacements(images, displacements, beads)
+    values: dict[str, np.ndarray] = {}
+    present: dict[str, np.ndarray] = {}
+    noises: dict[str, Any] = {}
+    for key, source in (labels if labels is not None else _own_keys(images)).items():
+        shape = get(key).shape((beads, 3), width)
+        values[key], present[key] = _rows(images, source, shape, f"label {key!r}")
+        if source == "energy" and all("energy" not in a.info for a in images) and not np.any(
+                np.nan_to_num(values[key], nan=0.0)):
+            raise DataError("every 'energy' is exactly 0: some readers, such as ASE's for LAMMPS dumps, invent it; "
+                            f"leave the label {key!r} out or take it from a custom key")
+        given = (noise or {}).get(key)
+        if given is None and labels is None and any(_find(a, _noise_key(key)) is not None for a in images):
+            given = _noise_key(key)
+        if given is not None:
+            noises[key] = _noise(images, given, key, shape, present[key]) if isinstance(given, str) else given
+    for key in noise or {}:
+        if key not in values:
+            raise DataError(f"noise names {key!r}, which is not among the labels: {', '.join(values) or 'none'}")
+    if parameters is None:
+        parameters = {k.removeprefix("PARAMETER_"): k for k in images[0].info if k.startswith("PARAMETER_")}
+    if temperature is None and any("temperature" in a.info for a in images):
+        temperature = "temperature"
+    if bonds is None and "bonds" in images[0].info:
+        bonds = np.reshape(images[0].info["bonds"], (-1, 2))
+    if kinds is None and set(names) != {"X"}:  # X says nothing
+        kinds = names
+    if masses is None and all(a.has("masses") for a in images):
+        masses = images[0].get_masses()
+    return {
+        "positions": np.stack([a.get_positions() for a in images]),
+        "temperature": _scalars(images, temperature, "temperature"),
+        "labels": values, "present": present, "noise": noises, "displacements": fields,
+        "parameters": {k: _scalars(images, v, f"parameter {k!r}") for k, v in parameters.items()},
+        "kinds": kinds, "masses": masses, "cell": _cells(images), "bonds": bonds,
+    }
+
+
+def _one_molecule(images: list) -> list[str]:
+    """Bead names shared by all frames."""
+
+    def names(atoms: Any) -> list[str]:
+        return [str(x) for x in atoms.arrays.get("bead_kind", atoms.get_chemical_symbols())]
+
+    first = names(images[0])
+    for row, atoms in enumerate(images):
+        if len(atoms) != len(first):
+            raise DataError(f"frame {row} has {len(atoms)} beads and frame 0 has {len(first)}; Frames hold one kind "
+                            "of molecule: build one Frames for each")
+        if names(atoms) != first:
+            raise DataError(f"frame {row} has other beads than frame 0, or another order ({names(atoms)[:8]} against "
+                            f"{first[:8]}); sort them, or build one Frames for each molecule")
+    return first
+
+
+def _cells(images: list) -> np.ndarray | None:
+    periodic = [bool(a.pbc.any()) for a in images]
+    if not any(periodic):
+        return None
+    for row, atoms in enumerate(images):
+        if not atoms.pbc.all():
+            raise DataError(f"frame {row} is periodic along {atoms.pbc.tolist()}; frames must be periodic in all "
+                            "three directions or all in none: set atoms.pbc, with a large enough cell")
+    return np.stack([a.cell.array for a in images])
+
+
+def _find(atoms: Any, key: str) -> Any:
+    """The value under ``key`` in arrays, info, or the calculator; None when absent."""
+    if key in atoms.arrays:
+        return atoms.arrays[key]
+    if key in atoms.info:
+        return atoms.info[key]
+    if key in _FROM_CALCULATOR and atoms.calc is not None:
+        from ase.calculators.calculator import PropertyNotImplementedError
+
+        try:
+            if key == "energy":
+                return atoms.get_potential_energy()
+            # with constraints applied, ASE returns zero for the forces on constrained atoms
+            return atoms.get_forces(apply_constraint=False) if key == "forces" else atoms.get_stress(
+                apply_constraint=False)
+        except PropertyNotImplementedError:
+            return None
+    return None
+
+
+def _require_somewhere(images: list, key: str, what: str) -> None:
+    if all(_find(a, key) is None for a in images):
+        have = sorted({k for a in images for k in (*a.arrays, *a.info, *(a.calc.results if a.calc else ()))})
+        raise DataError(f"{what}: no frame has the key {key!r}; keys found: {', '.join(have)}")
+
+
+def _rows(images: list, key: str, shape: tuple[int, ...], what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values (n, *shape), NaN where absent, and the mask of the rows that have them."""
+    _require_somewhere(images, key, what)
+    values, present = np.full((len(images), *shape), np.nan), np.zeros(len(images), dtype=bool)
+    for row, atoms in enumerate(images):
+        value = _find(atoms, key)
+        if value is None:
+            continue
+        value = np.asarray(value)
+        if shape == (6,) and value.shape == (3, 3):
+            value = value[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # Voigt: xx, yy, zz, yz, xz, xy
+        if value.dtype.kind not in "biuf" or value.size != np.prod(shape, dtype=int):
+            raise DataError(f"frame {row}: {what} under {key!r} has shape {value.shape} of {value.dtype}, "
+                            f"expected {shape} numbers")
+        values[row], present[row] = value.reshape(shape), True
+    return values, present
+
+
+def _scalars(images: list, given: Any, what: str) -> Any:
+    """Numbers per frame: as given, or from a key of info that every frame must have."""
+    if not isinstance(given, str):
+        return given
+    values, present = _rows(images, given, (), what)
+    if not present.all():
+        raise DataError(f"{what}: frame {int(np.argmin(present))} lacks the key {given!r}; add it to atoms.info")
+    return values
+
+
+def _displacements(images: list, given: Any, beads: int) -> tuple[Any, int | None]:
+    """Displacement fields and their number per frame."""
+    if given is None:
+        return None, None
+    if isinstance(given, str):
+        _require_somewhere(images, given, "displacements")
+        size = next(np.size(v) for v in (_find(a, given) for a in images) if v is not None)
+        if size % (3 * beads):
+            raise DataError(f"displacements under {given!r} hold {size} numbers, no multiple of {3 * beads}: "
+                            "store (fields, beads, 3)")
+        given, _ = _rows(images, given, (size // (3 * beads), beads, 3), "displacements")
+    shape = np.shape(given)
+    return given, shape[1] if len(shape) > 1 else None
+
+
+def _noise_key(key: str) -> str:
+    return _file_key(key) + "_noise"
+
+
+def _noise(images: list, source: str, key: str, shape: tuple[int, ...], present: np.ndarray) -> np.ndarray:
+    """Noise stored per frame: one standard deviation, the label's shape, or a covariance block."""
+    what = f"noise of {key!r}"
+    _require_somewhere(images, source, what)
+    m = int(np.prod(shape, dtype=int))
+    size = next(np.size(v) for v in (_find(a, source) for a in images) if v is not None)
+    forms = {1: (), m: shape, m * m: (m, m)} if m > 1 else {1: ()}
+    if size not in forms:
+        raise DataError(f"{what} under {source!r} holds {size} numbers; expected 1, {m} or {m * m}")
+    values, found = _rows(images, source, forms[size], what)
+    lacking = np.flatnonzero(present & ~found)
+    if len(lacking):
+        raise DataError(f"{what}: frame {lacking[0]} has the label but not the key {source!r}; add it")
+    return values
+
+
+def _file_key(key: str) -> str:
+    """Key of a label in a file. Colons separate columns in extended XYZ, so ``name:parameter`` takes ``__``."""
+    return PREFIX + key.replace(":", "__")
+
+
+def _own_keys(images: list) -> dict[str, str]:
+    """Labels under kernelfe's own file keys, in the order of the table of observables."""
+    have = dict.fromkeys(k for a in images for k in (*a.arrays, *a.info) if k.startswith(PREFIX))
+    found = {}
+    for name in OBSERVABLES:
+        for source in have:
+            key = source.removeprefix(PREFIX).replace("__", ":", 1)
+            if key.partition(":")[0] == name and not source.endswith("_noise"):
+                found[key] = source
+    return found
+
+
+# ---------------------------------------------------------------------- extended XYZ
+
+
+def read_extxyz(path: str | os.PathLike[str]) -> tuple[list, str | None]:
+    """All frames of an extended-XYZ file, and the units it states (None if it states none)."""
+    import ase.io
+
+    path = Path(path)
+    if path.suffix not in (".xyz", ".extxyz"):
+        raise DataError(f"cannot read {path.suffix or 'a file without suffix'!r}; read {path.name} with ase.io.read "
+                        "and pass the Atoms to Frames.from_atoms, minding what units the reader returns")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; check the path")
+    try:
+        images = list(ase.io.iread(path, index=":", format="extxyz"))
+    except Exception as error:  # ASE's reader raises many kinds
+        raise DataError(f"{path.name} is not readable as extended XYZ ({error}); write it again") from error
+    stated = {a.info.get(_UNITS_KEY) for a in images}
+    if len(stated) > 1:
+        raise DataError(f"the frames of {path.name} state different units {stated}; split the file")
+    return images, stated.pop() if stated else None
+
+
+def write_extxyz(frames: Frames, path: str | os.PathLike[str]) -> None:
+    """Write frames so that every number survives: ASE's own writer keeps 8 decimals, too few for eV/Å/K²."""
+    from ase.data import atomic_numbers
+
+    if frames.positions is None:
+        raise DataError("extended XYZ holds positions, and these frames hold variables; use .npz")
+    if len(frames.pairs):
+        raise DataError("extended XYZ cannot hold pair labels; use .npz, or drop_labels('pairs') first")
+    beads = frames.shape[1]
+    kinds = frames.kinds or ("X",) * beads
+    for name in (*kinds, *frames.parameters, *(key.partition(":")[2] for key in frames.labels)):
+        if not re.fullmatch(r"[\w.+\-*']*", name):
+            raise DataError(f"the name {name!r} cannot be written to extended XYZ; use letters, digits and _")
+    species = [kind if kind in atomic_numbers else "X" for kind in kinds]
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8") as handle:
+        for row in range(len(frames)):
+            columns, info = _frame_data(frames, row)
+            properties = "species:S:1:pos:R:3" + (":bead_kind:S:1" if frames.kinds else "")
+            properties += "".join(f":{name}:R:{array.shape[1]}" for name, array in columns.items())
+            head = [f"Properties={properties}"]
+            if frames.cell is not None:
+                head.append(f'Lattice="{_text(frames.cell[row])}"')
+            head.append('pbc="F F F"' if frames.cell is None else 'pbc="T T T"')
+            head += [f"{_UNITS_KEY}=ase", *(f'{name}="{_text(value)}"' for name, value in info.items())]
+            handle.write(f"{beads}\n{' '.join(head)}\n")
+            for bead in range(beads):
+                words = [species[bead], _text(frames.positions[row, bead])]
+                words += [kinds[bead]] if frames.kinds else []
+                handle.write(" ".join(words + [_text(array[bead]) for array in columns.values()]) + "\n")
+
+
+def _frame_data(frames: Frames, row: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Per-bead columns and comment entries of one frame."""
+    beads = frames.shape[1]
+    columns: dict[str, np.ndarray] = {}
+    info: dict[str, Any] = {"temperature": frames.temperature[row]}
+    info |= {f"PARAMETER_{k}": v[row] for k, v in frames.parameters.items()}
+    if frames.bonds:
+        info["bonds"] = np.array(frames.bonds)
+    if frames.masses is not None:
+        columns["masses"] = frames.masses[:, None]
+    if frames.displacements is not None and np.isfinite(frames.displacements[row]).all():
+        info[PREFIX + "displacements"] = frames.displacements[row]
+    for key, values in frames.labels.items():
+        if not frames.present[key][row]:
+            continue
+        noise = frames.noise.get(key)
+        entries = {_file_key(key): values[row]}
+        if noise is not None:
+            entries[_noise_key(key)] = noise if isinstance(noise, float) else noise[row]
+        for name, value in entries.items():
+            (columns if np.shape(value) == (beads, 3) else info)[name] = value
+    return columns, info
+
+
+def _text(value: Any) -> str:
+    array = np.ravel(value)
+    return " ".join(str(int(x)) if array.dtype.kind in "iu" else repr(float(x)) for x in array)

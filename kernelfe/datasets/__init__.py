@@ -1,0 +1,112 @@
+"""Data sets: bundled all-atom data, and analytic systems whose statistics are known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import numpy as np
+
+from ..errors import DataError, MissingDependencyError
+from ..frames import Frames
+from ..io import load_npz
+from .analytic import EliminatedMode
+
+#: The package that holds the bundled data: one folder per data set.
+PACKAGE = "kernelfe_data"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """An independent long-simulation answer to compare with.
+
+    Attributes
+    ----------
+    temperatures
+        (t,), K.
+    edges
+        (bins + 1,), radians; the same for both torsions.
+    probability
+        (t, bins, bins), the probability of each bin; sums to one per temperature.
+    probability_std
+        Its standard deviation, same shape.
+    halves
+        (2, t, bins, bins): the probability from either half of the data, for the floor of any comparison.
+    effective_sample_size
+        (t,).
+    """
+
+    temperatures: np.ndarray
+    edges: np.ndarray
+    probability: np.ndarray
+    probability_std: np.ndarray
+    halves: np.ndarray
+    effective_sample_size: np.ndarray
+
+
+def names(package: str = PACKAGE) -> list[str]:
+    """Names that :func:`load` knows.
+
+    Parameters
+    ----------
+    package
+        An importable package with one folder per data set; the default is the bundled one.
+    """
+    root = _root(package)
+    return sorted(f.name.replace("_", "-") for f in root.iterdir() if f.is_dir() and f.joinpath("frames.npz").is_file())
+
+
+def load(name: str, package: str = PACKAGE) -> Frames:
+    """Frames of a data set.
+
+    Parameters
+    ----------
+    name
+        One of :func:`names`. ``"alanine-dipeptide"``: six backbone beads with single-frame mapped forces,
+        potential energies and the torques about φ and ψ; its README tells how it was made.
+    package
+        See :func:`names`.
+
+    Raises
+    ------
+    DataError
+        If there is no such data set.
+    MissingDependencyError
+        If the data package is not installed.
+    ModelFileError
+        If its file is damaged.
+    """
+    with _file(name, "frames.npz", package).open("rb") as handle:
+        return Frames.load(handle)
+
+
+def load_reference(name: str, package: str = PACKAGE) -> Reference:
+    """The reference answer of a data set; parameters and errors as in :func:`load`."""
+    with _file(name, "reference.npz", package).open("rb") as handle:
+        arrays = load_npz(handle)
+    lacking = [field for field in Reference.__dataclass_fields__ if field not in arrays]
+    if lacking:
+        raise DataError(f"the reference of {name!r} lacks {', '.join(lacking)}; build it again with its generator")
+    return Reference(**{field: arrays[field] for field in Reference.__dataclass_fields__})
+
+
+def _root(package: str) -> Traversable:
+    try:
+        return files(package)
+    except ModuleNotFoundError:
+        raise MissingDependencyError(f"the data package {package!r} is not installed; install kernelfe with pip "
+                                     "(pip install -e . in a checkout)") from None
+
+
+def _file(name: str, filename: str, package: str) -> Traversable:
+    known = names(package)
+    if name not in known:
+        raise DataError(f"unknown data set {name!r}; known: {', '.join(known) or 'none'}")
+    file = _root(package).joinpath(name.replace("-", "_"), filename)
+    if not file.is_file():
+        raise DataError(f"data set {name!r} has no {filename}")
+    return file
+
+
+__all__ = ["EliminatedMode", "Reference", "load", "load_reference", "names"]

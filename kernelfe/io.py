@@ -1,0 +1,161 @@
+"""Files that can be trusted: atomic writes, and npz archives read without pickle and within a size limit."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from .errors import DataError, ModelFileError
+
+#: Default limit on the unpacked size of an archive, bytes.
+MAX_BYTES = 8 * 1024**3
+#: Kinds of numpy dtype an archive may hold: bool, integers, floats, bytes, text.
+_KINDS = "biufSU"
+_MAX_ENTRIES = 10_000
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file aside and move it into place only when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        The final path. It keeps its old content until the block is done, and for good if the block raises.
+
+    Yields
+    ------
+    Path
+        The path to write to, in the same directory and with the same suffix.
+
+    Raises
+    ------
+    DataError
+        If the directory does not exist, or the block wrote no file.
+    """
+    final = Path(path)
+    if not final.parent.is_dir():
+        raise DataError(f"cannot write {final.name!r}: the directory {final.parent} does not exist; create it first")
+    aside = final.with_name(f".{final.stem}-{secrets.token_hex(8)}{final.suffix}")
+    try:
+        yield aside
+        if not aside.exists():
+            raise DataError(f"nothing was written for {final.name!r}; write to the path that atomic_write yields")
+        with open(aside, "rb") as handle:
+            os.fsync(handle.fileno())  # the data must be on disk before the name points to it
+        os.replace(aside, final)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], compress: bool = True) -> None:
+    """Write arrays to one npz archive, atomically.
+
+    Parameters
+    ----------
+    path
+        The archive; written under exactly this name.
+    arrays
+        Name to array of numbers, booleans or text. Names may hold ``/`` and ``:``.
+    compress
+        Deflate the entries.
+
+    Raises
+    ------
+    DataError
+        If an array is of another kind (objects would need pickle).
+    """
+    stored = {name: np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
+              for name, array in arrays.items()}
+    for name, array in stored.items():
+        if array.dtype.kind not in _KINDS:
+            raise DataError(f"array {name!r} has dtype {array.dtype}; only numbers, booleans and text can be saved")
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    # a fixed date makes the same arrays give the same bytes, so checksums of bundled data are reproducible
+    with atomic_write(path) as aside, zipfile.ZipFile(aside, "w", method, allowZip64=True) as archive:
+        for name, array in stored.items():
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = method
+            with archive.open(info, "w", force_zip64=True) as handle:
+                np.lib.format.write_array(handle, array, allow_pickle=False)
+
+
+def load_npz(path: str | os.PathLike[str] | IO[bytes], max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """Read a npz archive from an untrusted source.
+
+    Sizes and dtypes are checked from the headers of the archive and of every array before any data is read;
+    pickled objects are refused.
+
+    Parameters
+    ----------
+    path
+        A path or an open, seekable binary file.
+    max_bytes
+        Limit on the unpacked size of all arrays together.
+
+    Returns
+    -------
+    dict
+        Name to array.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, no npz archive, truncated, inconsistent, too large, or holds objects.
+    """
+    shown = str(getattr(path, "name", path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_entries(entries, shown, max_bytes)
+            return {entry.filename.removesuffix(".npy"): _read_array(archive, entry, shown) for entry in entries}
+    except FileNotFoundError:
+        raise ModelFileError(f"{shown} does not exist; check the path") from None
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise ModelFileError(f"{shown} is not a readable npz archive ({error}); write it again") from error
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], shown: str, max_bytes: int) -> None:
+    if len(entries) > _MAX_ENTRIES:
+        raise ModelFileError(f"{shown} declares {len(entries)} entries, more than {_MAX_ENTRIES}; do not trust it")
+    names = [entry.filename for entry in entries]
+    if len(set(names)) != len(names) or not all(name.endswith(".npy") for name in names):
+        raise ModelFileError(f"{shown} is not a npz archive: entries {names[:5]} are repeated or are not arrays")
+    total = sum(entry.file_size for entry in entries)
+    if total > max_bytes:
+        raise ModelFileError(f"{shown} unpacks to {total} bytes, more than the limit of {max_bytes}; "
+                             "if you trust it, raise max_bytes")
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str) -> np.ndarray:
+    """One entry. zipfile never yields more than the declared size, which the array's own header must match."""
+    name = entry.filename.removesuffix(".npy")
+    with archive.open(entry) as handle:
+        try:
+            version = np.lib.format.read_magic(handle)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, fortran, dtype = read(handle)
+        except (ValueError, KeyError, SyntaxError, TypeError) as error:
+            raise ModelFileError(f"array {name!r} in {shown} has an unreadable header ({error})") from error
+        if dtype.kind not in _KINDS:
+            raise ModelFileError(f"array {name!r} in {shown} has dtype {dtype}; only numbers, booleans and text "
+                                 "are read, never pickled objects")
+        count = 1
+        for size in shape:
+            count *= size  # Python integers: no overflow
+        if min(shape, default=0) < 0 or count * dtype.itemsize != entry.file_size - handle.tell():
+            raise ModelFileError(f"array {name!r} in {shown} declares shape {shape} of {dtype}, which does not match "
+                                 f"its {entry.file_size} bytes; the file is damaged")
+        data = bytearray(handle.read())
+        if len(data) != count * dtype.itemsize:
+            raise ModelFileError(f"array {name!r} in {shown} is truncated; write the file again")
+    if count * dtype.itemsize == 0:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,122 @@
+"""kernelfe.io: archives that can be trusted, files that are whole or absent."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from kernelfe.errors import DataError, ModelFileError
+from kernelfe.io import atomic_write, load_npz, save_npz
+
+
+def _archive(path, name, payload):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, payload)
+
+
+def _npy(array, **kwargs):
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, **kwargs)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_round_trip(tmp_path, compress):
+    arrays = {
+        "labels/parameter_derivative:charge": np.arange(6.0).reshape(2, 3),
+        "fortran": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "strided": np.arange(20)[::3],
+        "scalar": np.float32(2.5),
+        "text": np.array("Å and λ"),
+        "mask": np.array([True, False]),
+        "empty": np.zeros((0, 3)),
+    }
+    save_npz(tmp_path / "a.npz", arrays, compress)
+    back = load_npz(tmp_path / "a.npz")
+    assert list(back) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].dtype == np.asarray(array).dtype
+    with np.load(tmp_path / "a.npz") as numpys:
+        np.testing.assert_array_equal(numpys["fortran"], arrays["fortran"])
+    with open(tmp_path / "a.npz", "rb") as handle:
+        np.testing.assert_array_equal(load_npz(handle)["strided"], arrays["strided"])
+
+
+def test_fortran_order_of_numpys_own_files(tmp_path):
+    array = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+    np.savez(tmp_path / "a.npz", a=array)
+    np.testing.assert_array_equal(load_npz(tmp_path / "a.npz")["a"], array)
+
+
+def test_same_arrays_give_the_same_bytes(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        save_npz(tmp_path / name, {"x": np.arange(5.0)})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_bomb_is_refused_before_reading(tmp_path):
+    save_npz(tmp_path / "bomb.npz", {"x": np.zeros(1_000_000)})
+    assert (tmp_path / "bomb.npz").stat().st_size < 100_000
+    with pytest.raises(ModelFileError, match="more than the limit"):
+        load_npz(tmp_path / "bomb.npz", max_bytes=1_000_000)
+
+
+def test_header_that_declares_more_than_the_entry_holds(tmp_path):
+    payload = _npy(np.zeros(4)).replace(b"(4,)", b"(4000000000000,)")
+    _archive(tmp_path / "a.npz", "x.npy", payload)
+    with pytest.raises(ModelFileError, match="'x'"):
+        load_npz(tmp_path / "a.npz")
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    _archive(tmp_path / "a.npz", "x.npy", _npy(np.array([{}], dtype=object), allow_pickle=True))
+    with pytest.raises(ModelFileError, match="pickled"):
+        load_npz(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="'x'"):
+        save_npz(tmp_path / "b.npz", {"x": np.array([{}], dtype=object)})
+
+
+def test_structured_dtype_is_refused(tmp_path):
+    _archive(tmp_path / "a.npz", "x.npy", _npy(np.zeros(2, dtype=[("a", float)])))
+    with pytest.raises(ModelFileError, match="dtype"):
+        load_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage", "truncated", "foreign", "flipped"])
+def test_damaged_files(tmp_path, damage):
+    path = tmp_path / "a.npz"
+    save_npz(path, {"x": np.arange(100.0)}, compress=False)
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "garbage":
+        path.write_bytes(b"no archive")
+    elif damage == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "foreign":
+        _archive(path, "readme.txt", b"hello")
+    else:
+        data[300] ^= 0xFF  # inside the array: the archive's checksum must notice
+        path.write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"a\.npz"):
+        load_npz(path)
+
+
+def test_atomic_write_replaces_or_leaves_alone(tmp_path):
+    path = tmp_path / "model.kfe"
+    with atomic_write(path) as aside:
+        assert aside.suffix == ".kfe" and aside.parent == tmp_path
+        aside.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as aside:
+        aside.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    with pytest.raises(DataError, match="nothing was written"), atomic_write(path):
+        pass
+    with pytest.raises(DataError, match="does not exist"), atomic_write(tmp_path / "no" / "x"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["model.kfe"]
