@@ -1,0 +1,120 @@
+"""The observables: one small class each, in the order of the theory page.
+
+Notation: k Boltzmann's constant, b = 1/kT, ⟨·⟩ the average over the all-atom states that map to R,
+f the mapped all-atom force, U the all-atom potential energy (it must not depend on T).
+"""
+
+from __future__ import annotations
+
+from ..units import BOLTZMANN
+from .base import Functional, Read, Spatial
+
+
+class FreeEnergy(Functional):
+    """A(R; T, λ) itself; from MBAR or thermodynamic integration. Unit eV."""
+
+    def __init__(self):
+        super().__init__("free_energy", "eV", (Read(Spatial.VALUE),))
+
+
+class MeanForce(Functional):
+    """−∇A = ⟨f⟩, the mapped force, one frame or averaged. Unit eV/Å."""
+
+    def __init__(self):
+        super().__init__("mean_force", "eV/Å", (Read(Spatial.GRADIENT, ((-1.0, 0, 0),)),))
+
+
+class GeneralizedForce(Functional):
+    """−t(R)·∇A = ⟨f·w + kT div w⟩ for any all-atom field w that moves the beads by t. Unit eV per unit of t."""
+
+    def __init__(self):
+        super().__init__("generalized_force", "eV/[t]", (Read(Spatial.DISPLACEMENT, ((-1.0, 0, 0),)),))
+
+
+class MeanEnergy(Functional):
+    """A − T ∂A/∂T = ∂(bA)/∂b = ⟨U⟩, the all-atom potential energy (Gibbs–Helmholtz). Unit eV."""
+
+    def __init__(self):
+        super().__init__("mean_energy", "eV", (Read(Spatial.VALUE, ((1.0, 0, 0), (-1.0, 1, 1))),))
+
+
+class Entropy(Functional):
+    """−∂A/∂T. Unit eV/K."""
+
+    def __init__(self):
+        super().__init__("entropy", "eV/K", (Read(Spatial.VALUE, ((-1.0, 0, 1),)),))
+
+
+class HeatCapacity(Functional):
+    """−T ∂²A/∂T² = k b² Var(U|R). Unit eV/K."""
+
+    def __init__(self):
+        super().__init__("heat_capacity", "eV/K", (Read(Spatial.VALUE, ((-1.0, 1, 2),)),))
+
+
+class EnergyVariance(Functional):
+    """−k T³ ∂²A/∂T² = Var(U|R). Unit eV²."""
+
+    def __init__(self):
+        super().__init__("energy_variance", "eV²", (Read(Spatial.VALUE, ((-BOLTZMANN, 3, 2),)),))
+
+
+class ThermalResponseForce(Functional):
+    """−∇ ∂A/∂T = d⟨f⟩/dT = ∇S = k b² Cov(f, U|R). Unit eV/Å/K."""
+
+    def __init__(self):
+        super().__init__("thermal_response_force", "eV/Å/K", (Read(Spatial.GRADIENT, ((-1.0, 0, 1),)),))
+
+
+class SecondThermalResponseForce(Functional):
+    """−∇ ∂²A/∂T², from the joint cumulants κ(f,U,U) and Cov(f,U): ∂ⁿ⟨f⟩/∂bⁿ = (−1)ⁿ κ(f,Uⁿ). Unit eV/Å/K²."""
+
+    def __init__(self):
+        super().__init__("second_thermal_response_force", "eV/Å/K²", (Read(Spatial.GRADIENT, ((-1.0, 0, 2),)),))
+
+
+class ParameterDerivative(Functional):
+    """∂A/∂λ = ⟨∂U/∂λ⟩. Unit eV per unit of λ.
+
+    Parameters
+    ----------
+    parameter
+        Name of λ; ``"*"`` means the only parameter of the data.
+    """
+
+    def __init__(self, parameter: str = "*"):
+        super().__init__(
+            _key("parameter_derivative", parameter), "eV/[λ]", (Read(Spatial.VALUE, parameter=parameter),)
+        )
+
+
+class ParameterResponseForce(Functional):
+    """−∇ ∂A/∂λ = ⟨∂f/∂λ⟩ − b Cov(f, ∂U/∂λ). Unit eV/Å per unit of λ.
+
+    Parameters
+    ----------
+    parameter
+        Name of λ; ``"*"`` means the only parameter of the data.
+    """
+
+    def __init__(self, parameter: str = "*"):
+        super().__init__(
+            _key("parameter_response_force", parameter),
+            "eV/Å/[λ]",
+            (Read(Spatial.GRADIENT, ((-1.0, 0, 0),), parameter=parameter),),
+        )
+
+
+class Stress(Functional):
+    """(∂A/∂strain)/V, the excess stress in ASE's sign and Voigt order. Unit eV/Å³.
+
+    From all-atom data: −(P − N_beads kT/V) with P the all-atom pressure tensor; for molecular centres of
+    mass −(1/V) Σ R⊗F. The pressure is N_beads kT/V − tr(stress)/3: the kinetic part is not in here.
+    """
+
+    def __init__(self):
+        super().__init__("stress", "eV/Å³", (Read(Spatial.STRAIN),))
+
+
+def _key(name: str, parameter: str) -> str:
+    return name if parameter == "*" else f"{name}:{parameter}"

@@ -1,0 +1,158 @@
+"""Radial kernels κ(s) on environments, s = ½ ‖(z − z')/ℓ‖², through the jet protocol.
+
+With δ = z − z' (in units of ℓ) and jets (c, w), (c', w'), the covariance of two rows is
+
+    c c' κ − c κ' (δ·w') + c' κ' (δ·w) − κ'' (δ·w)(δ·w') − κ' (w·w'),
+
+and an expansion Σ_j [c_j κ(z, z_j) + w_j·∇' κ(z, z_j)] has
+
+    value = Σ_j κ c_j − κ' (δ·w_j),    gradient = Σ_j κ' δ c_j − κ'' δ (δ·w_j) − κ' w_j.
+
+Primes on κ are derivatives by s. No Jacobian and no Gram of size (rows × D)² is formed on the way.
+A new radial kernel is a subclass with its three functions of s.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..specs import Spec
+from .jets import Jets
+
+
+@dataclass(frozen=True)
+class RadialKernel(Spec):
+    """Base of the radial kernels, of unit variance: the scale lives in the thermal part.
+
+    Parameters
+    ----------
+    lengthscale
+        One number, one per dimension, or None: set from the data, then fitted if ``optimizer`` says so.
+    """
+
+    lengthscale: float | tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        values = () if self.lengthscale is None else torch.as_tensor(self.lengthscale, dtype=torch.float64).ravel().tolist()
+        if any(not (math.isfinite(v) and v > 0) for v in values):
+            raise DataError(f"{type(self).__name__}: lengthscale={self.lengthscale} must be positive and finite")
+
+    def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """κ(s), κ'(s), κ''(s)."""
+        raise NotImplementedError
+
+    def gram(self, a: Jets, b: Jets, weight: Tensor | None = None) -> Tensor:
+        """Covariances of all rows of ``a`` with all rows of ``b``, both scaled by 1/ℓ.
+
+        Parameters
+        ----------
+        weight
+            Shape (E_a, E_b): multiplies the kernel, pair by pair (the thermal factors of the rows).
+
+        Returns
+        -------
+        Tensor, shape (E_a, r_a, E_b, r_b)
+        """
+        k0, k1, k2 = self.functions(half_squared_distances(a.z, b.z))
+        if weight is not None:
+            k0, k1, k2 = k0 * weight, k1 * weight, k2 * weight
+        k0, k1, k2 = k0[:, None, :, None], k1[:, None, :, None], k2[:, None, :, None]
+        # what multiplies c and what multiplies δ·w, with everything that belongs to the second row folded in
+        by_value, by_slope = k0.new_zeros(()), k0.new_zeros(())
+        if b.c is not None:
+            by_value, by_slope = k0 * b.c, k1 * b.c
+        if b.w is not None:
+            q = -_along(b.w, b.z, a.z).permute(2, 0, 1)[:, None]  # δ·w', shape (E_a, 1, E_b, r_b)
+            by_value, by_slope = by_value - k1 * q, by_slope - k2 * q
+        if a.w is None:
+            return a.c[:, :, None, None] * by_value  # type: ignore[index]
+        out = _along(a.w, a.z, b.z)[..., None] * by_slope
+        if b.w is not None:
+            ww = a.w.reshape(-1, a.w.shape[2]) @ b.w.reshape(-1, b.w.shape[2]).T
+            out = _subtract_product(out, k1, ww.reshape(*a.w.shape[:2], *b.w.shape[:2]))
+        return out if a.c is None else out + a.c[:, :, None, None] * by_value
+
+    def jet_product(self, z: Tensor, nodes: Tensor, c: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Value and gradient at ``z`` of expansions on ``nodes`` (both scaled by 1/ℓ): four thin products a block.
+
+        Parameters
+        ----------
+        z, nodes
+            Shapes (E, D) and (m, D).
+        c, w
+            Coefficients, shapes (m, p) and (m, D, p): p right-hand sides in one pass.
+
+        Returns
+        -------
+        Tensor, Tensor
+            Values (E, p) and gradients (E, D, p), the latter by z in units of ℓ.
+        """
+        k0, k1, k2 = self.functions(half_squared_distances(z, nodes))
+        value, gradients = k0 @ c, []
+        for column in range(c.shape[1]):
+            radial = k1 * c[:, column]
+            if w is not None:
+                wp = w[:, :, column]
+                along = z @ wp.T - (nodes * wp).sum(1)
+                value[:, column] -= (k1 * along).sum(1)
+                radial = radial - k2 * along
+            gradient = z * radial.sum(1, keepdim=True) - radial @ nodes
+            gradients.append(gradient if w is None else gradient - k1 @ wp)
+        return value, torch.stack(gradients, 2)
+
+    def diagonal(self, a: Jets) -> Tensor:
+        """Prior variance of every row, shape (E, r): κ(0) c² − κ'(0) ‖w‖²."""
+        k0, k1, _ = self.functions(a.z.new_zeros(1))
+        out = a.z.new_zeros(len(a.z), a.rows)
+        if a.c is not None:
+            out = out + k0 * a.c**2
+        if a.w is not None:
+            out = out - k1 * (a.w**2).sum(2)
+        return out
+
+
+def _along(w: Tensor, z: Tensor, other: Tensor) -> Tensor:
+    """w·(z − other) for all pairs: shape (E, r, E')."""
+    return (w * z[:, None]).sum(2)[..., None] - (w.reshape(-1, w.shape[2]) @ other.T).reshape(*w.shape[:2], -1)
+
+
+def _subtract_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """out − a·b, in place when no gradient is recorded: these are the largest arrays."""
+    return torch.addcmul(out, a, b, value=-1.0) if torch.is_grad_enabled() else out.addcmul_(a, b, value=-1.0)
+
+
+def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """½‖a_i − b_j‖² by one matrix product, about the mean of b so that little cancels; never negative."""
+    centre = b.mean(0)
+    a, b = a - centre, b - centre
+    return torch.addmm((0.5 * (b * b).sum(1)).expand(len(a), -1), a, b.T, alpha=-1.0).add(0.5 * (a * a).sum(1, keepdim=True)).clamp_min(0.0)
+
+
+@dataclass(frozen=True)
+class RBF(RadialKernel):
+    """κ(s) = exp(−s), the Gaussian (squared-exponential) kernel: infinitely smooth."""
+
+    def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """κ, −κ and κ."""
+        k0 = torch.exp(-s)
+        return k0, -k0, k0
+
+
+@dataclass(frozen=True)
+class Matern52(RadialKernel):
+    """κ = (1 + √5 r + 5r²/3) exp(−√5 r), r² = 2s (Rasmussen & Williams 2006, eq. 4.17): twice differentiable.
+
+    κ' = −(5/3)(1 + √5 r) exp(−√5 r) and κ'' = (25/3) exp(−√5 r), both finite at r = 0.
+    """
+
+    def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """κ, κ' and κ''."""
+        # the shift keeps the derivative of the square root finite at s = 0 and changes κ by less than 1e-29
+        a = torch.sqrt(10.0 * s + 1e-30)
+        e = torch.exp(-a)
+        return (1.0 + a + a * a / 3.0) * e, (-5.0 / 3.0) * (1.0 + a) * e, (25.0 / 3.0) * e

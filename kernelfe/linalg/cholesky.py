@@ -1,0 +1,91 @@
+"""Dense Cholesky factorization, in place on the CPU: a Gram of n rows takes n² numbers and no copy."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.linalg import lapack, solve_triangular
+from torch import Tensor
+
+from ..errors import SolverError
+
+logger = logging.getLogger(__name__)
+
+#: Relative jitters tried in turn when a factorization breaks down.
+JITTERS = (0.0, 1e-12, 1e-10, 1e-8)
+
+
+class CholeskyFactor:
+    """A = L Lᵀ of a symmetric positive definite matrix.
+
+    Parameters
+    ----------
+    build
+        Returns the matrix, shape (n, n), float64, C-contiguous. Only its lower triangle is read, and on
+        the CPU it is **overwritten** by L; it is called again when a factorization breaks down and a
+        larger jitter is tried, so that no second matrix has to be kept.
+    name
+        What the matrix is, for error messages.
+
+    Raises
+    ------
+    SolverError
+        If the matrix holds non-finite numbers or is not positive definite with the largest jitter.
+    """
+
+    def __init__(self, build: Callable[[], Tensor], name: str = "matrix"):
+        failed = 0
+        for jitter in JITTERS:
+            matrix = build()
+            diagonal = matrix.diagonal()
+            scale = diagonal.mean().item()
+            if not math.isfinite(scale):
+                raise SolverError(f"the {name} holds non-finite numbers: check the data and the hyperparameters")
+            diagonal += jitter * scale
+            self.lower, failed = _factorize(matrix)
+            self.jitter = jitter
+            if not failed:
+                if jitter:
+                    logger.warning("%s: relative jitter %.0e was added to the diagonal", name, jitter)
+                return
+        raise SolverError(
+            f"the {name} ({len(matrix)} rows) is not positive definite even with relative jitter {JITTERS[-1]:.0e} "
+            f"(broke down at row {failed}): remove duplicated rows, or raise the noise of the labels"
+        )
+
+    def half_solve(self, b: Tensor) -> Tensor:
+        """L⁻¹ b for b of shape (n,) or (n, k)."""
+        if self.lower.is_cuda:
+            return torch.linalg.solve_triangular(self.lower, b.reshape(len(b), -1), upper=False).reshape(b.shape)
+        upper = self.lower.numpy().T  # Fortran order without a copy
+        return torch.from_numpy(np.asarray(solve_triangular(upper, b.numpy(), trans=1, lower=False, check_finite=False)))
+
+    def solve(self, b: Tensor) -> Tensor:
+        """A⁻¹ b for b of shape (n,) or (n, k)."""
+        if self.lower.is_cuda:
+            return torch.cholesky_solve(b.reshape(len(b), -1), self.lower).reshape(b.shape)
+        x, info = lapack.dpotrs(self.lower.numpy().T, b.numpy(), lower=0)
+        if info:
+            raise SolverError(f"LAPACK dpotrs failed with info={info}")
+        return torch.from_numpy(np.ascontiguousarray(x)).reshape(b.shape)
+
+    def logdet(self) -> float:
+        """log det A."""
+        return 2.0 * self.lower.diagonal().log().sum().item()
+
+
+def _factorize(matrix: Tensor) -> tuple[Tensor, int]:
+    """(L, 0), or (partial result, row of the breakdown)."""
+    if matrix.is_cuda:
+        lower, info = torch.linalg.cholesky_ex(matrix)
+        return lower, int(info)
+    # a C-ordered lower triangle is a Fortran-ordered upper one: LAPACK works on the memory as it is
+    view = matrix.numpy().T
+    result, info = lapack.dpotrf(view, lower=0, clean=0, overwrite_a=1)
+    if not np.shares_memory(result, view):
+        raise SolverError("the matrix to factorize must be contiguous float64")
+    return matrix, int(info)

@@ -1,0 +1,32 @@
+"""What a linear solve returns besides its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The answer of a linear system and how it came about.
+
+    Parameters
+    ----------
+    value
+        The solution vector or matrix.
+    residual
+        ‖A x − b‖ / ‖b‖ as measured, or as bounded by the solver.
+    iterations
+        Iterations of an iterative solver, 0 for a direct one.
+    jitter
+        What was added to the diagonal, relative to its mean.
+    seconds
+        Wall-clock time.
+    """
+
+    value: Tensor
+    residual: float
+    iterations: int
+    jitter: float
+    seconds: float

@@ -1,0 +1,9 @@
+"""Models of free energies: the regressor, its prior and posterior, evidence, baselines, files."""
+
+from .baseline import BoltzmannInversion
+from .frozen import FrozenModel
+from .persistence import load
+from .regressor import FreeEnergyRegressor
+from .solvers import Dense, Sparse
+
+__all__ = ["BoltzmannInversion", "Dense", "FreeEnergyRegressor", "FrozenModel", "Sparse", "load"]

@@ -1,0 +1,261 @@
+"""From Frames to what a fit conditions on: label sets, specs with numbers, starting hyperparameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from .. import functionals
+from ..descriptors import Distances, Variables
+from ..errors import DataError
+from ..kernels import RBF, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
+from .baseline import BoltzmannInversion
+from .labels import LabelSet, baseline_rows, pair_labels
+from .prior import Prior
+from .states import States
+
+#: How much broader than the spread of the data the priors of mean functions are.
+BROAD = 30.0
+#: Frames from which starting values are read.
+SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Kinds whose mean functions are fitted: one pair for a single composition, else one per bead kind."""
+
+    kinds: tuple[str, ...]
+    counts: tuple[float, ...]
+
+
+def composition(frames) -> Composition:
+    """The composition of Frames, which all hold the same beads."""
+    return Composition(("frame",), (1.0,))
+
+
+def fit_baseline(spec, frames):
+    """The fitted baseline of a spec: None for molecules means Boltzmann inversion, False none."""
+    if spec is False or (spec is None and (frames.positions is None or frames.cell is not None)):
+        return None
+    if spec is None:
+        if frames.positions.shape[1] < 2 or len(frames) < 3:
+            return None
+        spec = BoltzmannInversion(bonds=None if frames.bonds is None else tuple(map(tuple, frames.bonds)))
+    if not hasattr(spec, "fit"):
+        raise DataError(f"baseline={spec!r}: pass a spec such as BoltzmannInversion(), None for the default, or False")
+    if frames.positions is None:
+        raise DataError("a baseline needs bead positions; these Frames hold collective variables: pass baseline=False")
+    return spec.fit(frames.positions, frames.temperature)
+
+
+def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
+    """One :class:`LabelSet` per kind of label to condition on, baseline removed."""
+    available = [key for key in frames.labels if frames.present[key].any()]
+    if keys is None:
+        keys = available
+    elif isinstance(keys, str):
+        keys = [keys]
+    noise = dict(noise or {})
+    for key in [*keys, *noise]:
+        if key not in available and key != "free_energy_difference":
+            raise DataError(f"label {key!r} was asked for, but the Frames hold {available}")
+    out = []
+    for key in keys:
+        if key == "free_energy_difference":
+            continue
+        functional = functionals.get(key)
+        index = np.flatnonzero(frames.present[key])
+        part = frames[index]
+        states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)))
+        y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
+        y = y - baseline_rows(baseline, functional, states).reshape(y.shape)
+        out.append(LabelSet(key, functional, states, y, _noise(key, noise.get(key, part.noise.get(key)), y)))
+    pairs = frames.pairs
+    if len(pairs.i) and (keys is available or "free_energy_difference" in keys):
+        first, second = (
+            States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1))) for k in (np.asarray(pairs.i), np.asarray(pairs.j))
+        )
+        read = functionals.FreeEnergy()
+        value = torch.as_tensor(np.array(pairs.value, dtype=np.float64))
+        value = value - baseline_rows(baseline, read, second) + baseline_rows(baseline, read, first)
+        out.append(pair_labels(first, second, value, torch.as_tensor(np.array(pairs.std, dtype=np.float64))))
+    if not out:
+        raise DataError("there are no labels to condition on: pass labels={'mean_force': …} when building the Frames")
+    return out
+
+
+def _noise(key: str, noise, y: torch.Tensor) -> torch.Tensor | None:
+    if noise is None:
+        return None
+    noise = torch.as_tensor(np.array(noise, dtype=np.float64))
+    if not bool(torch.isfinite(noise).all()):
+        raise DataError(f"noise of {key!r} holds non-finite numbers: give a positive standard deviation for every row")
+    n, m = y.shape
+    if noise.ndim == 3 and noise.shape == (n, m, m) and n > 0 and m > 1:
+        return noise
+    if noise.ndim == 1 and len(noise) == n:
+        noise = noise[:, None]
+    elif noise.ndim > 1:
+        noise = noise.reshape(noise.shape[0], -1)
+    try:
+        noise = noise.expand(n, m)
+    except RuntimeError as error:
+        raise DataError(f"noise of {key!r} has shape {tuple(noise.shape)}, its labels ({n}, {m} per frame)") from error
+    if not bool((noise > 0).all()):
+        raise DataError(f"noise of {key!r} must be positive: it is a standard deviation")
+    return noise.contiguous()
+
+
+def named_terms(terms) -> list[tuple[str, Term]]:
+    """``terms`` of the regressor as a list of (name, Term).
+
+    Raises
+    ------
+    DataError
+        If it is neither None, a Term, nor a list of (name, Term) with distinct names.
+    """
+    if terms is None:
+        return [("term", Term())]
+    if isinstance(terms, Term):
+        return [("term", terms)]
+    try:
+        pairs = [(str(name), term) for name, term in terms]
+    except (TypeError, ValueError) as error:
+        raise DataError("terms must be a Term or a list of (name, Term)") from error
+    if not pairs or len({name for name, _ in pairs}) != len(pairs) or not all(isinstance(t, Term) for _, t in pairs):
+        raise DataError("terms must be a non-empty list of (name, Term) with distinct names")
+    return pairs
+
+
+def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str], Prior, dict[str, float], float]:
+    """Fill in what the specs leave to the data, and build fresh modules.
+
+    Returns
+    -------
+    list of str, Prior, dict, float
+        Names of the terms, the prior, starting noise levels of the kinds whose noise is learned, and the mean
+        temperature.
+    """
+    reference = float(np.mean(frames.temperature))
+    expansions = tuple(_expansion(name, values) for name, values in sorted(frames.parameters.items()))
+    names, modules, states = [], [], States.from_frames(frames[_sample(len(frames))], counts=None)
+    pairs = named_terms(terms)
+    for name, term in pairs:
+        descriptor = term.descriptor
+        if descriptor is None:
+            descriptor = Variables() if frames.positions is None else Distances()
+        z = descriptor.environments(states.coordinates, cell=states.cell).z
+        kernel = term.kernel if term.kernel is not None else RBF()
+        if kernel.lengthscale is None:
+            kernel = replace(kernel, lengthscale=_lengthscale(z, per_column=isinstance(descriptor, Variables)))
+        thermal = term.thermal if term.thermal is not None else SecondOrder()
+        if thermal.reference_temperature is None:
+            thermal = replace(thermal, reference_temperature=reference)
+        parameters = expansions if term.parameters is None else tuple(term.parameters)
+        unknown = {p.name for p in parameters} - set(frames.parameters)
+        if unknown:
+            raise DataError(f"term {name!r} depends on {sorted(unknown)}, the Frames have {sorted(frames.parameters)}")
+        filled = replace(term, descriptor=descriptor, kernel=kernel, parameters=parameters)
+        provisional = replace(thermal, energy=1.0, entropy=1.0, heat_capacity=1.0)
+        module = TermModule(replace(filled, thermal=provisional), z.shape[1])
+        u, s, c = _scales(module, labels, reference, len(pairs))
+        thermal = replace(
+            thermal,
+            energy=thermal.energy if thermal.energy is not None else u,
+            entropy=thermal.entropy if thermal.entropy is not None else s,
+            heat_capacity=thermal.heat_capacity if thermal.heat_capacity is not None else c,
+        )
+        names.append(name)
+        modules.append(TermModule(replace(filled, thermal=thermal), z.shape[1]))
+    mean = _mean_function(modules[0].spec.thermal, expansions, labels, counts)
+    noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
+    return names, Prior(modules, mean), noise, reference
+
+
+def _sample(size: int) -> np.ndarray:
+    return np.unique(np.linspace(0, size - 1, min(size, SAMPLE)).astype(int))
+
+
+def _expansion(name: str, values: np.ndarray) -> ParameterExpansion:
+    spread = float(np.std(values))
+    return ParameterExpansion(name, reference=float(np.mean(values)), scale=1.0 / spread if spread > 0 else 1.0)
+
+
+def _lengthscale(z: torch.Tensor, per_column: bool) -> float | tuple[float, ...]:
+    """Root of the mean squared distance of two environments; per column it is spread over the columns."""
+    std = z.std(0, correction=0) if len(z) > 1 else torch.ones(z.shape[1], dtype=z.dtype)
+    std = torch.where(std > 1e-12 * (1.0 + z.abs().amax(0)), std, torch.ones_like(std))
+    if per_column:
+        return tuple((std * (2.0 * z.shape[1]) ** 0.5).tolist())
+    return float((2.0 * (std**2).sum()).sqrt())
+
+
+def _spread(label: LabelSet) -> float:
+    """Standard deviation of labels within each temperature (scalars), or about zero (vectors)."""
+    if label.y.shape[1] > 1:
+        return float(label.y.square().mean().sqrt())
+    total, t = 0.0, label.states.temperature
+    for value in torch.unique(t)[:50]:
+        part = label.y[t == value]
+        total += float((part - part.mean()).square().sum())
+    return (total / max(1, len(label.y))) ** 0.5 if len(torch.unique(t)) <= 50 else float(label.y.std(correction=0))
+
+
+def _tiny(label: LabelSet) -> float:
+    return 1e-6 * float(label.y.abs().max()) or 1e-6
+
+
+def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms: int) -> tuple[float, float, float]:
+    """Starting scales: half of the variance of each label kind, shared among the terms, is signal."""
+    estimates: list[list[float]] = [[], [], []]
+    with torch.no_grad():
+        prior = Prior([module], None)
+        for label in labels:
+            index = torch.from_numpy(_sample(len(label.y)))
+            rows = label.subset(index).rows(prior)
+            per_function = prior.kernel_diagonal(rows, 0).mean(0).reshape(3, -1)[:, 0]
+            spread = _spread(label)
+            for k in range(3):
+                # only kinds that a function contributes to strongly say something about its scale
+                if float(per_function[k]) > 1e-30 and spread > 0:
+                    estimates[k].append(spread * (0.5 / float(per_function[k]) / terms) ** 0.5)
+    u = float(np.median(estimates[0])) if estimates[0] else None
+    c = float(np.median(estimates[2])) if estimates[2] and u is None else None
+    if u is None:
+        s = float(np.median(estimates[1])) if estimates[1] else None
+        u = c * reference if c is not None else s * reference if s is not None else 1.0
+    return u, u / reference, u / reference
+
+
+def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], counts) -> MeanFunction | None:
+    """Mean functions with broad priors about a least-squares start; None when no label sees a constant."""
+    seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
+    if not seen:
+        return None
+    total = float(sum(counts))
+    unit = MeanFunction(thermal, expansions, tuple(0.0 for _ in counts), 1.0, 1.0)
+    factors, values, widths = [], [], []
+    for label in seen:
+        states = label.states
+        rows = sum(
+            unit.factors(states.resolve(read), states.temperature, states.parameters) for read in label.functional.reads
+        )
+        width = float(label.y.std(correction=0)) or float(label.y.abs().max()) or 1.0
+        # the first function is e_X, the one after all its powers of λ is c_X
+        factors.append(rows[:, [0, unit.size // 2]])  # type: ignore[index]
+        values.append(label.y[:, 0])
+        widths.append(width)
+    scaled = torch.cat([f / w for f, w in zip(factors, widths, strict=True)])
+    target = torch.cat([y / w for y, w in zip(values, widths, strict=True)])
+    column = scaled.norm(dim=0).clamp_min(1e-300)
+    start = torch.linalg.lstsq(scaled / column, target[:, None], driver="gelsd").solution[:, 0] / column
+    spreads = []
+    for k in range(2):
+        reach = [w / float(f[:, k].abs().max()) for f, w in zip(factors, widths, strict=True) if float(f[:, k].abs().max()) > 1e-9]
+        spreads.append(max([*reach, abs(float(start[k])) if k else 0.0]) if reach else 1.0)
+    offset = float(start[0]) if float(scaled[:, 0].abs().max()) > 0 else 0.0
+    return MeanFunction(
+        thermal, expansions, tuple(offset / total for _ in counts), BROAD * spreads[0] / total, BROAD * spreads[1] / total
+    )

@@ -1,0 +1,150 @@
+"""Exact conditioning by a dense Cholesky factorization of the Gram of all labels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..linalg import CholeskyFactor
+from .labels import LabelSet
+from .posterior import Expansion
+from .prior import Prior, RowBlock, frame_chunks
+
+#: Entries of a Gram block that is built at a time: small enough to stay near the cache.
+BLOCK_ENTRIES = 1 << 20
+
+
+def gram_matrix(prior: Prior, labels: list[LabelSet], noise) -> Tensor:
+    """Covariance of all labels, noise included; only the lower triangle is filled in.
+
+    Parameters
+    ----------
+    noise
+        :class:`~kernelfe.models.evidence.NoiseLevels` of the kinds that have no noise of their own.
+    """
+    blocks = [label.rows(prior) for label in labels]
+    total = sum(len(block) for block in blocks)
+    out = torch.empty(total, total, dtype=torch.float64)
+    row = 0
+    for i, (label, a) in enumerate(zip(labels, blocks, strict=True)):
+        column = 0
+        for j, b in enumerate(blocks[: i + 1]):
+            step = max(1, BLOCK_ENTRIES // max(1, len(b) * a.components))
+            for start, stop in frame_chunks(a.frames, step):
+                top, bottom = row + start * a.components, row + stop * a.components
+                second = b if j < i else b.slice(0, stop)  # the lower triangle only
+                out[top:bottom, column : column + len(second)] = prior.gram(a.slice(start, stop), second)
+            column += len(b)
+        add_noise(out, row, label, noise)
+        row += len(a)
+    return out
+
+
+def add_noise(out: Tensor, row: int, label: LabelSet, noise) -> None:
+    """Add the noise variances of a label set to the rows from ``row`` on of a covariance, in place."""
+    size, m = len(label), label.y.shape[1]
+    scale = label.row_scale()
+    diagonal = out.diagonal()[row : row + size]
+    if scale is None or scale.ndim == 2:
+        levels = noise.levels([label.kind] * len(label.y), label.states.temperature)[:, None]
+        diagonal += ((levels if scale is None else levels * scale).expand(label.y.shape) ** 2).reshape(-1)
+    else:  # covariance blocks, frame by frame
+        at = row + m * torch.arange(len(label.y))[:, None] + torch.arange(m)
+        out[at[:, :, None], at[:, None, :]] += scale
+
+
+class DensePosterior:
+    """Posterior by Cholesky factorization.
+
+    Parameters
+    ----------
+    prior
+        Prior with its final hyperparameters.
+    labels
+        All labels.
+    noise
+        Learned noise levels.
+    weights
+        (K + noise)⁻¹ (y − prior mean), if known from a saved model: the factor is then built when the
+        first covariance is asked for.
+    """
+
+    def __init__(self, prior: Prior, labels: list[LabelSet], noise, weights: Tensor | None = None):
+        self.prior, self.labels, self.noise = prior, labels, noise
+        self._factor: CholeskyFactor | None = None
+        with torch.no_grad():
+            self.blocks = [label.rows(prior) for label in labels]
+            target = torch.cat([label.y.reshape(-1) for label in labels])
+            target = target - torch.cat([block.prior_mean for block in self.blocks])
+            self.weights = self.factor.solve(target) if weights is None else weights
+            self.expansions = self._expansions()
+            self.mean_weights = self._mean_weights()
+            if self._factor is not None:
+                half = self._factor.half_solve(target)
+                self.log_evidence = float(-0.5 * (half @ half + self._factor.logdet() + len(target) * math.log(2 * math.pi)))
+
+    @property
+    def factor(self) -> CholeskyFactor:
+        """The factorized covariance of the labels."""
+        if self._factor is None:
+            with torch.no_grad():
+                self._factor = CholeskyFactor(
+                    lambda: gram_matrix(self.prior, self.labels, self.noise), "covariance of the labels"
+                )
+        return self._factor
+
+    def cross(self, a: RowBlock) -> Tensor:
+        """Prior covariances of rows with all labels, shape (len(a), labels)."""
+        return torch.cat([self.prior.gram(a, block) for block in self.blocks], 1)
+
+    def covariance(self, a: RowBlock, b: RowBlock) -> Tensor:
+        """Posterior covariances, shape (len(a), len(b))."""
+        left = self.factor.half_solve(self.cross(a).T.contiguous())
+        right = left if a is b else self.factor.half_solve(self.cross(b).T.contiguous())
+        return self.prior.gram(a, b) - left.T @ right
+
+    def variance(self, a: RowBlock) -> Tensor:
+        """Posterior variances, shape (len(a),)."""
+        parts = []
+        for start, stop in frame_chunks(a.frames, max(1, 512 // a.components)):
+            part = a.slice(start, stop)
+            half = self.factor.half_solve(self.cross(part).T.contiguous())
+            parts.append(self.prior.diagonal(part) - (half**2).sum(0))
+        return torch.cat(parts).clamp_min(0.0)
+
+    def _expansions(self) -> list[Expansion]:
+        out: list[Expansion | None] = [None] * len(self.prior.terms)
+        row = 0
+        for block in self.blocks:
+            weights = self.weights[row : row + len(block)].reshape(block.frames, block.components)
+            row += len(block)
+            for t, term in enumerate(self.prior.terms):
+                for read in block.terms[t]:
+                    jets = read.jets
+                    local = weights if jets.frame is None else weights[jets.frame]
+                    if jets.label is not None:
+                        local = torch.gather(local, 1, jets.label)
+                    factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
+                    c = jets.z.new_zeros(len(jets.z)) if jets.c is None else (jets.c * local).sum(1)
+                    w = None
+                    if jets.w is not None:
+                        w = torch.einsum("erd,er->ed", jets.w, local)[:, :, None] * factors[:, None, :]
+                    expansion = Expansion(jets.z, c[:, None] * factors, w)
+                    previous = out[t]
+                    out[t] = expansion if previous is None else previous.merged(expansion)
+        return out  # type: ignore[return-value]
+
+    def _mean_weights(self) -> Tensor | None:
+        mean = self.prior.mean
+        if mean is None:
+            return None
+        out = torch.zeros(len(mean.offset), mean.size, dtype=torch.float64)
+        row = 0
+        for block in self.blocks:
+            weights = self.weights[row : row + len(block)]
+            row += len(block)
+            for features, factors in block.mean:
+                out += features.T @ (weights[:, None] * factors * mean.variances())
+        return out

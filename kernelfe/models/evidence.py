@@ -1,0 +1,231 @@
+"""Hyperparameters by the evidence: length scales, prior scales and the noise of each label kind.
+
+Every hyperparameter is positive, optimised as its logarithm, and has a weak log-normal prior about its
+starting value, so what the data do not determine stays where it was. Small problems maximise the exact
+log evidence with all gradients. Large ones maximise the collapsed bound of the sparse model: noise and
+prior scales cost no pass over the data (:mod:`kernelfe.linalg.normal`), so they are optimised for every
+trial of the length scales.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from ..errors import SolverError
+from ..kernels.term import LOG_PRIOR_WIDTH
+from .dense import add_noise
+from .labels import LabelSet
+from .prior import Prior
+from .sparse import SparseBasis, accumulate
+
+logger = logging.getLogger(__name__)
+
+#: How far the optimiser may move a logarithm from its start.
+LOG_BOUND = 14.0
+
+
+class NoiseLevels(torch.nn.Module):
+    """Learned noise of each label kind, a power law in temperature: σ(T) = σ₀ (T/T0)^p.
+
+    A single frame's energy scatters by T·sqrt(k C), its forces by more at higher T too: one number per kind
+    would give cold frames too little weight and hot ones too much.
+
+    Parameters
+    ----------
+    start
+        Starting values of σ₀ by kind.
+    reference
+        T0, K.
+    exponent
+        Whether to learn p; it stays 0 otherwise (labels at a single temperature).
+    """
+
+    def __init__(self, start: dict[str, float], reference: float = 300.0, exponent: bool = False):
+        super().__init__()
+        self.kinds, self.reference = list(start), reference
+        self.register_buffer("start", torch.tensor([math.log(v) for v in start.values()], dtype=torch.float64))
+        self.log_noise = torch.nn.Parameter(self.start.clone())
+        self.exponent = torch.nn.Parameter(torch.zeros_like(self.start), requires_grad=exponent)
+
+    @classmethod
+    def of(cls, values: dict[str, tuple[float, float]], reference: float) -> NoiseLevels:
+        """Levels with known values, the inverse of :meth:`values`."""
+        out = cls({kind: float(sigma) for kind, (sigma, _) in values.items()}, reference)
+        out.exponent.data.copy_(torch.tensor([float(p) for _, p in values.values()], dtype=torch.float64))
+        return out.requires_grad_(False)
+
+    def levels(self, kinds: list[str], temperature: Tensor) -> Tensor:
+        """Standard deviations for pairs of kind and temperature; one where noise is given with the labels."""
+        index = [self.kinds.index(kind) if kind in self.kinds else -1 for kind in kinds]
+        known = torch.tensor([i < 0 for i in index])
+        if not self.kinds:
+            return torch.ones(len(kinds), dtype=torch.float64)
+        at = torch.tensor([max(i, 0) for i in index])
+        learned = (self.log_noise[at] + self.exponent[at] * torch.log(temperature / self.reference)).exp()
+        return torch.where(known, torch.ones_like(learned), learned)
+
+    def hyperprior(self) -> Tensor:
+        """Log density of the weak priors, up to a constant."""
+        level = ((self.log_noise - self.start) / LOG_PRIOR_WIDTH) ** 2
+        return -0.5 * (level + ((self.exponent - 0.5 * self.exponent.requires_grad) / 1.0) ** 2).sum()
+
+    def values(self) -> dict[str, tuple[float, float]]:
+        """(σ₀, p) by kind."""
+        exponents = self.exponent.detach().tolist()
+        return {k: (math.exp(v), p) for k, v, p in zip(self.kinds, self.log_noise.detach().tolist(), exponents, strict=True)}
+
+
+def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Tensor:
+    """log N(y | prior mean, K + noise), differentiable in all hyperparameters.
+
+    The same number as gpytorch's ``ExactMarginalLogLikelihood`` times the number of labels (that is the
+    test oracle); computed here because gpytorch clamps noise variances at an absolute 1e-6, which is
+    larger than those of labels in eV/K, and switches to loose iterations at 800 rows.
+    """
+    blocks = [label.rows(prior) for label in labels]
+    gram = torch.cat([torch.cat([prior.gram(a, b) for b in blocks], 1) for a in blocks])
+    fixed = torch.zeros_like(gram) if any(label.noise is not None and label.noise.ndim == 3 for label in labels) else None
+    parts, row = [], 0
+    for label in labels:
+        scale = label.row_scale()
+        if scale is None or scale.ndim == 2:
+            levels = noise.levels([label.kind] * len(label.y), label.states.temperature)[:, None]
+            parts.append(((levels if scale is None else levels * scale).expand(label.y.shape) ** 2).reshape(-1))
+        else:
+            assert fixed is not None
+            add_noise(fixed, row, label, noise)
+            parts.append(torch.zeros(len(label), dtype=torch.float64))
+        row += len(label)
+    diagonal = torch.cat(parts)
+    gram = gram + torch.diag(diagonal)
+    if fixed is not None:
+        gram = gram + fixed
+    residual = torch.cat([label.y.reshape(-1) for label in labels]) - torch.cat([b.prior_mean for b in blocks])
+    gram = gram + 1e-12 * gram.detach().diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    lower, info = torch.linalg.cholesky_ex(gram)
+    if int(info):
+        raise SolverError("the covariance of the labels is not positive definite")
+    half = torch.linalg.solve_triangular(lower, residual[:, None], upper=False)[:, 0]
+    return -0.5 * (half @ half + 2.0 * lower.diagonal().log().sum() + len(residual) * math.log(2.0 * math.pi))
+
+
+def maximise(objective: Callable[[], Tensor], parameters: list[torch.nn.Parameter], max_iter: int) -> float:
+    """Maximise a differentiable objective over parameters by L-BFGS-B; they end at the best point seen.
+
+    A trial point where the covariance cannot be factorized counts as very bad, not as an error.
+    """
+    start = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy().copy()
+    best = (-math.inf, start)
+
+    def assign(x: np.ndarray) -> None:
+        at = 0
+        for p in parameters:
+            p.data.copy_(torch.from_numpy(x[at : at + p.numel()]).reshape(p.shape))
+            at += p.numel()
+
+    def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best
+        assign(x)
+        for p in parameters:
+            p.grad = None
+        try:
+            value = objective()
+            value.backward()
+        except SolverError:
+            return 1e25, np.zeros_like(x)
+        gradient = np.concatenate(
+            [np.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1).numpy() for p in parameters]
+        )
+        result = value.item()
+        if not math.isfinite(result) or not np.isfinite(gradient).all():
+            return 1e25, np.zeros_like(x)
+        if result > best[0]:
+            best = (result, x.copy())
+        return -result, -gradient
+
+    scipy.optimize.minimize(
+        negative,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(v - LOG_BOUND, v + LOG_BOUND) for v in start],
+        options={"maxiter": max_iter, "ftol": 1e-7},
+    )
+    assign(best[1])
+    if not math.isfinite(best[0]):
+        raise SolverError("the evidence could not be evaluated at the starting hyperparameters: check the labels' scales")
+    return best[0]
+
+
+def fit_dense(prior: Prior, labels: list[LabelSet], noise: NoiseLevels, max_iter: int = 60) -> float:
+    """Maximise the exact log evidence; ``prior`` and ``noise`` are changed in place."""
+    parameters = [*prior.parameters(), *(p for p in noise.parameters() if p.requires_grad and noise.kinds)]
+    return maximise(
+        lambda: dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior(), parameters, max_iter
+    )
+
+
+def fit_sparse(
+    prior: Prior,
+    labels: list[LabelSet],
+    noise: NoiseLevels,
+    inducing: list[Tensor],
+    *,
+    gradients: bool = False,
+    block_rows: int = 8192,
+    evaluations: int = 7,
+    progress=None,
+) -> float:
+    """Maximise the collapsed bound; ``prior`` and ``noise`` are changed in place.
+
+    Length scales (one common factor per term) by bounded scalar searches in turn, everything else by
+    gradients within each trial.
+    """
+    scales = [term.log_scales for term in prior.terms]
+    inner = [*scales, *(p for p in noise.parameters() if p.requires_grad and noise.kinds)]
+    best: list = [-math.inf, None]
+
+    def snapshot():
+        return [p.detach().clone() for p in [*prior.parameters(), *noise.parameters()]]
+
+    def restore(saved):
+        for p, value in zip([*prior.parameters(), *noise.parameters()], saved, strict=True):
+            p.data.copy_(value)
+
+    def trial(max_iter: int) -> float:
+        with torch.no_grad():
+            stacked = accumulate(SparseBasis(prior, inducing, gradients), labels, block_rows)
+
+        def objective():
+            levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
+            return stacked.log_evidence(prior.variances(), levels) + prior.hyperpriors() + noise.hyperprior()
+
+        value = maximise(objective, inner, max_iter)
+        if value > best[0]:
+            best[:] = [value, snapshot()]
+        if progress is not None:
+            progress.update(1)
+        return value
+
+    trial(40)
+    for index, term in enumerate(prior.terms):
+        start = term.log_lengthscale.detach().clone()
+
+        def shifted(shift: float, term=term, start=start) -> float:
+            restore(best[1])
+            term.log_lengthscale.data.copy_(start + shift)
+            return -trial(12)
+
+        scipy.optimize.minimize_scalar(
+            shifted, bounds=(-1.4, 1.4), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
+        )
+        restore(best[1])
+        logger.info("term %d: length scale %s", index, term.log_lengthscale.exp().tolist())
+    return best[0]

@@ -1,0 +1,158 @@
+"""A fitted model frozen for sampling: A(R; T) and −∇A for batches of molecules, nothing else.
+
+At one temperature the functions of state collapse into a single coefficient jet per node, so an evaluation
+is two thin matrix products per term (four with gradient coefficients) and one pass over (replicas × nodes).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..functionals import FreeEnergy
+from ..kernels import MeanFunction, TermModule
+from .posterior import Expansion
+
+
+class FrozenModel:
+    """A(R; T) in eV and its forces in eV/Å, for replicas in one batch (see the protocol of samplers).
+
+    Parameters
+    ----------
+    terms, expansions
+        The fitted terms and their posterior means.
+    mean, mean_weights, counts
+        Mean functions, their weights (X, size) and N_X of one configuration, shape (X,).
+    baseline
+        Fitted baseline or None.
+    beads
+        Beads per configuration: configurations of another size are refused.
+    parameters
+        Values of the parameters λ.
+
+    Always float64: the coefficients of a smooth kernel are large and cancel, and float32 would leave errors of
+    several kT in A.
+    """
+
+    def __init__(
+        self,
+        terms: list[TermModule],
+        expansions: list[Expansion],
+        mean: MeanFunction | None,
+        mean_weights: Tensor | None,
+        counts: Tensor,
+        baseline,
+        beads: int,
+        parameters: dict[str, float] | None = None,
+    ):
+        self.beads, self.baseline = beads, baseline
+        self._terms = terms
+        self._scale = [term.inverse_lengthscale().detach() for term in terms]
+        # about the mean of the nodes, so that little cancels in half squared distances
+        self._centre = [e.nodes.mean(0) for e in expansions]
+        self._nodes = [(e.nodes - e.nodes.mean(0)) for e in expansions]
+        self._node_squares = [0.5 * (nodes * nodes).sum(1) for nodes in self._nodes]
+        self._c = [e.c for e in expansions]
+        self._w = [None if e.w is None else e.w for e in expansions]
+        self._mean, self._mean_weights, self._counts = mean, mean_weights, counts
+        self._parameters = {k: torch.tensor([float(v)], dtype=torch.float64) for k, v in (parameters or {}).items()}
+        self._collapsed: dict[float, list[tuple[Tensor, Tensor | None, Tensor | None]]] = {}
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """A(R; T) and −∇A.
+
+        Parameters
+        ----------
+        positions
+            Shape (n, beads, 3) or (n, d).
+        temperature
+            One number, or one per replica, K.
+
+        Returns
+        -------
+        Tensor, Tensor
+            Shapes (n,) and that of the positions.
+        """
+        if positions.ndim == 3 and positions.shape[1] != self.beads:
+            raise DataError(f"the model was fitted to {self.beads} beads, the positions have {positions.shape[1]}")
+        positions = positions.double()
+        with torch.no_grad():
+            if self.baseline is None:
+                energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
+            else:
+                energy, gradient = self.baseline.energy_and_gradient(positions)
+            for t in range(len(self._terms)):
+                value, slope = self._term(t, positions, temperature)
+                energy, gradient = energy + value, gradient + slope
+            energy = energy + self._constant(temperature)
+        return energy, gradient.neg_()
+
+    def _term(self, t: int, positions: Tensor, temperature) -> tuple[Tensor, Tensor]:
+        term = self._terms[t]
+        z, frame, pullback = term.spec.descriptor.values_and_pullback(positions)
+        x, nodes = z * self._scale[t] - self._centre[t], self._nodes[t]
+        s = torch.addmm(self._node_squares[t].expand(len(x), -1), x, nodes.T, alpha=-1.0)
+        s.add_(0.5 * (x * x).sum(1, keepdim=True)).clamp_min_(0.0)
+        k0, k1, k2 = term.kernel.functions(s)
+        if isinstance(temperature, Tensor) and temperature.numel() > 1:
+            value, gradient = self._mixed(t, x, k0, k1, k2, temperature if frame is None else temperature[frame])
+        else:
+            c, w, offset = self._coefficients(t, float(temperature))
+            value = k0 @ c
+            radial = k1 * c
+            if w is not None:
+                along = x @ w.T - offset
+                value -= (k1 * along).sum(1)
+                radial -= k2 * along
+            gradient = x * radial.sum(1, keepdim=True) - radial @ nodes
+            if w is not None:
+                gradient -= k1 @ w
+        slope = pullback(gradient * self._scale[t])
+        if frame is not None:
+            value = value.new_zeros(len(positions)).index_add_(0, frame, value)
+        return value, slope
+
+    def _factors(self, t: int, temperature: Tensor) -> Tensor:
+        parameters = {name: value.expand(len(temperature)) for name, value in self._parameters.items()}
+        return self._terms[t].factors(FreeEnergy().reads[0], temperature.double(), parameters)
+
+    def _coefficients(self, t: int, temperature: float):
+        """Coefficient jets at one temperature, made once per temperature."""
+        if temperature not in self._collapsed:
+            if len(self._collapsed) > 64:
+                self._collapsed.clear()
+            out = []
+            for k in range(len(self._terms)):
+                factors = self._factors(k, torch.tensor([temperature]))[0]
+                full = self._w[k]
+                w = None if full is None else (full @ factors).contiguous()
+                out.append((self._c[k] @ factors, w, None if w is None else (self._nodes[k] * w).sum(1)))
+            self._collapsed[temperature] = out
+        return self._collapsed[temperature][t]
+
+    def _mixed(self, t: int, x: Tensor, k0: Tensor, k1: Tensor, k2: Tensor, temperature: Tensor):
+        """One temperature per environment: coefficients (environments × nodes) by one thin product."""
+        nodes, factors = self._nodes[t], self._factors(t, temperature)
+        c = factors @ self._c[t].T
+        value, radial = (k0 * c).sum(1), k1 * c
+        gradient = torch.zeros_like(x)
+        full = self._w[t]
+        if full is not None:
+            for k in range(factors.shape[1]):
+                w = full[:, :, k]
+                along = (x @ w.T - (nodes * w).sum(1)) * factors[:, k, None]
+                value -= (k1 * along).sum(1)
+                radial = radial - k2 * along
+                gradient -= factors[:, k, None] * (k1 @ w)
+        return value, gradient + x * radial.sum(1, keepdim=True) - radial @ nodes
+
+    def _constant(self, temperature) -> Tensor:
+        if self._mean is None or self._mean_weights is None:
+            return torch.zeros(())
+        t = torch.as_tensor(temperature, dtype=torch.float64).reshape(-1)
+        parameters = {name: value.expand(len(t)) for name, value in self._parameters.items()}
+        read, counts = FreeEnergy().reads[0], self._counts.expand(len(t), -1)
+        factors = self._mean.factors(read, t, parameters)
+        out = ((counts @ self._mean_weights) * factors).sum(1)
+        return out + self._mean.prior_mean(read, t, parameters, counts)

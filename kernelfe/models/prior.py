@@ -1,0 +1,202 @@
+"""The Gaussian-process prior over free energies, and the rows through which labels read it.
+
+A **row block** is one functional on a batch of frames: for each read and term the environment jets and
+the factors of (T, λ). Covariances of two blocks are
+
+    Gram = Σ_terms Σ_reads B (Σ_k a_k² φ_k φ'_k ∘ K_jets) B'ᵀ + mean functions,
+
+where B sums the jets of a label over its environments. Everything here is differentiable in the
+hyperparameters; nothing here knows the list of observables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gpytorch
+import torch
+from torch import Tensor
+
+from ..functionals import Functional, Spatial
+from ..kernels import Jets, MeanFunction, TermModule, spatial_jets
+from .states import States
+
+
+@dataclass
+class TermRead:
+    """What one read of one term sees of a batch of frames."""
+
+    jets: Jets  # in units of the length scale
+    factors: Tensor  # (n, size)
+
+
+@dataclass
+class RowBlock:
+    """Rows of one functional on n frames: label i of the block is component i % m of frame i // m."""
+
+    frames: int
+    components: int  # m
+    terms: list[list[TermRead]]  # terms × reads
+    mean: list[tuple[Tensor, Tensor]]  # reads: features (n, X), factors (n, size)
+    prior_mean: Tensor  # (n·m,)
+
+    def __len__(self) -> int:
+        return self.frames * self.components
+
+    def slice(self, start: int, stop: int) -> RowBlock:
+        """The rows of frames start…stop−1."""
+        terms = [[TermRead(_slice(r.jets, start, stop), r.factors[start:stop]) for r in reads] for reads in self.terms]
+        m = self.components
+        mean = [(features[start:stop], factors[start:stop]) for features, factors in self.mean]
+        return RowBlock(stop - start, m, terms, mean, self.prior_mean[start * m : stop * m])
+
+    def scatter(self, block: Tensor, jets: Jets) -> Tensor:
+        """B · block: sum rows of environments (E, r, K) into labels (n·m, K)."""
+        if jets.frame is None and jets.label is None:
+            return block.reshape(len(self), block.shape[2])
+        frame = torch.arange(len(jets.z), device=block.device) if jets.frame is None else jets.frame
+        label = torch.arange(jets.rows, device=block.device) if jets.label is None else jets.label
+        index = (frame[:, None] * self.components + label).reshape(-1)
+        out = block.new_zeros(len(self), block.shape[2])
+        return out.index_add(0, index, block.reshape(-1, block.shape[2]))
+
+
+class Prior(gpytorch.Module):
+    """Prior over A(R; T, λ): a sum of terms and mean functions.
+
+    Parameters
+    ----------
+    terms
+        The modules that hold the hyperparameters.
+    mean
+        Mean functions, or None.
+    """
+
+    def __init__(self, terms: list[TermModule], mean: MeanFunction | None):
+        super().__init__()
+        self.terms = torch.nn.ModuleList(terms)
+        self.mean = mean
+
+    def variances(self) -> list[Tensor]:
+        """Prior variances per function of state: of every term, then of the mean functions."""
+        out = [term.variances() for term in self.terms]
+        return out if self.mean is None else [*out, self.mean.variances()]
+
+    def rows(self, functional: Functional, states: States) -> RowBlock:
+        """The rows of ``functional`` on ``states``, without any baseline."""
+        shape = functional.shape(states.coordinate_shape, states.field_count)
+        components = int(torch.Size(shape).numel())
+        reads = [states.resolve(read) for read in functional.reads]
+        terms = []
+        for term in self.terms:
+            environments = states.environments(term.spec.descriptor)
+            jets = term.scaled(
+                spatial_jets(environments, functional.spatial, fields=states.fields, volume=states.volume)
+            )
+            terms.append([TermRead(jets, term.factors(read, states.temperature, states.parameters)) for read in reads])
+        mean, prior_mean = [], states.temperature.new_zeros(len(states) * components)
+        if self.mean is not None and functional.spatial is Spatial.VALUE:
+            features = self.mean.features(functional.spatial, states.counts)
+            for read in reads:
+                mean.append((features, self.mean.factors(read, states.temperature, states.parameters)))
+                prior_mean = prior_mean + self.mean.prior_mean(
+                    read, states.temperature, states.parameters, states.counts
+                )
+        return RowBlock(len(states), components, terms, mean, prior_mean)  # type: ignore[arg-type]
+
+    def gram(self, a: RowBlock, b: RowBlock) -> Tensor:
+        """Prior covariances of the rows of two blocks, shape (len(a), len(b))."""
+        out: Tensor | None = None
+        for term, reads_a, reads_b in zip(self.terms, a.terms, b.terms, strict=True):
+            for x in reads_a:
+                for y in reads_b:
+                    labels = self._pair(a, b, term, x, y)
+                    out = labels if out is None else out + labels
+        for features_a, factors_a in a.mean:
+            for features_b, factors_b in b.mean:
+                weight = (factors_a * self.mean.variances()) @ factors_b.T
+                low_rank = weight * (features_a @ features_b.T)
+                out = low_rank if out is None else out + low_rank
+        assert out is not None
+        return out
+
+    def kernel_diagonal(self, a: RowBlock, t: int) -> Tensor:
+        """Variances of the rows of a block under term ``t`` alone, per function of state at unit scale.
+
+        Returns
+        -------
+        Tensor, shape (len(a), size)
+        """
+        term, reads = self.terms[t], a.terms[t]
+        if len(reads) == 1 and _direct(reads[0].jets):
+            kernel = term.kernel.diagonal(reads[0].jets)  # (n, m)
+            return (kernel[:, :, None] * (reads[0].factors ** 2)[:, None, :]).reshape(len(a), -1)
+        out = []
+        for start, stop in frame_chunks(a.frames, max(1, 64 // a.components)):
+            part = a.slice(start, stop)
+            columns = []
+            for k in range(term.size):
+                total = a.prior_mean.new_zeros(len(part))
+                for x in part.terms[t]:
+                    for y in part.terms[t]:
+                        total = total + self._pair(part, part, term, x, y, k).diagonal()
+                columns.append(total)
+            out.append(torch.stack(columns, 1))
+        return torch.cat(out)
+
+    def diagonal(self, a: RowBlock) -> Tensor:
+        """Prior variances of the rows of a block, shape (len(a),)."""
+        out = a.prior_mean.new_zeros(len(a))
+        for t, term in enumerate(self.terms):
+            out = out + self.kernel_diagonal(a, t) @ term.variances()
+        for features_a, factors_a in a.mean:
+            for features_b, factors_b in a.mean:
+                out = out + ((factors_a * factors_b) @ self.mean.variances()) * (features_a * features_b).sum(1)
+        return out
+
+    def _pair(self, a: RowBlock, b: RowBlock, term, x: TermRead, y: TermRead, function: int | None = None) -> Tensor:
+        """Covariances of the labels of one read with those of another, by one term (or one function of it)."""
+        fx = x.factors if x.jets.frame is None else x.factors[x.jets.frame]
+        fy = y.factors if y.jets.frame is None else y.factors[y.jets.frame]
+        if function is None:
+            weight = (fx * term.variances()) @ fy.T
+        else:
+            weight = fx[:, function, None] * fy[:, function]
+        block = term.kernel.gram(x.jets, y.jets, weight)
+        labels = a.scatter(block.reshape(*block.shape[:2], -1), x.jets)
+        if _direct(y.jets):
+            return labels
+        by_second = labels.T.reshape(*block.shape[2:], len(a)).contiguous()
+        return b.scatter(by_second, y.jets).T
+
+    def hyperpriors(self) -> Tensor:
+        """Sum of the log densities of the hyperparameters' priors."""
+        return sum(prior.log_prob(closure(module)).sum() for _, module, prior, closure, _ in self.named_priors())  # type: ignore
+
+
+def frame_chunks(frames: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) pairs that cover ``frames`` in steps of ``size``."""
+    for start in range(0, frames, size):
+        yield start, min(start + size, frames)
+
+
+def _direct(jets: Jets) -> bool:
+    return jets.frame is None and jets.label is None
+
+
+def _slice(jets: Jets, start: int, stop: int) -> Jets:
+    if jets.frame is None:
+        if jets.label is None:
+            return jets[start:stop]
+        first, last = start, stop
+    else:  # descriptors list environments frame by frame
+        first, last = torch.searchsorted(jets.frame, torch.tensor([start, stop], device=jets.frame.device)).tolist()
+    part = slice(first, last)
+    return Jets(
+        jets.z[part],
+        None if jets.c is None else jets.c[part],
+        None if jets.w is None else jets.w[part],
+        None if jets.frame is None else jets.frame[part] - start,
+        None if jets.label is None else jets.label[part],
+    )

@@ -1,0 +1,441 @@
+"""The estimator: fit on any mix of labels, predict any quantity with its error bar."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .. import functionals
+from ..errors import DataError
+from ..frames import Frames
+from ..functionals import Functional, Spatial
+from . import assemble
+from .dense import DensePosterior
+from .evidence import NoiseLevels, fit_dense, fit_sparse
+from .frozen import FrozenModel
+from .labels import LabelSet, baseline_rows, difference
+from .posterior import predict_mean
+from .prior import frame_chunks
+from .solvers import Dense, Sparse, choose_solver
+from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
+from .states import States
+
+logger = logging.getLogger(__name__)
+
+#: Frames per batch of a prediction.
+PREDICT_FRAMES = 1024
+
+
+class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
+    """Gaussian-process model of a coarse-grained free energy A(R; T, λ).
+
+    Conditions jointly on any mix of linear functionals of A (forces, mean energies, responses, differences
+    …, see :mod:`kernelfe.functionals`) at any temperatures, and predicts any of them with error bars.
+
+    Parameters
+    ----------
+    terms : Term, list of (name, Term) or None
+        The sum that models A; None: one term on all bead distances (or on the variables).
+    solver : "auto", "dense", "sparse", Dense or Sparse
+        How to condition; "auto" says why it chose in ``solver_reason_``.
+    baseline : spec, None or False
+        Physical baseline subtracted from every label; None: Boltzmann inversion for molecules, False: none.
+    optimizer : "evidence" or None
+        "evidence" fits length scales, prior scales and noise, starting from the numbers in the specs;
+        None keeps the numbers (and the starting values from the data where there are none).
+    labels : list of str or None
+        Label kinds to condition on; None: all that are present.
+    noise : dict or None
+        Standard deviations by label kind (number or array), overriding those of the Frames. Kinds without
+        any are learned.
+    temperature : float
+        Temperature in K for plain arrays, and for predictions on arrays that state none.
+    random_state : int
+        Seed of the random subsets on which hyperparameters are fitted.
+    progress : bool
+        Show progress bars.
+
+    Attributes
+    ----------
+    terms_ : list of (name, TermModule)
+        Fitted terms; ``fitted_terms()`` gives them as specs.
+    noise_ : dict
+        Learned noise of each label kind, (σ₀, p): standard deviation σ₀ (T/T0)^p with T0 = ``noise_temperature_``.
+    solver_, solver_reason_ : spec, str
+        The solver used and why.
+    log_evidence_ : float
+        Log evidence (or its collapsed lower bound) of the labels.
+    """
+
+    def __init__(
+        self,
+        terms=None,
+        solver="auto",
+        baseline=None,
+        optimizer="evidence",
+        labels=None,
+        noise=None,
+        temperature=300.0,
+        random_state=0,
+        progress=False,
+    ):
+        self.terms = terms
+        self.solver = solver
+        self.baseline = baseline
+        self.optimizer = optimizer
+        self.labels = labels
+        self.noise = noise
+        self.temperature = temperature
+        self.random_state = random_state
+        self.progress = progress
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(self, X, y=None) -> FreeEnergyRegressor:
+        """Condition on data.
+
+        Parameters
+        ----------
+        X : Frames, or array of shape (n, d) or (n, beads, 3)
+        y : None, array of shape (n,) or dict
+            None for Frames; free energies (eV) at ``temperature``; or labels by quantity key together with
+            ``"temperature"`` and, where needed, ``"displacements"`` and ``"parameters"``.
+
+        Raises
+        ------
+        DataError
+            If the data are incomplete or inconsistent; the message names the culprit.
+        SolverError
+            If the covariance of the labels cannot be factorized.
+        """
+        if self.optimizer not in ("evidence", None):
+            raise DataError(f"optimizer={self.optimizer!r}: use 'evidence' or None")
+        frames = self._training_frames(X, y)
+        composition = assemble.composition(frames)
+        baseline = assemble.fit_baseline(self.baseline, frames)
+        labels = assemble.label_sets(frames, self.labels, self.noise, baseline, composition.counts)
+        rows = sum(len(label) for label in labels)
+        solver, reason = choose_solver(self.solver, rows)
+        logger.info("%s solver: %s", type(solver).__name__, reason)
+        names, prior, noise_start, reference = assemble.build_prior(self.terms, frames, labels, composition.counts)
+        noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
+        rng = np.random.default_rng(self.random_state)
+        if isinstance(solver, Dense):
+            if self.optimizer == "evidence":
+                fit_dense(prior, _subsets(labels, solver.evidence_rows, rng), noise)
+            prior.requires_grad_(False)
+            posterior: Any = DensePosterior(prior, labels, noise)
+        else:
+            posterior = self._fit_sparse(solver, prior, labels, noise, rng)
+        # nothing of a former fit is touched until everything has succeeded
+        self.solver_, self.solver_reason_ = solver, reason
+        self.composition_, self.baseline_, self.posterior_ = composition, baseline, posterior
+        self.terms_ = list(zip(names, prior.terms, strict=True))
+        self.noise_, self.noise_temperature_ = noise.values(), noise.reference
+        self.log_evidence_ = posterior.log_evidence
+        self.parameters_ = sorted(frames.parameters)
+        self.coordinate_shape_ = tuple(frames.coordinates.shape[1:])
+        self.kinds_, self.masses_ = frames.kinds, frames.masses
+        self.temperatures_ = sorted({float(t) for t in np.unique(frames.temperature)})
+        self.zero_known_ = any(label.kind == "free_energy" for label in labels)
+        return self
+
+    def _fit_sparse(self, solver: Sparse, prior, labels: list[LabelSet], noise: NoiseLevels, rng) -> SparsePosterior:
+        pools = _environment_pools(prior, labels, rng)
+
+        def inducing(count):
+            with torch.no_grad():
+                return [
+                    z[choose_inducing(z * term.inverse_lengthscale(), term.kernel, count)]
+                    for term, z in zip(prior.terms, pools, strict=True)
+                ]
+
+        if self.optimizer == "evidence":
+            few = _subsets(labels, solver.evidence_rows, rng)
+            with _bar(self.progress, "evidence", None) as bar:
+                fit_sparse(
+                    prior,
+                    few,
+                    noise,
+                    inducing(min(solver.evidence_inducing, solver.inducing)),
+                    gradients=solver.gradients,
+                    block_rows=solver.block_rows,
+                    progress=bar,
+                )
+        prior.requires_grad_(False)
+        with torch.no_grad():
+            basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
+        with _bar(self.progress, "labels", sum(len(label) for label in labels)) as bar:
+            stacked = accumulate(basis, labels, solver.block_rows, progress=bar)
+        return SparsePosterior.fit(basis, stacked, noise)
+
+    def _training_frames(self, X, y) -> Frames:
+        if isinstance(X, Frames):
+            if y is not None:
+                raise DataError("Frames carry their labels: call fit(frames) without y")
+            if hasattr(self, "n_features_in_"):
+                del self.n_features_in_
+            return X
+        if isinstance(y, dict):
+            labels = dict(y)
+            if "temperature" not in labels:
+                raise DataError("labels given as a dict need a 'temperature' entry (K): no temperature is assumed")
+            extra = {k: labels.pop(k) for k in ("temperature", "displacements", "parameters") if k in labels}
+            X = np.asarray(X, dtype=float)
+            return Frames.from_arrays(**{"positions" if X.ndim == 3 else "variables": X}, labels=labels, **extra)
+        X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, multi_output=False)
+        return Frames.from_arrays(variables=X, temperature=float(self.temperature), labels={"free_energy": y})
+
+    # -------------------------------------------------------------- predict
+
+    def predict(self, X, quantity=None, *, temperature=None, return_std=False, reference="auto", parameters=None):
+        """Predict a quantity.
+
+        Parameters
+        ----------
+        X : Frames, or array of shape (n, d) or (n, beads, 3)
+        quantity : str or Functional
+            What to predict; also kinds never seen in training. None: ``"free_energy"``.
+        temperature : float or array of shape (n,)
+            K; None: that of the Frames, or the estimator's for arrays.
+        return_std : bool
+            Also return the marginal posterior standard deviation (of the quantity, without label noise).
+        reference : "auto", "mean", int or None
+            Zero of free energies: the mean over X at each temperature, one row, or None for the absolute
+            value. "auto": None if the training labels fix it (they held free energies), else "mean".
+        parameters : dict
+            Values of λ for arrays.
+
+        Returns
+        -------
+        ndarray, or two of them
+            Shape (n,) for scalars, (n, beads, 3) or (n, d) for vectors, (n, k) along displacement fields.
+        """
+        check_is_fitted(self, "posterior_")
+        frames = self._frames(X, temperature, parameters)
+        functional = functionals.get(quantity if quantity is not None else "free_energy")
+        states = self._states(frames, temperature)
+        shape = (len(states), *functional.shape(states.coordinate_shape, states.field_count))
+        groups = self._reference_groups(functional, states, reference)
+        mean, std = [], []
+        with torch.no_grad():
+            for start, stop in frame_chunks(len(states), PREDICT_FRAMES):
+                part = states[start:stop]
+                rows = self.posterior_.prior.rows(functional, part)
+                mean.append(predict_mean(self.posterior_, rows) + baseline_rows(self.baseline_, functional, part))
+                if return_std and groups is None:
+                    std.append(self.posterior_.variance(rows).clamp_min(0.0).sqrt())
+            values = torch.cat(mean)
+            if groups is not None:
+                for index, origin in groups:
+                    values[index] -= values[origin].mean()
+                    if return_std:
+                        std.append(self._relative_std(functional, states, index, origin))
+                if return_std:
+                    order = torch.cat([index for index, _ in groups])
+                    ordered = torch.empty_like(values)
+                    ordered[order] = torch.cat(std)
+                    std = [ordered]
+        mean_array = values.reshape(shape).numpy()
+        return (mean_array, torch.cat(std).reshape(shape).numpy()) if return_std else mean_array
+
+    def _reference_groups(self, functional: Functional, states: States, reference):
+        """Rows that share a zero, as (indices, indices of the zero); None for absolute values."""
+        if reference == "auto":
+            reference = None if self.zero_known_ else "mean"
+        if functional.key != "free_energy" or reference is None or len(states) == 0:
+            return None
+        out = []
+        for t in torch.unique(states.temperature):
+            index = torch.nonzero(states.temperature == t)[:, 0]
+            if reference == "mean":
+                out.append((index, index))
+            elif isinstance(reference, (int, np.integer)) and -len(states) <= reference < len(states):
+                out.append((index, torch.tensor([int(reference) % len(states)])))
+            else:
+                raise DataError(f"reference={reference!r}: use 'auto', 'mean', a row number or None")
+        return out
+
+    def _relative_std(self, functional: Functional, states: States, index, origin) -> torch.Tensor:
+        """Standard deviation of A_i − mean of A over ``origin``: exact, from blocks of the covariance."""
+        prior, posterior = self.posterior_.prior, self.posterior_
+
+        def blocks(which):
+            return [prior.rows(functional, states[which[i:j]]) for i, j in frame_chunks(len(which), PREDICT_FRAMES)]
+
+        own = blocks(origin)
+        others = own if index is origin else blocks(index)
+        across = [sum(posterior.covariance(a, b).sum(1) for b in own) / len(origin) for a in others]
+        zero = across if others is own else [sum(posterior.covariance(a, b).sum(1) for b in own) for a in own]
+        zero_variance = torch.cat(zero).sum() / len(origin) ** (1 if others is own else 2)
+        variances = [posterior.variance(a) - 2.0 * c + zero_variance for a, c in zip(others, across, strict=True)]
+        return torch.cat(variances).clamp_min(0.0).sqrt()
+
+    def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
+        """Free-energy differences A(X2; T2) − A(X1; T1), row by row, eV.
+
+        Parameters
+        ----------
+        X1, X2 : Frames or arrays with n rows each
+        temperature1, temperature2 : float or array of shape (n,)
+        return_cov : bool
+            Also return their posterior covariance, shape (n, n).
+        """
+        check_is_fitted(self, "posterior_")
+        functional = functionals.get("free_energy")
+        first = self._states(self._frames(X1, temperature1, None), temperature1)
+        second = self._states(self._frames(X2, temperature2, None), temperature2)
+        if len(first) != len(second):
+            raise DataError(f"predict_difference compares row by row: X1 has {len(first)} rows, X2 {len(second)}")
+        prior = self.posterior_.prior
+        with torch.no_grad():
+            rows = difference(prior.rows(functional, second), prior.rows(functional, first))
+            value = predict_mean(self.posterior_, rows)
+            value = value + baseline_rows(self.baseline_, functional, second)
+            value = value - baseline_rows(self.baseline_, functional, first)
+            if not return_cov:
+                return value.numpy()
+            return value.numpy(), self.posterior_.covariance(rows, rows).numpy()
+
+    def covariance(self, X, quantity="free_energy", other=None, *, temperature=None):
+        """Posterior covariance of a quantity at all rows of X, or between two quantities.
+
+        Returns
+        -------
+        ndarray, shape (n·m, n·m')
+            Rows frame by frame, components within; labels' noise is not included.
+        """
+        check_is_fitted(self, "posterior_")
+        states = self._states(self._frames(X, temperature, None), temperature)
+        with torch.no_grad():
+            a = self.posterior_.prior.rows(functionals.get(quantity), states)
+            b = a if other is None else self.posterior_.prior.rows(functionals.get(other), states)
+            return self.posterior_.covariance(a, b).numpy()
+
+    def score(self, X, y=None, sample_weight=None) -> float:
+        """R² of mean_force for Frames, of free_energy for arrays. Single-frame labels bound it by their noise."""
+        if isinstance(X, Frames):
+            if "mean_force" not in X.labels or not X.present["mean_force"].any():
+                raise DataError("score(frames) compares mean_force, and these Frames hold none")
+            part = X[np.flatnonzero(X.present["mean_force"])]
+            truth = part.labels["mean_force"].reshape(len(part), -1)
+            return r2_score(truth, self.predict(part, "mean_force").reshape(len(part), -1), sample_weight=sample_weight)
+        return r2_score(y, self.predict(X, "free_energy", reference=None), sample_weight=sample_weight)
+
+    # -------------------------------------------------------------- sampling
+
+    def frozen(self, parameters: dict[str, float] | None = None) -> FrozenModel:
+        """The model as samplers use it: energies and forces of batches of configurations.
+
+        Parameters
+        ----------
+        parameters
+            Values of the parameters λ.
+        """
+        check_is_fitted(self, "posterior_")
+        if set(self.parameters_) != set(parameters or {}):
+            raise DataError(f"the model depends on the parameters {self.parameters_}: pass parameters={{name: value}}")
+        return FrozenModel(
+            [term for _, term in self.terms_],
+            self.posterior_.expansions,
+            self.posterior_.prior.mean,
+            self.posterior_.mean_weights,
+            torch.tensor([self.composition_.counts], dtype=torch.float64),
+            self.baseline_,
+            self.coordinate_shape_[0],
+            parameters,
+        )
+
+    def calculator(self, temperature=None, **options):
+        """An ASE calculator of A(R; T) at ``temperature`` (K); ``options`` go to the calculator."""
+        from ..calculators import FreeEnergyCalculator  # the one declared import upwards
+
+        return FreeEnergyCalculator(self, self.temperature if temperature is None else temperature, **options)
+
+    # ------------------------------------------------------------ persistence
+
+    def fitted_terms(self) -> list:
+        """The terms as specs that hold the fitted numbers."""
+        check_is_fitted(self, "posterior_")
+        return [(name, term.fitted_spec()) for name, term in self.terms_]
+
+    def save(self, path) -> None:
+        """Write the fitted model: safetensors with a versioned JSON header, never pickle; atomically."""
+        from .persistence import save
+
+        check_is_fitted(self, "posterior_")
+        save(self, path)
+
+    # ---------------------------------------------------------------- helpers
+
+    def _frames(self, X, temperature, parameters) -> Frames:
+        if isinstance(X, Frames):
+            if tuple(X.coordinates.shape[1:]) != self.coordinate_shape_:
+                raise DataError(
+                    f"the model was fitted to configurations of shape {self.coordinate_shape_}, "
+                    f"these have {tuple(X.coordinates.shape[1:])}"
+                )
+            return X
+        t = self.temperature if temperature is None else temperature
+        if len(self.coordinate_shape_) == 2:
+            X = np.asarray(X, dtype=float)
+            if X.ndim == 2:
+                X = X[None]
+            if X.shape[1:] != self.coordinate_shape_:
+                raise DataError(f"positions must have shape (n, {self.coordinate_shape_[0]}, 3), these have {X.shape}")
+            return Frames.from_arrays(positions=X, temperature=t, parameters=parameters or {})
+        if hasattr(self, "n_features_in_"):
+            X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = np.asarray(X, dtype=float)
+        if X.ndim != 2 or X.shape[1:] != self.coordinate_shape_:
+            raise DataError(f"variables must have shape (n, {self.coordinate_shape_[0]}), these have {X.shape}")
+        return Frames.from_arrays(variables=X, temperature=t, parameters=parameters or {})
+
+    def _states(self, frames: Frames, temperature) -> States:
+        counts = np.tile(self.composition_.counts, (len(frames), 1))
+        return States.from_frames(frames, temperature, counts)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = False
+        return tags
+
+
+def _subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
+    """Random frames of every kind, in proportion, with about ``rows`` rows in all; the same frames where kinds share them."""
+    total = sum(len(label) for label in labels)
+    if total <= rows:
+        return labels
+    fraction, out = rows / total, []
+    seed = int(rng.integers(2**31))
+    for label in labels:
+        n = len(label.y)
+        keep = max(1, min(n, round(fraction * n)))
+        index = np.sort(np.random.default_rng(seed).permutation(n)[:keep])
+        out.append(label.subset(torch.from_numpy(index)))
+    return out
+
+
+def _environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, size: int = 5000) -> list[torch.Tensor]:
+    """Environments of random frames, from which inducing ones are chosen."""
+    states = max((label.states for label in labels), key=len)
+    index = torch.from_numpy(np.sort(rng.permutation(len(states))[:size]))
+    out = []
+    for term in prior.terms:
+        z = states[index].environments(term.spec.descriptor).z
+        if len(z) > size:
+            z = z[torch.from_numpy(np.sort(rng.permutation(len(z))[:size]))]
+        out.append(z)
+    return out
+
+
+def _bar(show: bool, name: str, total: int | None):
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, disable=not show, leave=False)

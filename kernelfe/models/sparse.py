@@ -1,0 +1,278 @@
+"""Sparse conditioning: inducing environments and streamed normal equations.
+
+Each term is represented by the values (or the full jets) of its functions at M inducing environments.
+Labels stream through in blocks of frames; memory is set by M and by the number of kinds of labels and
+distinct temperatures, never by the number of frames.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..kernels import Jets
+from ..linalg import NormalEquations, Whitening
+from ..linalg.normal import Stacked
+from .labels import LabelSet
+from .posterior import Expansion
+from .prior import Prior, RowBlock, frame_chunks
+
+#: Distinct thermodynamic states up to which labels are grouped by state.
+MAX_STATES = 16
+#: Bins of temperature for the learned noise of labels with more states than that.
+NOISE_BINS = 8
+
+
+def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
+    """Greedy choice of ``count`` rows of ``z``: always the environment least explained by those chosen.
+
+    This is the pivot order of a partial Cholesky factorization of the kernel matrix (Fine & Scheinberg
+    2001): deterministic, spread out like farthest-point sampling, but aware of the kernel.
+
+    Parameters
+    ----------
+    z
+        Candidates in units of the length scale, shape (n, D).
+
+    Returns
+    -------
+    Tensor
+        Indices, at most ``count``; fewer when the rest is explained to rounding.
+    """
+    size = len(z)
+    count = min(count, size)
+    residual = z.new_ones(size)
+    rows = z.new_zeros(count, size)
+    chosen = []
+    for k in range(count):
+        pivot = int(residual.argmax())
+        if residual[pivot] < 1e-10:
+            break
+        s = 0.5 * ((z - z[pivot]) ** 2).sum(1)
+        row = kernel.functions(s)[0] - rows[:k, pivot] @ rows[:k]
+        rows[k] = row / residual[pivot].sqrt()
+        residual = (residual - rows[k] ** 2).clamp_min(0.0)
+        residual[pivot] = 0.0
+        chosen.append(pivot)
+    return torch.tensor(chosen)
+
+
+class SparseBasis:
+    """Whitened features of all terms and the mean function.
+
+    Parameters
+    ----------
+    prior
+        Prior; its length scales are read when the basis is built.
+    inducing
+        Inducing environments per term in the descriptor's own units, shapes (M, D).
+    gradients
+        Whether inducing variables are full jets (1 + D per environment) instead of values.
+    whitening
+        Whitening matrices of a saved model, to be used as they are.
+    """
+
+    def __init__(self, prior: Prior, inducing: list[Tensor], gradients: bool, whitening: list[Tensor] | None = None):
+        self.prior, self.inducing, self.gradients = prior, inducing, gradients
+        self.jets, self.whitenings = [], []
+        for t, (term, z) in enumerate(zip(prior.terms, inducing, strict=True)):
+            scaled = z * term.inverse_lengthscale()
+            jets = Jets.full(scaled) if gradients else Jets.values(scaled)
+            self.jets.append(jets)
+            if whitening is not None:  # signs and order of eigenvectors must match the stored weights
+                self.whitenings.append(Whitening(whitening[t]))
+            else:
+                gram = term.kernel.gram(jets, jets)
+                self.whitenings.append(Whitening.of(gram.reshape(len(z) * jets.rows, -1)))
+        self.ranks = [whitening.rank for whitening in self.whitenings]
+        self.functions = [term.size for term in prior.terms]
+        if prior.mean is not None:
+            self.ranks.append(len(prior.mean.offset))
+            self.functions.append(prior.mean.size)
+
+    def term_features(self, rows: RowBlock, t: int, read: int) -> Tensor:
+        """ψ of one read of one term, shape (len(rows), rank), without factors."""
+        jets = rows.terms[t][read].jets
+        block = self.prior.terms[t].kernel.gram(jets, self.jets[t])
+        return rows.scatter(block.reshape(*block.shape[:2], -1), jets) @ self.whitenings[t].matrix
+
+    def wide(self, rows: RowBlock) -> tuple[Tensor, Tensor]:
+        """Expanded rows without prior scales, (len(rows), W), and per function what they miss, (len(rows), Σ size)."""
+        m, parts, missing = rows.components, [], []
+        for t in range(len(self.prior.terms)):
+            total = 0.0
+            for r, read in enumerate(rows.terms[t]):
+                factors = read.factors.repeat_interleave(m, 0)
+                total = total + factors[:, :, None] * self.term_features(rows, t, r)[:, None, :]
+            explained = (total**2).sum(2)
+            missing.append((self.prior.kernel_diagonal(rows, t) - explained).clamp_min(0.0))
+            parts.append(total.flatten(1))
+        if self.prior.mean is not None:
+            kinds, size = len(self.prior.mean.offset), self.prior.mean.size
+            total = rows.prior_mean.new_zeros(len(rows), size, kinds)
+            for features, factors in rows.mean:
+                total = total + factors[:, :, None] * features[:, None, :]
+            parts.append(total.flatten(1))
+            missing.append(rows.prior_mean.new_zeros(len(rows), size))
+        return torch.cat(parts, 1), torch.cat(missing, 1)
+
+    def amplitudes(self) -> Tensor:
+        """Prior standard deviation of every weight, shape (W,)."""
+        return torch.cat([v.sqrt().repeat_interleave(r) for v, r in zip(self.prior.variances(), self.ranks, strict=True)])
+
+
+@torch.no_grad()
+def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, progress=None) -> Stacked:
+    """Stream all labels through the basis into normal equations."""
+    equations = NormalEquations(basis.ranks, basis.functions)
+    for label in labels:
+        states = torch.stack([label.states.temperature, *label.states.parameters.values()], 1)
+        distinct, which = torch.unique(states, dim=0, return_inverse=True)
+        grouped = len(distinct) <= MAX_STATES and len(label.functional.reads) == 1 and label.minus is None
+        temperature = label.states.temperature
+        if grouped:
+            order = torch.argsort(which, stable=True)
+            bounds = torch.bincount(which).cumsum(0).tolist()
+        else:  # the learned noise of a bin of temperatures is taken at its mean
+            bins = NOISE_BINS if label.learned and len(torch.unique(temperature)) > 1 else 1
+            order = torch.argsort(temperature, stable=True)
+            bounds = [len(order) * (k + 1) // bins for k in range(bins)]
+        step, begin = max(1, block_rows // label.y.shape[1]), 0
+        for state, end in enumerate(bounds):
+            key = (label.kind, float(temperature[order[begin:end]].mean()), *((state,) if grouped else ()))
+            for start, stop in frame_chunks(end - begin, step):
+                index = order[begin + start : begin + stop]
+                _add_block(equations, basis, label, index, key)
+                if progress is not None:
+                    progress.update(len(index) * label.y.shape[1])
+            begin = end
+    return equations.stacked()
+
+
+def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):
+    """Add some frames of one label set; ``key`` has a state number when its rows share their factors."""
+    prior = basis.prior
+    rows = label.rows(prior, index)
+    y = label.y[index].reshape(-1) - rows.prior_mean
+    whiten, log_weight = _noise_whitening(label.row_scale(index), rows)
+    if len(key) == 2:
+        features, missing = basis.wide(rows)
+        weights = whiten(torch.ones_like(y)) ** 2 if label.noise is None or label.noise.ndim == 2 else None
+        lost = _block_trace(label.noise[index], missing) if weights is None else weights @ missing
+        equations.add_wide(*key, whiten(features), whiten(y), lost, log_weight)
+        return
+    parts, factors, lost = [], [], []
+    for t, term in enumerate(prior.terms):
+        read = rows.terms[t][0]
+        features = basis.term_features(rows, t, 0)
+        parts.append(features)
+        factors.append(read.factors[0])
+        # factors are shared by the group: divide one out to get the kernel's own diagonal
+        lead = int(read.factors[0].abs().argmax())
+        if float(read.factors[0, lead]) == 0.0:
+            lost.append(y.new_zeros(()))
+            continue
+        diagonal = prior.kernel_diagonal(rows, t)[:, lead] / read.factors[0, lead] ** 2
+        gap = (diagonal - (features**2).sum(1)).clamp_min(0.0)
+        if label.noise is not None and label.noise.ndim == 3:
+            lost.append(_block_trace(label.noise[index], gap[:, None])[0])
+        else:
+            lost.append((gap * whiten(torch.ones_like(y)) ** 2).sum())
+    if prior.mean is not None:
+        if rows.mean:
+            parts.append(rows.mean[0][0])
+            factors.append(rows.mean[0][1][0])
+        else:
+            parts.append(y.new_zeros(len(y), len(prior.mean.offset)))
+            factors.append(y.new_zeros(prior.mean.size))
+        lost.append(y.new_zeros(()))
+    features = whiten(torch.cat(parts, 1))
+    equations.add(key, factors, features, whiten(y), torch.stack(lost), log_weight)
+
+
+def _noise_whitening(scale: Tensor | None, rows: RowBlock):
+    """A function that divides rows by their standard deviations, and Σ log variance."""
+    if scale is None:
+        return (lambda a: a), 0.0
+    if scale.ndim == 2:
+        inverse = 1.0 / scale.reshape(-1)
+        return (lambda a: a * (inverse if a.ndim == 1 else inverse[:, None])), float(-2.0 * inverse.log().sum())
+    lower = torch.linalg.cholesky(scale)
+    n, m = rows.frames, rows.components
+
+    def whiten(a: Tensor) -> Tensor:
+        blocks = a.reshape(n, m, -1)
+        return torch.linalg.solve_triangular(lower, blocks, upper=False).reshape(a.shape)
+
+    return whiten, float(2.0 * lower.diagonal(dim1=1, dim2=2).log().sum())
+
+
+def _block_trace(noise: Tensor, missing: Tensor) -> Tensor:
+    """Σ over rows of diag(noise⁻¹)·missing for per-frame covariance blocks (the diagonal of K − Q suffices)."""
+    inverse = torch.linalg.inv(noise).diagonal(dim1=1, dim2=2).reshape(-1)
+    return inverse @ missing
+
+
+class SparsePosterior:
+    """Posterior of a sparse model: normal weights on whitened features, plus what the features miss.
+
+    Parameters
+    ----------
+    basis
+        Features with the final hyperparameters.
+    weights, lower
+        Posterior mean of the whitened, scaled weights, and the Cholesky factor of their precision Λ.
+    """
+
+    def __init__(self, basis: SparseBasis, weights: Tensor, lower: Tensor):
+        self.basis, self.prior = basis, basis.prior
+        self.weights, self.lower = weights, lower
+        with torch.no_grad():
+            self.expansions, self.mean_weights = self._expansions()
+
+    @classmethod
+    def fit(cls, basis: SparseBasis, stacked: Stacked, noise) -> SparsePosterior:
+        """Solve the normal equations with the learned noise levels."""
+        with torch.no_grad():
+            levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
+            out = cls(basis, *stacked.solve(basis.prior.variances(), levels))
+            out.log_evidence = float(stacked.log_evidence(basis.prior.variances(), levels))
+        return out
+
+    log_evidence: float = math.nan
+
+    def covariance(self, a: RowBlock, b: RowBlock) -> Tensor:
+        """Posterior covariances, shape (len(a), len(b)): prior − explained + weights' posterior."""
+        amplitudes = self.basis.amplitudes()
+        left = self.basis.wide(a)[0] * amplitudes
+        right = left if a is b else self.basis.wide(b)[0] * amplitudes
+        prior = self.prior.gram(a, b) - left @ right.T
+        half_left = torch.linalg.solve_triangular(self.lower, left.T, upper=False)
+        half_right = half_left if a is b else torch.linalg.solve_triangular(self.lower, right.T, upper=False)
+        return prior + half_left.T @ half_right
+
+    def variance(self, a: RowBlock) -> Tensor:
+        """Posterior variances, shape (len(a),)."""
+        amplitudes, variances = self.basis.amplitudes(), torch.cat(self.prior.variances())
+        parts = []
+        for start, stop in frame_chunks(a.frames, max(1, 2048 // a.components)):
+            features, missing = self.basis.wide(a.slice(start, stop))
+            half = torch.linalg.solve_triangular(self.lower, (features * amplitudes).T, upper=False)
+            parts.append((half**2).sum(0) + missing @ variances)
+        return torch.cat(parts)
+
+    def _expansions(self) -> tuple[list[Expansion], Tensor | None]:
+        scaled, out, at = self.weights * self.basis.amplitudes(), [], 0
+        for t, term in enumerate(self.prior.terms):
+            rank, size = self.basis.ranks[t], term.size
+            block = scaled[at : at + rank * size].reshape(size, rank)
+            at += rank * size
+            jets = self.basis.jets[t]
+            coefficients = (self.basis.whitenings[t].matrix @ block.T).reshape(len(jets.z), jets.rows, size)
+            w = coefficients[:, 1:].contiguous() if self.basis.gradients else None
+            out.append(Expansion(jets.z, coefficients[:, 0].contiguous(), w))
+        if self.prior.mean is None:
+            return out, None
+        return out, scaled[at:].reshape(self.prior.mean.size, -1).T.contiguous()

@@ -1,0 +1,110 @@
+"""Frames as the models see them: torch tensors of configurations and thermodynamic states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..functionals import Read
+
+
+@dataclass
+class States:
+    """A batch of (R, T, λ) with what functionals may need beside them.
+
+    Parameters
+    ----------
+    coordinates
+        Shape (n, beads, 3) or (n, d).
+    temperature
+        Shape (n,), K.
+    parameters
+        Values of each parameter, shape (n,).
+    counts
+        Beads or molecules of each kind, shape (n, X).
+    fields
+        Displacement fields, shape (n, k, coordinates of a frame), or None.
+    cell
+        Shape (n, 3, 3), or None.
+    """
+
+    coordinates: Tensor
+    temperature: Tensor
+    parameters: dict[str, Tensor]
+    counts: Tensor
+    fields: Tensor | None = None
+    cell: Tensor | None = None
+    _environments: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_frames(cls, frames, temperature=None, counts=None, device: str = "cpu") -> States:
+        """Convert Frames (or a slice of them); ``temperature`` replaces theirs."""
+
+        def tensor(array):
+            return None if array is None else torch.as_tensor(np.array(array, dtype=np.float64), device=device)
+
+        size = len(frames)
+        t = frames.temperature if temperature is None else np.broadcast_to(np.asarray(temperature, float), (size,))
+        if not (np.isfinite(t).all() and (t > 0).all()):
+            raise DataError("temperature must be positive and finite, in kelvin")
+        fields = tensor(frames.displacements)
+        return cls(
+            tensor(frames.coordinates),
+            tensor(t),
+            {name: tensor(value) for name, value in frames.parameters.items()},
+            tensor(np.ones((size, 1)) if counts is None else counts),
+            None if fields is None else fields.reshape(size, fields.shape[1], -1),
+            tensor(frames.cell),
+        )
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    @property
+    def coordinate_shape(self) -> tuple[int, ...]:
+        """(beads, 3) or (d,)."""
+        return tuple(self.coordinates.shape[1:])
+
+    @property
+    def field_count(self) -> int | None:
+        """Displacement fields per frame, or None."""
+        return None if self.fields is None else self.fields.shape[1]
+
+    @property
+    def volume(self) -> Tensor | None:
+        """Cell volumes, shape (n,)."""
+        return None if self.cell is None else torch.linalg.det(self.cell).abs()
+
+    def resolve(self, read: Read) -> Read:
+        """Replace the parameter ``"*"`` of a read by the only parameter there is."""
+        if read.parameter != "*":
+            if read.parameter is not None and read.parameter not in self.parameters:
+                raise DataError(f"unknown parameter {read.parameter!r}; the data have {sorted(self.parameters)}")
+            return read
+        if len(self.parameters) != 1:
+            raise DataError(
+                f"the data have {len(self.parameters)} parameters {sorted(self.parameters)}: "
+                "say which one is meant, as in 'parameter_derivative:NAME'"
+            )
+        return replace(read, parameter=next(iter(self.parameters)))
+
+    def environments(self, descriptor):
+        """Environments of a descriptor, computed once for all functionals read on these states."""
+        if descriptor not in self._environments:
+            self._environments[descriptor] = descriptor.environments(self.coordinates, cell=self.cell)
+        return self._environments[descriptor]
+
+    def __getitem__(self, index) -> States:
+        return States(
+            self.coordinates[index],
+            self.temperature[index],
+            {name: value[index] for name, value in self.parameters.items()},
+            self.counts[index],
+            None if self.fields is None else self.fields[index],
+            None if self.cell is None else self.cell[index],
+        )

@@ -1,0 +1,87 @@
+"""Specs: small frozen objects of plain numbers that describe a model.
+
+Terms, kernels, thermal parts, solvers, descriptors and baselines are specs. ``fit`` reads them and
+builds fresh torch modules; it never changes a spec. They follow scikit-learn's parameter protocol
+(``get_params`` / ``set_params`` / ``clone``) and turn into JSON and back without running code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Self
+
+from .errors import DataError, ModelFileError
+
+
+class Spec:
+    """Base of the frozen dataclasses that serve as parameters."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name; with ``deep`` also those of nested specs as ``outer__inner``."""
+        params: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            params[field.name] = value
+            if deep and hasattr(value, "get_params"):
+                params |= {f"{field.name}__{key}": inner for key, inner in value.get_params().items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name (``outer__inner`` for nested specs) and return self.
+
+        Meant for scikit-learn's searches, which work on clones; everything else treats specs as frozen.
+        """
+        for key, value in params.items():
+            name, _, inner = key.partition("__")
+            if name not in self.get_params(deep=False):
+                raise DataError(f"{type(self).__name__} has no parameter {name!r}; it has {list(self.get_params(deep=False))}")
+            if inner:
+                getattr(self, name).set_params(**{inner: value})
+            else:
+                object.__setattr__(self, name, value)
+        getattr(self, "__post_init__", lambda: None)()
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form: the class name and its parameters."""
+        return {"class": type(self).__name__, **{key: _plain(value) for key, value in self.get_params(deep=False).items()}}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    raise DataError(f"{value!r} of type {type(value).__name__} is not a plain parameter; use numbers, strings and tuples")
+
+
+def from_dict(data: Any, classes: dict[str, type]) -> Any:
+    """Rebuild a spec from :meth:`Spec.to_dict`, using only the given ``classes``.
+
+    Raises
+    ------
+    ModelFileError
+        If a class is not among ``classes`` or refuses its parameters.
+    """
+    if isinstance(data, list):
+        return tuple(from_dict(item, classes) for item in data)
+    if not isinstance(data, dict):
+        return data
+    if "class" not in data:
+        return {key: from_dict(value, classes) for key, value in data.items()}
+    name = data["class"]
+    if name not in classes:
+        raise ModelFileError(
+            f"the file uses the class {name!r}, which kernelfe does not know; if it is yours, pass classes=[{name}]"
+        )
+    arguments = {key: from_dict(value, classes) for key, value in data.items() if key != "class"}
+    try:
+        return classes[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"the file holds parameters that {name} does not accept: {error}") from error
