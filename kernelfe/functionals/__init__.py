@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import DataError
 from .base import Functional, Read, Spatial
 from .observables import (
@@ -20,7 +22,7 @@ from .observables import (
 )
 
 #: Every quantity key and the class behind it. A new observable is one class and one entry here.
-OBSERVABLES = {
+OBSERVABLES: dict[str, Callable[..., Functional]] = {
     "free_energy": FreeEnergy,
     "mean_force": MeanForce,
     "generalized_force": GeneralizedForce,
@@ -52,8 +54,8 @@ def get(key: str | Functional) -> Functional:
     """
     if isinstance(key, Functional):
         return key
-    name, _, parameter = str(key).partition(":")
-    if name not in OBSERVABLES or (parameter and not name.startswith("parameter_")):
+    name, colon, parameter = str(key).partition(":")
+    if name not in OBSERVABLES or (colon and not (parameter and name.startswith("parameter_"))):
         raise DataError(f"unknown quantity {key!r}; known: {', '.join(OBSERVABLES)}")
     return OBSERVABLES[name](parameter) if parameter else OBSERVABLES[name]()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from numbers import Real
 
 from ..errors import DataError
 
@@ -115,7 +116,7 @@ class Functional:
         return Functional(f"({self.key} + {other.key})", self.unit, self.reads + other.reads)
 
     def __mul__(self, factor: float) -> Functional:
-        if not isinstance(factor, (int, float)):
+        if not isinstance(factor, Real):  # NumPy's numbers included
             return NotImplemented
         return Functional(f"{factor:g}*{self.key}", self.unit, tuple(r.scaled(float(factor)) for r in self.reads))
 

@@ -25,7 +25,11 @@ class MeanForce(Functional):
 
 
 class GeneralizedForce(Functional):
-    """−t(R)·∇A = ⟨f·w + kT div w⟩ for any all-atom field w that moves the beads by t. Unit eV per unit of t."""
+    """−t(R)·∇A = ⟨f·w + kT (div w − div_R t)⟩ for any all-atom field w that moves the beads by t(R).
+
+    div_R t is the divergence of t in the space of the beads, zero for constant fields and rigid rotations.
+    Unit eV per unit of t.
+    """
 
     def __init__(self):
         super().__init__("generalized_force", "eV/[t]", (Read(Spatial.DISPLACEMENT, ((-1.0, 0, 0),)),))

@@ -74,8 +74,7 @@ class TermModule(gpytorch.Module):
         scales = torch.tensor([spec.thermal.energy, spec.thermal.entropy, spec.thermal.heat_capacity], dtype=torch.float64)
         for name, start in (("lengthscale", lengthscale), ("scales", scales)):
             self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log()))
-            prior = gpytorch.priors.NormalPrior(start.log(), torch.full_like(start, LOG_PRIOR_WIDTH))
-            self.register_prior(f"{name}_prior", prior, f"log_{name}")
+            self.register_buffer(f"start_{name}", start.log())
 
     @property
     def kernel(self) -> RadialKernel:
@@ -99,6 +98,15 @@ class TermModule(gpytorch.Module):
     def inverse_lengthscale(self) -> Tensor:
         """1/ℓ, shape (1,) or (D,)."""
         return (-self.log_lengthscale).exp()
+
+    def hyperprior(self) -> Tensor:
+        """Log density of the weak log-normal priors, up to a constant.
+
+        Written out rather than registered with gpytorch, whose prior closures cannot be pickled.
+        """
+        lengthscale = (self.log_lengthscale - self.start_lengthscale) / LOG_PRIOR_WIDTH
+        scales = (self.log_scales - self.start_scales) / LOG_PRIOR_WIDTH
+        return -0.5 * (lengthscale.square().sum() + scales.square().sum())
 
     def factors(self, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """The thermal and parameter operators of ``read`` applied to every φ_k, shape (n, size)."""

@@ -45,7 +45,7 @@ class CholeskyFactor:
             scale = diagonal.mean().item()
             if not math.isfinite(scale):
                 raise SolverError(f"the {name} holds non-finite numbers: check the data and the hyperparameters")
-            diagonal += jitter * scale
+            diagonal *= 1.0 + jitter  # row by row: rows may be in different units
             self.lower, failed = _factorize(matrix)
             self.jitter = jitter
             if not failed:

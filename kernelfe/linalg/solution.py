@@ -20,7 +20,7 @@ class Solution:
     iterations
         Iterations of an iterative solver, 0 for a direct one.
     jitter
-        What was added to the diagonal, relative to its mean.
+        Relative jitter: what was added to each diagonal entry, relative to that entry.
     seconds
         Wall-clock time.
     """

@@ -262,7 +262,7 @@ def _measure(x: np.ndarray, cell, bonds, walls, angles, impropers) -> tuple[np.n
     for start in range(0, len(x), _FRAMES_AT_ONCE):
         block = slice(start, start + _FRAMES_AT_ONCE)
         box = None if cell is None else torch.tensor(cell if np.ndim(cell) == 2 else cell[block], dtype=torch.float64)
-        q = geometry.measure(stencil, geometry.edge_vectors(stencil, torch.from_numpy(x[block]), box))[0].numpy()
+        q = geometry.measure(stencil, geometry.edge_vectors(stencil, torch.tensor(x[block]), box))[0].numpy()
         bonded.append(np.concatenate((q[:first], q[last:])))
         smallest = np.minimum(smallest, q[first:last].min(1))
     return np.concatenate(bonded, 1), smallest

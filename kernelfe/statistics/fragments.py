@@ -3,11 +3,11 @@
 For ANY all-atom vector field w that moves the beads by t(R), keeps constrained distances and leaves the
 measure on the constraint surface alone (rigid motions of fragments do both),
 
-    ⟨f·w + kT div w⟩_R = −t(R)·∇A(R)
+    ⟨f·w + kT (div w − div_R t)⟩_R = −t(R)·∇A(R)
 
 exactly (integration by parts; Ciccotti, Kapral and Vanden-Eijnden, ChemPhysChem 6, 1809 (2005)), where div w
-is the divergence at fixed beads: that of the all-atom field less div_R t, so for a slice map the sum over the
-eliminated atoms (∫ ∇·(w δ(R − Mx) e^{−bU}) dx = 0 leaves ∇_R·(t P), which holds P div_R t as well). Rotating
+runs over all atoms and div_R t over the beads (∫ ∇·(w δ(R − Mx) e^{−bU}) dx = 0 leaves ∇_R·(t P), which holds
+P div_R t as well; for a slice map the difference is the divergence over the eliminated atoms). Rotating
 everything on one side of a bond about that bond leaves all bonds and angles at rest, so the stiff forces,
 which make up most of the noise of Cartesian mapped forces, drop out. The field is
 
@@ -39,6 +39,10 @@ class Field(Protocol):
     rigid bonds that share an atom (CH3, water) the sampled measure also holds the factor √det Z of the
     constraints, Z_st = Σ_a ∇_aσ_s·∇_aσ_t/m_a; a field that changes it (bending two constrained hydrogens
     against each other) must add w·∇ ln √det Z to its divergence.
+
+    A field whose motion t(R) of the beads changes volumes in the space of the beads also has a method
+    ``bead_divergence(positions)`` that returns div_R t, shape (n,). Without it div_R t is zero, which holds for
+    rigid rotations, for constant motions of the beads and where the beads rest.
     """
 
     def displacements(self, positions: FloatArray) -> FloatArray:
@@ -46,7 +50,7 @@ class Field(Protocol):
         ...
 
     def divergence(self, positions: FloatArray) -> FloatArray:
-        """Divergence at fixed beads, Σ_a ∇_a·w_a − div_R t, (n,): for a slice map, over the eliminated atoms."""
+        """Divergence over all atoms, Σ_a ∇_a·w_a, (n,)."""
         ...
 
 
@@ -121,7 +125,7 @@ def generalized_forces(
     bead_atoms: Sequence[int],
     temperature: float | ArrayLike,
 ) -> tuple[FloatArray, FloatArray]:
-    """Labels f·w + kT div w of the ``generalized_force`` observable, and the displacements of the beads.
+    """Labels f·w + kT (div w − div_R t) of the ``generalized_force`` observable, and the displacements of the beads.
 
     Parameters
     ----------
@@ -130,7 +134,7 @@ def generalized_forces(
     forces
         All-atom forces (n, atoms, 3), eV/Å, without constraint and restraint forces.
     fields
-        k fields, for example :class:`TorsionField`.
+        k fields, for example :class:`TorsionField`; their ``bead_divergence``, if they have one, is div_R t.
     bead_atoms
         Index of the atom each bead stands for.
     temperature
@@ -167,7 +171,9 @@ def generalized_forces(
         if isinstance(field, TorsionField):
             _check_axis(field, beads)
         w = field.displacements(x)
-        values[:, k] = np.einsum("nax,nax->n", f, w) + BOLTZMANN * t * field.divergence(x)
+        bead_divergence = getattr(field, "bead_divergence", None)
+        divergence = field.divergence(x) - (0.0 if bead_divergence is None else bead_divergence(x))
+        values[:, k] = np.einsum("nax,nax->n", f, w) + BOLTZMANN * t * divergence
         shifts[:, k] = w[:, beads]
     return values, shifts
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernelfe.datasets import EliminatedMode
 from kernelfe.errors import DataError
 from kernelfe.statistics import Field, TorsionField, generalized_forces, rotatable_bonds
 from kernelfe.units import BOLTZMANN
@@ -184,8 +185,8 @@ class Swell:
 
 
 class Slide:
-    """d moves along the bond from c, and e follows. The all-atom divergence is 2/r + 3/2, but 2/r is that of the
-    motion t(R) of the beads themselves and does not count at fixed beads."""
+    """d moves along the bond from c, and e follows. The all-atom divergence is 2/r + 3/2, of which 2/r is that of
+    the motion t(R) of the beads themselves."""
 
     def displacements(self, x):
         w = np.zeros_like(x)
@@ -195,7 +196,10 @@ class Slide:
         return w
 
     def divergence(self, x):
-        return np.full(len(x), 1.5)
+        return self.bead_divergence(x) + 1.5
+
+    def bead_divergence(self, x):
+        return 2.0 / np.linalg.norm(x[:, 3] - x[:, 2], axis=-1)
 
 
 TOY_FIELDS = [TorsionField(TOY_BONDS, 1, 2), Swell(), Slide()]
@@ -239,3 +243,41 @@ def test_sampled_labels_have_unit_z_scores():
     zs = np.array(zs)
     assert np.abs(zs).max() < 4.5
     np.testing.assert_allclose((zs**2).mean(axis=0), 1.0, atol=0.85)
+
+
+class Dilation:
+    """t = R for one bead in space, whose divergence in bead space is 3, with a motion of the eliminated atom on top."""
+
+    def displacements(self, x):
+        w = np.zeros_like(x)
+        w[:, 0] = x[:, 0]
+        w[:, 1, 0] = 0.7 * np.sin(x[:, 1, 0])
+        return w
+
+    def divergence(self, x):
+        return 3.0 + 0.7 * np.cos(x[:, 1, 0])
+
+    def bead_divergence(self, x):
+        return np.full(len(x), 3.0)
+
+
+def test_the_divergence_of_the_beads_own_motion_is_taken_out():
+    """⟨f·w + kT (div w − div_R t)⟩ = −t·∇A with t = R, by quadrature over the eliminated coordinate."""
+    model, bead = EliminatedMode(dimension=3), torch.tensor([[0.4, -0.8, 0.6]], dtype=torch.float64)
+    y = torch.linspace(-3.0, 3.0, 600, dtype=torch.float64, requires_grad=True)
+    r = bead.expand(600, 3).clone().requires_grad_()
+    energy = model.energy(r, y)
+    f_bead, f_y = (-g for g in torch.autograd.grad(energy.sum(), (r, y)))
+    x, f = np.zeros((600, 2, 3)), np.zeros((600, 2, 3))
+    x[:, 0], f[:, 0] = bead.numpy(), f_bead.numpy()
+    x[:, 1, 0], f[:, 1, 0] = y.detach().numpy(), f_y.numpy()
+    values, t = generalized_forces(x, f, [Dilation()], [0], T)
+    np.testing.assert_array_equal(t[:, 0, 0], x[:, 0])
+    weight = torch.softmax(-energy.detach() / (BOLTZMANN * T), 0).numpy()
+    bead.requires_grad_()
+    (gradient,) = torch.autograd.grad(model.free_energy(bead, T).sum(), bead)
+    expected = -float((bead * gradient).sum())
+    assert weight @ values[:, 0] == pytest.approx(expected, rel=1e-8)
+    # counted twice, the motion of the beads would cost 3 kT
+    del_beads = weight @ (values[:, 0] + 3.0 * BOLTZMANN * T)
+    assert abs(del_beads - expected) > 0.1
