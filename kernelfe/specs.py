@@ -36,7 +36,10 @@ class Spec:
             if name not in self.get_params(deep=False):
                 raise DataError(f"{type(self).__name__} has no parameter {name!r}; it has {list(self.get_params(deep=False))}")
             if inner:
-                getattr(self, name).set_params(**{inner: value})
+                nested = getattr(self, name)
+                if not hasattr(nested, "set_params"):
+                    raise DataError(f"{type(self).__name__}: {name!r} is {nested!r} and has no parameter {inner!r}; set {name} first")
+                nested.set_params(**{inner: value})
             else:
                 object.__setattr__(self, name, value)
         getattr(self, "__post_init__", lambda: None)()

@@ -38,9 +38,13 @@ class RadialKernel(Spec):
     lengthscale: float | tuple[float, ...] | None = None
 
     def __post_init__(self):
-        values = () if self.lengthscale is None else torch.as_tensor(self.lengthscale, dtype=torch.float64).ravel().tolist()
-        if any(not (math.isfinite(v) and v > 0) for v in values):
+        if self.lengthscale is None:
+            return
+        values = torch.as_tensor(self.lengthscale, dtype=torch.float64).reshape(-1).tolist()
+        if not values or any(not (math.isfinite(v) and v > 0) for v in values):
             raise DataError(f"{type(self).__name__}: lengthscale={self.lengthscale} must be positive and finite")
+        if not isinstance(self.lengthscale, (int, float, tuple)):  # lists and arrays neither hash nor compare
+            object.__setattr__(self, "lengthscale", tuple(values))
 
     def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """κ(s), κ'(s), κ''(s)."""

@@ -1,0 +1,404 @@
+"""Contract checks for your own kernels, descriptors and functionals.
+
+Call them from a test of your class. Each compares what the class computes with a definition that shares no code with
+it (automatic differentiation, or finite differences where a descriptor need not be differentiable) and raises
+AssertionError, with a message that says which part of the contract is broken. Nothing in kernelfe imports this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .descriptors import Distances
+from .descriptors.base import Descriptor, Environments
+from .functionals import Functional, Spatial
+from .kernels import Jets, ParameterExpansion, SecondOrder, spatial_jets, state_factors
+from .specs import Spec, from_dict
+
+#: A(R, T, λ, cell): coordinates (n, …), temperature (n,), parameters name → (n,), cell (n, 3, 3) or None; shape (n,).
+FreeEnergyFunction = Callable[[Tensor, Tensor, dict[str, Tensor], "Tensor | None"], Tensor]
+
+_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+def apply_functional(
+    functional: Functional,
+    free_energy: FreeEnergyFunction,
+    coordinates: Tensor,
+    temperature: Tensor,
+    parameters: dict[str, Tensor] | None = None,
+    *,
+    fields: Tensor | None = None,
+    cell: Tensor | None = None,
+) -> Tensor:
+    """A functional applied to any differentiable free energy, by nested automatic differentiation: its definition.
+
+    Parameters
+    ----------
+    functional
+        The functional.
+    free_energy
+        A(R, T, λ, cell), row by row.
+    coordinates
+        (n, beads, 3) or (n, d), float64.
+    temperature
+        (n,), K.
+    parameters
+        Name → (n,).
+    fields
+        Displacement fields, (n, k, beads, 3) or (n, k, d).
+    cell
+        (n, 3, 3), needed by stress.
+
+    Returns
+    -------
+    Tensor
+        Shape (n, *shape of the functional).
+
+    Raises
+    ------
+    AssertionError
+        If fields, a cell or a parameter are needed and missing.
+    """
+    r = coordinates.detach().clone().requires_grad_()
+    t = temperature.detach().clone().requires_grad_()
+    lam = {name: value.detach().clone().requires_grad_() for name, value in (parameters or {}).items()}
+    strain = r.new_zeros(len(r), 6).requires_grad_()
+    deformed, box = r, cell
+    if functional.spatial is Spatial.STRAIN:
+        assert cell is not None, f"{functional.key!r} needs a cell"
+        deformation = torch.eye(3, dtype=r.dtype) + _symmetric(strain)
+        deformed, box = r @ deformation, cell @ deformation
+    total = None
+    for read in functional.reads:
+        value = free_energy(deformed, t, lam, box)
+        if read.parameter is not None:
+            name = next(iter(lam)) if read.parameter == "*" and len(lam) == 1 else read.parameter
+            assert name in lam, f"{functional.key!r} is about parameter {read.parameter!r}; there are {list(lam)}"
+            value = _slope(value, lam[name])
+        thermal = torch.zeros_like(t)
+        for coefficient, power, order in read.thermal:
+            part = value
+            for _ in range(order):
+                part = _slope(part, t)
+            thermal = thermal + coefficient * t**power * part
+        if read.spatial is Spatial.VALUE:
+            out = thermal
+        elif read.spatial is Spatial.GRADIENT:
+            out = _slope(thermal, r)
+        elif read.spatial is Spatial.STRAIN:
+            out = _slope(thermal, strain) / torch.linalg.det(cell).abs()[:, None]
+        else:
+            assert fields is not None, f"{functional.key!r} needs displacement fields"
+            out = (fields * _slope(thermal, r)[:, None]).flatten(2).sum(2)
+        total = out if total is None else total + out
+    assert total is not None
+    return total.detach()
+
+
+def check_functional(functional: Functional, formula: Callable | None = None, tolerance: float = 1e-8) -> None:
+    """Check that models read a functional as its definition says.
+
+    A free energy of known form, Σ_k φ_k(T, λ) g_k(R) for three periodic beads, is read twice: through the jets and
+    thermal factors that models use, and by :func:`apply_functional`.
+
+    Parameters
+    ----------
+    functional
+        An instance.
+    formula
+        Your own formula, called as ``formula(free_energy, coordinates, temperature, parameters, fields, cell)``
+        with a differentiable ``free_energy`` (see :data:`FreeEnergyFunction`), to be compared too.
+    tolerance
+        Largest relative error, in the norm over all rows.
+
+    Raises
+    ------
+    AssertionError
+        If a read is malformed, or results differ.
+    """
+    key = functional.key
+    for read in functional.reads:
+        assert read.thermal, f"{key!r}: a read without thermal parts reads nothing; drop it"
+        for coefficient, power, order in read.thermal:
+            assert math.isfinite(coefficient), f"{key!r}: the coefficient {coefficient} is not finite"
+            assert isinstance(power, int), f"{key!r}: the power of T is {power!r}; use an int"
+            assert isinstance(order, int) and order >= 0, f"{key!r}: the order {order!r} of ∂/∂T must be an int ≥ 0"
+    generator = torch.Generator().manual_seed(0)
+    n, fields_count = 5, 2
+    corner = torch.tensor([[0.0, 0.0, 0.0], [1.1, 0.2, 0.1], [0.3, 1.4, -0.2]], dtype=torch.float64)
+    x = corner + 0.1 * torch.randn(n, 3, 3, generator=generator, dtype=torch.float64)
+    cell = (8.0 * torch.eye(3, dtype=torch.float64) + 0.2).expand(n, 3, 3)
+    t = 250.0 + 300.0 * torch.rand(n, generator=generator, dtype=torch.float64)
+    names = sorted({r.parameter for r in functional.reads if r.parameter not in (None, "*")} or {"lambda"})
+    lam = {name: torch.rand(n, generator=generator, dtype=torch.float64) for name in names}
+    fields = torch.randn(n, fields_count, 3, 3, generator=generator, dtype=torch.float64)
+    thermal = SecondOrder(reference_temperature=350.0, energy=1.0, entropy=1.0, heat_capacity=1.0)
+    expansions = tuple(ParameterExpansion(name, reference=0.3, scale=1.3, order=2) for name in names)
+    size = 3 ** (1 + len(names))
+    # entropies and heat capacities of the size of k next to energies of the size of kT
+    scale = torch.tensor([1.0, 1e-3, 1e-3], dtype=torch.float64).repeat_interleave(size // 3)
+    omega = torch.randn(3, size, generator=generator, dtype=torch.float64)
+
+    def functions_of_state(temperature: Tensor, values: dict[str, Tensor]) -> Tensor:
+        t0, ratio = 350.0, temperature / 350.0
+        columns = [torch.ones_like(temperature), -temperature, temperature - t0 - temperature * torch.log(ratio)]
+        for name in names:
+            y = 1.3 * (values[name] - 0.3)
+            columns = [c * power for c in columns for power in (torch.ones_like(y), y, 0.5 * y * y)]
+        return torch.stack(columns, 1)
+
+    def free_energy(positions: Tensor, temperature: Tensor, values: dict[str, Tensor], box: Tensor | None) -> Tensor:
+        d = torch.stack(
+            [(positions[:, j] - positions[:, i]).square().sum(1).sqrt() for i, j in ((0, 1), (0, 2), (1, 2))], 1
+        )
+        return (scale * functions_of_state(temperature, values) * torch.sin(d @ omega)).sum(1)
+
+    expected = apply_functional(functional, free_energy, x, t, lam, fields=fields, cell=cell)
+    shape = functional.shape((3, 3), fields_count)
+    assert tuple(expected.shape[1:]) == tuple(shape), (
+        f"{key!r}: shape() says {shape}, its reads give {expected.shape[1:]}"
+    )
+    environments = Distances().environments(x, cell=cell)
+    jets = spatial_jets(environments, functional.spatial, fields=fields.flatten(2), volume=torch.linalg.det(cell).abs())
+    found = torch.zeros(n, jets.rows, dtype=torch.float64)
+    phase = environments.z @ omega
+    for read in functional.reads:
+        if read.parameter == "*":
+            read = type(read)(read.spatial, read.thermal, names[0])
+        weights = scale * state_factors(thermal, expansions, read, t, lam)
+        if jets.c is not None:
+            found = found + jets.c * (weights * torch.sin(phase)).sum(1, keepdim=True)
+        if jets.w is not None:
+            found = found + torch.einsum("nrd,dk,nk->nr", jets.w, omega, weights * torch.cos(phase))
+    _close(
+        found.reshape(expected.shape), expected, tolerance, f"{key!r}: models read it differently from its definition"
+    )
+    if formula is not None:
+        own = formula(free_energy, x, t, lam, fields, cell).detach()
+        assert own.shape == expected.shape, (
+            f"{key!r}: the formula gives {tuple(own.shape)}, the reads {tuple(expected.shape)}"
+        )
+        _close(expected, own, tolerance, f"{key!r}: its reads differ from the formula")
+
+
+def check_descriptor(
+    descriptor: Descriptor, coordinates: Any, cell: Any = None, tolerance: float = 1e-6, classes: Any = ()
+) -> None:
+    """Check shapes, derivatives and the fast path of a descriptor.
+
+    Derivatives are compared with fourth-order central differences, as descriptors need not be differentiable.
+
+    Parameters
+    ----------
+    descriptor
+        An instance.
+    coordinates
+        A few typical frames, (n, beads, 3) or (n, d), away from points where environments appear or vanish.
+    cell
+        (n, 3, 3), (3, 3), or None.
+    tolerance
+        Largest error of a derivative, relative to the largest one.
+    classes
+        Further classes that its parameters are instances of.
+
+    Raises
+    ------
+    AssertionError
+        If a part of the contract is broken.
+    """
+    name = type(descriptor).__name__
+    _check_spec(descriptor, classes)
+    x = torch.as_tensor(coordinates, dtype=torch.float64).clone()
+    box = None if cell is None else torch.as_tensor(cell, dtype=torch.float64).expand(len(x), 3, 3).clone()
+    found = descriptor.environments(x, cell=box)
+    dimension = descriptor.dimension(tuple(x.shape[1:]))
+    assert found.z.dtype == torch.float64, f"{name}: z is {found.z.dtype}; environments are float64"
+    assert found.z.shape[1] == dimension, (
+        f"{name}: dimension() says {dimension}, environments have {found.z.shape[1]} columns"
+    )
+    for part in ("z", "jacobian", "strain"):
+        value = getattr(found, part)
+        assert value is None or bool(torch.isfinite(value).all()), f"{name}: {part} is not finite"
+    if found.frame is None:
+        assert len(found.z) == len(x), f"{name}: {len(found.z)} environments for {len(x)} frames need frame="
+    elif len(found.frame):
+        assert bool((found.frame.diff() >= 0).all()), f"{name}: environments must be listed frame by frame"
+        assert 0 <= int(found.frame[0]) and int(found.frame[-1]) < len(x), (
+            f"{name}: frame= names frames that do not exist"
+        )
+    frame = torch.arange(len(x)) if found.frame is None else found.frame
+    for k in range(len(x)):  # frames do not know of each other
+        alone = descriptor.environments(x[k : k + 1], cell=None if box is None else box[k : k + 1])
+        _close(alone.z, found.z[frame == k], 1e-12, f"{name}: frame {k} differs when it is asked for alone")
+    flat = x[0].numel()
+    jacobian = _dense_jacobian(found, frame, len(x), flat)
+    numeric = torch.zeros_like(jacobian)
+    for column in range(flat):
+        direction = torch.zeros(flat, dtype=torch.float64)
+        direction[column] = 1.0
+        step = direction.reshape(x.shape[1:])
+        numeric[:, :, column] = _difference(
+            lambda h, s=step: descriptor.environments(x + h * s, cell=box).z, found.z, name
+        )
+    _close(jacobian, numeric, tolerance, f"{name}: jacobian is not the derivative of z")
+    z, fast_frame, pullback = descriptor.values_and_pullback(x, cell=box)
+    same = (fast_frame is None) == (found.frame is None) and (fast_frame is None or torch.equal(fast_frame, frame))
+    assert same, f"{name}: values_and_pullback lists other frames than environments"
+    _close(z, found.z, 1e-10, f"{name}: values_and_pullback gives other values than environments")
+    g = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    pulled = pullback(g)
+    assert pulled.shape == x.shape, f"{name}: pullback returns {tuple(pulled.shape)} for coordinates {tuple(x.shape)}"
+    dense = torch.zeros(len(x), flat, dtype=torch.float64)
+    dense.index_add_(0, frame, torch.einsum("edq,ed->eq", jacobian, g))
+    _close(pulled.reshape(dense.shape), dense, 1e-9, f"{name}: pullback(g) is not Jᵀg")
+    if box is not None and found.strain is not None:
+        numeric = torch.zeros_like(found.strain)
+        for k in range(6):
+            voigt = torch.zeros(6, dtype=torch.float64)
+            voigt[k] = 1.0
+            turn, eye = _symmetric(voigt[None])[0], torch.eye(3, dtype=torch.float64)
+            numeric[:, :, k] = _difference(
+                lambda h, m=turn: descriptor.environments(x @ (eye + h * m), cell=box @ (eye + h * m)).z, found.z, name
+            )
+        _close(found.strain, numeric, tolerance, f"{name}: strain is not the derivative of z by strain")
+
+
+def check_kernel(kernel: Any, dimension: int = 3, tolerance: float = 1e-9) -> None:
+    """Check a kernel on environments: derivatives, limits at coincident points, symmetry, positivity, fast products.
+
+    Parameters
+    ----------
+    kernel
+        An instance with ``gram``, ``jet_product`` and ``diagonal``, of unit variance, in units of its length scale.
+    dimension
+        Columns of the environments to try it on.
+    tolerance
+        Largest relative error.
+
+    Raises
+    ------
+    AssertionError
+        If a part of the contract is broken.
+    """
+    name = type(kernel).__name__
+    _check_spec(kernel, ())
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(k, dimension, generator=generator, dtype=torch.float64) for k in (5, 4))
+    ones = kernel.gram(Jets.values(a), Jets.values(a)).reshape(5, 5).diagonal()
+    _close(ones, torch.ones_like(ones), 1e-12, f"{name}: κ(z, z) must be 1; the scale belongs to the thermal part")
+
+    def pair(x: Tensor, y: Tensor) -> Tensor:
+        return kernel.gram(Jets.values(x), Jets.values(y)).diagonal(dim1=0, dim2=2).reshape(-1)
+
+    size = 1 + dimension
+    left, right = a.repeat_interleave(4, 0).requires_grad_(), b.repeat(5, 1).requires_grad_()
+    value = pair(left, right)
+    expected = torch.zeros(20, size, size, dtype=torch.float64)
+    first = _slope(value, left)
+    expected[:, 0, 0], expected[:, 1:, 0] = value.detach(), first.detach()
+    expected[:, 0, 1:] = _slope(value, right).detach()
+    for k in range(dimension):
+        expected[:, 1 + k, 1:] = _slope(first[:, k], right).detach()
+    expected = expected.reshape(5, 4, size, size).transpose(1, 2)
+    with torch.no_grad():
+        full = kernel.gram(Jets.full(a), Jets.full(b))
+        _close(full, expected, tolerance, f"{name}: gram of values and gradients is not the derivative of κ(z, z')")
+        weight = torch.rand(5, 4, generator=generator, dtype=torch.float64)
+        weighted = kernel.gram(Jets.full(a), Jets.full(b), weight)
+        _close(
+            weighted, full * weight[:, None, :, None], 1e-12, f"{name}: weight= must multiply the kernel pair by pair"
+        )
+        back = kernel.gram(Jets.full(b), Jets.full(a)).permute(2, 3, 0, 1)
+        _close(back, full, 1e-12, f"{name}: gram(a, b) and gram(b, a) differ")
+        twice = torch.cat([a, a[:2]])  # with repeated environments
+        square = kernel.gram(Jets.full(twice), Jets.full(twice)).reshape(7 * size, 7 * size)
+        assert bool(torch.isfinite(square).all()), f"{name}: gram is not finite at coincident environments"
+        lowest = float(torch.linalg.eigvalsh(square)[0])
+        assert lowest > -1e-10 * float(square.diagonal().max()), (
+            f"{name}: gram is not positive semidefinite ({lowest:.1e})"
+        )
+        near = kernel.gram(Jets.full(a), Jets.full(a + 1e-5 / dimension**0.5)).diagonal(dim1=0, dim2=2)
+        at = kernel.gram(Jets.full(a), Jets.full(a)).diagonal(dim1=0, dim2=2)
+        _close(near, at, 1e-3, f"{name}: gram jumps at coincident environments")
+        diagonal = kernel.diagonal(Jets.full(a)).reshape(-1)
+        square = kernel.gram(Jets.full(a), Jets.full(a)).reshape(5 * size, 5 * size)
+        _close(diagonal, square.diagonal(), tolerance, f"{name}: diagonal() is not the diagonal of gram()")
+        c = torch.randn(4, 2, generator=generator, dtype=torch.float64)
+        w = torch.randn(4, dimension, 2, generator=generator, dtype=torch.float64)
+        for slopes in (w, None):
+            value, gradient = kernel.jet_product(a, b, c, slopes)
+            jets = torch.cat([c[:, None], torch.zeros_like(w) if slopes is None else slopes], 1).reshape(-1, 2)
+            product = (full.reshape(5 * size, -1) @ jets).reshape(5, size, 2)
+            _close(
+                torch.cat([value[:, None], gradient], 1),
+                product,
+                tolerance,
+                f"{name}: jet_product is not gram · coefficients",
+            )
+
+
+def _check_spec(spec: Any, classes: Any) -> None:
+    name = type(spec).__name__
+    assert isinstance(spec, Spec), (
+        f"{name} must derive from kernelfe.specs.Spec, as a frozen dataclass of plain numbers"
+    )
+    hash(spec)
+    known = {cls.__name__: cls for cls in (type(spec), *classes)}
+    assert from_dict(spec.to_dict(), known) == spec, f"{name}: from_dict(to_dict()) gives another {name}"
+    assert type(spec)(**spec.get_params(deep=False)) == spec, f"{name}: get_params does not rebuild it"
+
+
+def _dense_jacobian(found: Environments, frame: Tensor, frames: int, flat: int) -> Tensor:
+    size, dimension = found.z.shape
+    if found.jacobian is None:
+        assert dimension == flat, (
+            f"jacobian=None means the identity, but z has {dimension} columns for {flat} coordinates"
+        )
+        return torch.eye(flat, dtype=torch.float64).expand(size, -1, -1).clone()
+    if found.columns is None:
+        assert found.jacobian.shape[2] == flat, "a jacobian without columns= must have one column per coordinate"
+        return found.jacobian.clone()
+    out = torch.zeros(size, dimension, flat, dtype=torch.float64)
+    index = found.columns[:, None, :].expand(-1, dimension, -1)
+    return out.scatter_add_(2, index, found.jacobian)
+
+
+def _difference(function: Callable[[float], Tensor], middle: Tensor, name: str, step: float = 1e-3) -> Tensor:
+    values = {k: function(k * step) for k in (-2, -1, 1, 2)}
+    for value in values.values():
+        assert value.shape == middle.shape, f"{name}: environments appear or vanish near these frames; try others"
+    return (8.0 * (values[1] - values[-1]) - (values[2] - values[-2])) / (12.0 * step)
+
+
+def _symmetric(strain: Tensor) -> Tensor:
+    """Matrices (n, 3, 3) of strains in Voigt order with engineering shear, (n, 6)."""
+    out = strain.new_zeros(len(strain), 3, 3)
+    for k, (i, j) in enumerate(_VOIGT):
+        unit = strain.new_zeros(3, 3)
+        unit[i, j] += 0.5
+        unit[j, i] += 0.5
+        out = out + strain[:, k, None, None] * unit
+    return out
+
+
+def _slope(value: Tensor, by: Tensor) -> Tensor:
+    """Derivative of row-wise independent values; zero where they do not depend on it."""
+    if not value.requires_grad:
+        return torch.zeros_like(by)
+    (found,) = torch.autograd.grad(value.sum(), by, create_graph=True, allow_unused=True)
+    return torch.zeros_like(by) if found is None else found
+
+
+def _close(found: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
+    assert found.shape == expected.shape, f"{message}: shapes {tuple(found.shape)} and {tuple(expected.shape)}"
+    if not expected.numel():
+        return
+    scale = max(float(expected.abs().max()), 1e-300)
+    error = float((found - expected).abs().max()) / scale
+    assert error <= tolerance, f"{message}: largest relative error {error:.1e}, allowed {tolerance:.0e}"
