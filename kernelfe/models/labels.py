@@ -109,7 +109,7 @@ def baseline_rows(baseline, functional: Functional, states: States) -> Tensor:
     if functional.spatial is Spatial.STRAIN:
         strain = baseline.strain_derivative(states.coordinates, states.cell)
         return (total * strain / states.volume[:, None]).reshape(-1)  # type: ignore[index]
-    energy, gradient = baseline.energy_and_gradient(states.coordinates)
+    energy, gradient = baseline.energy_and_gradient(states.coordinates, states.cell)
     if functional.spatial is Spatial.VALUE:
         return (total * energy[:, None]).reshape(-1)
     gradient = gradient.reshape(len(states), -1)
