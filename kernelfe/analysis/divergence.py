@@ -1,0 +1,269 @@
+"""Histograms of torsions, Jensen–Shannon divergences, and the finite-sample floor below which none can fall.
+
+Two finite samples of one distribution differ. For bins of probability p and independent samples of sizes n and m the
+expectation of the divergence is about (bins − 1)/8·(1/n + 1/m) while every bin is well visited: 0.0032 for 36×36 bins
+and 1e5 points each. So a divergence means nothing without the sizes beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from ..descriptors import geometry
+from ..errors import DataError
+from ..statistics import effective_sample_size
+from ..units import BOLTZMANN
+
+FloatArray = NDArray[np.float64]
+
+#: Bins per torsion in every comparison of surfaces.
+BINS = 36
+
+
+def dihedral_angles(positions: ArrayLike, quadruples: Sequence[tuple[int, int, int, int]]) -> FloatArray:
+    """Dihedral angles of bead configurations, by the same code as the descriptors.
+
+    Parameters
+    ----------
+    positions
+        (..., beads, 3), Å.
+    quadruples
+        Bead indices (i, j, k, l) of each dihedral.
+
+    Returns
+    -------
+    numpy.ndarray
+        (..., dihedrals), rad, in (−π, π], IUPAC sign, trans = π.
+
+    Raises
+    ------
+    DataError
+        If the positions have the wrong shape or a quadruple names a bead they lack.
+    """
+    x = np.array(positions, dtype=float)
+    if x.ndim < 2 or x.shape[-1] != 3:
+        raise DataError(f"positions have shape {x.shape}, expected (..., beads, 3)")
+    flat = torch.from_numpy(x.reshape(-1, *x.shape[-2:]))
+    torsions = tuple(tuple(int(i) for i in quad) for quad in quadruples)
+    stencil = geometry.stencil((), (), torsions, x.shape[-2], (flat.dtype, flat.device))
+    angles = geometry.measure(stencil, geometry.edge_vectors(stencil, flat))[0]
+    return angles.T.numpy().reshape(*x.shape[:-2], len(torsions)).copy()
+
+
+def axis_edges(bins: int = BINS) -> FloatArray:
+    """Edges of equal bins over (−π, π], shape (bins + 1,), rad."""
+    return np.linspace(-math.pi, math.pi, bins + 1)
+
+
+def periodic_histogram(angles: ArrayLike, bins: int = BINS, weights: ArrayLike | None = None) -> FloatArray:
+    """Probabilities on a periodic grid, the Ramachandran histogram for two angles.
+
+    Parameters
+    ----------
+    angles
+        (n, d), rad; wrapped into (−π, π].
+    bins
+        Per angle.
+    weights
+        (n,), non-negative; None: equal.
+
+    Returns
+    -------
+    numpy.ndarray
+        d axes of ``bins``, in the order of the columns; sums to one.
+
+    Raises
+    ------
+    DataError
+        If there are no samples, or one is not finite.
+    """
+    x = np.asarray(angles, float)
+    if x.ndim != 2 or not len(x):
+        raise DataError(f"angles have shape {x.shape}, expected (n, d) with n ≥ 1")
+    if not np.isfinite(x).all():
+        raise DataError(f"angles of sample {int(np.argmin(np.isfinite(x).all(axis=1)))} are not finite")
+    cells = np.ravel_multi_index(tuple(bin_index(x, bins).T), (bins,) * x.shape[1])
+    counts = np.bincount(cells, None if weights is None else np.asarray(weights, float), bins ** x.shape[1])
+    return (counts / counts.sum()).reshape((bins,) * x.shape[1])
+
+
+def bin_index(angles: ArrayLike, bins: int = BINS) -> NDArray[np.intp]:
+    """Bin of each angle (rad, any branch) on the periodic grid of :func:`axis_edges`, same shape."""
+    wrapped = np.mod(np.asarray(angles, float) + math.pi, 2.0 * math.pi)
+    return np.minimum((wrapped * (bins / (2.0 * math.pi))).astype(int), bins - 1)
+
+
+def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
+    """½ KL(p‖m) + ½ KL(q‖m) with m = (p + q)/2, natural logarithm: 0 for equal, ln 2 for disjoint.
+
+    scipy's ``jensenshannon`` is the square root of this.
+
+    Parameters
+    ----------
+    p, q
+        Same shape, non-negative; each is normalised.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ, or one is not a distribution.
+    """
+    a, b = np.asarray(p, float), np.asarray(q, float)
+    if a.shape != b.shape:
+        raise DataError(f"distributions of shapes {a.shape} and {b.shape} cannot be compared: use the same bins")
+    for name, x in (("p", a), ("q", b)):
+        if not np.isfinite(x).all() or (x < 0.0).any() or not x.sum() > 0.0:
+            raise DataError(f"{name} is no distribution: entries must be finite, non-negative and not all zero")
+    a, b = a / a.sum(), b / b.sum()
+    m = 0.5 * (a + b)
+    # rounding may leave −1e-17 for equal distributions
+    return max(0.0, sum(0.5 * float((x[x > 0.0] * np.log(x[x > 0.0] / m[x > 0.0])).sum()) for x in (a, b)))
+
+
+def divergence_floor(
+    probability: ArrayLike, sizes: tuple[float, float], rng: np.random.Generator, draws: int = 20
+) -> float:
+    """Mean divergence of two independent samples of one distribution: what a perfect model would show.
+
+    Parameters
+    ----------
+    probability
+        The distribution, any shape.
+    sizes
+        Effective sizes of the two samples; ``math.inf`` for a distribution known exactly.
+    rng
+        Source of the draws.
+    draws
+        Pairs of samples drawn.
+
+    Returns
+    -------
+    float
+        By simulation, exact also where most bins are hardly visited.
+    """
+    p = np.asarray(probability, float).ravel()
+    p = p / p.sum()
+
+    def draw(size: float) -> FloatArray:
+        return p if math.isinf(size) else rng.multinomial(max(1, round(size)), p).astype(float)
+
+    return float(np.mean([jensen_shannon_divergence(draw(sizes[0]), draw(sizes[1])) for _ in range(draws)]))
+
+
+def replica_effective_sample_size(series: ArrayLike) -> FloatArray:
+    """Independent samples in trajectories of independent replicas, for each observable.
+
+    With R replicas, Var(mean) = Var(replica means)/R holds whatever the autocorrelation inside a replica, so
+    n_eff = R·Var(x)/Var(replica means). A start that has not been forgotten spreads the replica means and lowers
+    the number. With fewer than 20 replicas, autocorrelation times are estimated replica by replica instead.
+
+    Parameters
+    ----------
+    series
+        (samples, replicas) or (samples, replicas, k). Give angles as cosines and sines and take the smallest.
+
+    Returns
+    -------
+    numpy.ndarray
+        (k,) or (); at most the number of samples. Constant observables count every sample.
+
+    Raises
+    ------
+    DataError
+        If the shape is wrong or a value not finite.
+    """
+    x = np.asarray(series, float)
+    if x.ndim not in (2, 3) or 0 in x.shape or not np.isfinite(x).all():
+        raise DataError(f"series must be finite and of shape (samples, replicas[, k]), got {x.shape}")
+    samples, replicas = x.shape[:2]
+    flat = x.reshape(samples, replicas, -1)
+    out = np.empty(flat.shape[2])
+    for k in range(flat.shape[2]):
+        column = flat[:, :, k]
+        if np.ptp(column) == 0.0:
+            out[k] = column.size
+        elif replicas >= 20:
+            spread = column.mean(axis=0).var(ddof=1)
+            out[k] = column.size if spread == 0.0 else replicas * column.var() / spread
+        else:
+            moving = column[:, np.ptp(column, axis=0) > 0.0]
+            out[k] = np.sum(effective_sample_size(moving))
+    return np.minimum(out, samples * replicas).reshape(x.shape[2:])
+
+
+def free_energy_surface(probability: ArrayLike, temperature: float) -> FloatArray:
+    """−kT ln p, eV, zero at its minimum, infinite where nothing was seen."""
+    p = np.asarray(probability, float)
+    with np.errstate(divide="ignore"):
+        return -BOLTZMANN * temperature * np.log(p / p.max())
+
+
+def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: float = 1e-3) -> float:
+    """Root mean square difference of −kT ln p from the reference, weighted by the reference, eV.
+
+    Parameters
+    ----------
+    p, reference
+        Probabilities on the same bins.
+    temperature
+        K.
+    least
+        Bins where the reference is less probable than this are left out. So are bins that the model never visited;
+        the divergence counts both.
+    """
+    a, b = np.asarray(p, float), np.asarray(reference, float)
+    used = (b >= least) & (a > 0.0)
+    if not used.any():
+        raise DataError(f"no bin has a probability of at least {least:g} in the reference and samples of the model")
+    w = b[used] / b[used].sum()
+    difference = -BOLTZMANN * temperature * np.log(a[used] / b[used])
+    return float(np.sqrt(w @ (difference - w @ difference) ** 2))
+
+
+def basin_populations(probability: ArrayLike) -> dict[str, float]:
+    """Populations of the basins of a (φ, ψ) histogram over (−π, π]²: β (φ < 0), α_R (φ < 0, −125° < ψ < 50°), α_L (φ ≥ 0)."""
+    p = np.asarray(probability, float)
+    if p.ndim != 2 or p.shape[0] != p.shape[1]:
+        raise DataError(f"populations need a square (φ, ψ) histogram, got {p.shape}")
+    centre = np.degrees(0.5 * (axis_edges(len(p))[1:] + axis_edges(len(p))[:-1]))
+    right, alpha = centre < 0.0, (centre > -125.0) & (centre < 50.0)
+    p = p / p.sum()
+    return {
+        "beta": float(p[np.ix_(right, ~alpha)].sum()),
+        "alpha_R": float(p[np.ix_(right, alpha)].sum()),
+        "alpha_L": float(p[~right].sum()),
+    }
+
+
+def frames_for_divergence(curve: Mapping[int, float], target: float) -> tuple[float, bool]:
+    """Frames at which a learning curve falls to a divergence, by interpolation in log–log.
+
+    Parameters
+    ----------
+    curve
+        Frames → divergence.
+    target
+        Wanted divergence.
+
+    Returns
+    -------
+    frames, bound
+        ``bound`` is True when the curve never falls that low: the frames are then the largest of the curve, a
+        lower bound. A curve that starts below the target gives its smallest size, an upper bound of the need, and
+        False.
+    """
+    sizes = sorted(curve)
+    if not sizes or not target > 0.0:
+        raise DataError("an interpolation needs a learning curve and a positive divergence")
+    if curve[sizes[0]] <= target:
+        return float(sizes[0]), False
+    for low, high in zip(sizes[:-1], sizes[1:], strict=True):
+        if curve[high] <= target:
+            part = math.log(curve[low] / target) / math.log(curve[low] / curve[high])
+            return float(low * (high / low) ** part), False
+    return float(sizes[-1]), True

@@ -1,0 +1,233 @@
+"""The fits of the comparison: which frames, which labels, and one fit with its sampling from beginning to end.
+
+Nothing is shared between cases: each finds its hyperparameters and its noise from its own frames, and is sampled from
+its own start. Cases run in processes of one thread each, so results do not depend on how many run at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..analysis import (
+    basin_populations,
+    dihedral_angles,
+    jensen_shannon_divergence,
+    parity,
+    periodic_histogram,
+    replica_effective_sample_size,
+    surface_rmsd,
+)
+from ..datasets import Reference, load, load_reference
+from ..errors import DataError
+from ..frames import Frames
+from ..io import save_npz
+from ..models import FreeEnergyRegressor
+from ..simulate import TorsionMoves, Trajectory, run_langevin, sample, uniform_masses
+
+DATA = "alanine-dipeptide"
+TRAIN_TEMPERATURES = (300.0, 400.0, 500.0, 600.0)
+UNSEEN = 450.0  # K; no frame of this temperature is trained on by any case: labels of held-out frames come from here
+TARGET = 350.0  # K; no frame of this temperature is trained on, but for the single-temperature cases
+PHI, PSI = (0, 1, 2, 4), (1, 2, 4, 5)
+
+#: Label sets by name.
+LABEL_SETS: dict[str, tuple[str, ...]] = {
+    "forces": ("mean_force",),
+    "forces + energies": ("mean_force", "mean_energy"),
+    "forces + torques": ("mean_force", "generalized_force"),
+    "all": ("mean_force", "mean_energy", "generalized_force"),
+}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a model is sampled: BAOAB Langevin with a torsion move after every step, all replicas in one batch.
+
+    Parameters
+    ----------
+    replicas
+        Independent replicas, started from random training frames.
+    burn_in, steps, stride
+        Steps of ``timestep`` fs; production is extended until ``effective`` is reached.
+    effective
+        Wanted number of decorrelated samples.
+    longest
+        Most steps of production.
+    """
+
+    replicas: int = 1000
+    burn_in: int = 150
+    steps: int = 400
+    stride: int = 10
+    effective: int = 30_000
+    longest: int = 2400
+    timestep: float = 5.0
+    friction: float = 10.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fit and its sampling.
+
+    Parameters
+    ----------
+    labels
+        Name of the label set.
+    size
+        Frames per temperature.
+    subset, subsets
+        Which of the disjoint training subsets.
+    temperatures
+        Of the training frames, K.
+    seed
+        Seed of the sampling.
+    keep
+        Folder to leave ``model.kfe`` and ``samples.npz`` in, or None.
+    """
+
+    labels: str
+    size: int
+    subset: int
+    subsets: int
+    temperatures: tuple[float, ...] = TRAIN_TEMPERATURES
+    seed: int = 0
+    keep: str | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether only one temperature is trained on."""
+        return len(self.temperatures) == 1
+
+    @property
+    def name(self) -> str:
+        """Short description."""
+        where = f"{self.temperatures[0]:g} K only" if self.single else f"{len(self.temperatures)} temperatures"
+        return f"{self.labels}, {self.size} frames at {where}, subset {self.subset}"
+
+
+@lru_cache(maxsize=1)
+def data(package: str) -> tuple[Frames, Reference]:
+    """Bundled frames and reference; a memo, so that a worker reads the files once."""
+    return load(DATA, package), load_reference(DATA, package)
+
+
+def training_rows(temperature: np.ndarray, case: Case) -> np.ndarray:
+    """Rows of a training subset: frames ``offset, offset + step, …`` of the run at each temperature.
+
+    Steps spread every subset over the whole run; offsets make subsets of one size disjoint.
+
+    Raises
+    ------
+    DataError
+        If a run is too short for the subsets.
+    """
+    rows = []
+    for t in case.temperatures:
+        run = np.flatnonzero(temperature == t)
+        step = len(run) // case.size
+        if step < case.subsets:
+            raise DataError(f"{case.subsets} disjoint subsets of {case.size} frames need {case.subsets * case.size} frames "
+                            f"at {t:g} K, the data hold {len(run)}; use fewer subsets or frames")
+        rows.append(run[case.subset * step // case.subsets :: step][: case.size])
+    return np.concatenate(rows)
+
+
+def run_case(case: Case, sampler: Sampler, package: str) -> dict[str, Any]:
+    """Fit, sample at the target temperature and compare; everything that the report needs as plain numbers."""
+    torch.set_num_threads(1)
+    frames, reference = data(package)
+    train = frames[training_rows(frames.temperature, case)]
+    begin, cpu = time.perf_counter(), time.process_time()
+    model = FreeEnergyRegressor(labels=list(LABEL_SETS[case.labels])).fit(train)
+    fitted = time.perf_counter()
+    run = sample_model(model, train, sampler, case.seed)
+    sampled = time.perf_counter()
+    angles = dihedral_angles(run.positions, (PHI, PSI))
+    p = periodic_histogram(angles.reshape(-1, 2), len(reference.edges) - 1)
+    truth = reference.probability[reference.temperatures.tolist().index(TARGET)]
+    test = frames[frames.temperature == UNSEEN][::5]
+    held_out = {kind: parity(model, test, kind).summary() for kind in model.noise_}
+    if case.keep is not None:
+        model.save(Path(case.keep) / "model.kfe")
+        every = max(1, len(run) * run.positions.shape[1] // 20_000)
+        positions = run.flat()[::every]
+        save_npz(Path(case.keep) / "samples.npz", {"positions": positions, "temperature": np.array(TARGET)})
+    acceptance = run.acceptance
+    return asdict(case) | {
+        "keep": case.keep is not None,
+        "divergence": jensen_shannon_divergence(p, truth),
+        "rmsd": surface_rmsd(p, truth, TARGET),
+        "populations": basin_populations(p),
+        "samples": int(angles.shape[0] * angles.shape[1]),
+        "effective_samples": effective_samples(angles),
+        "acceptance": [] if acceptance is None else acceptance.rate.tolist(),
+        "log_evidence": model.log_evidence_,
+        "noise": {kind: list(values) for kind, values in model.noise_.items()},
+        "noise_temperature": model.noise_temperature_,
+        "held_out": held_out,
+        "fit_seconds": fitted - begin,
+        "sample_seconds": sampled - fitted,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": peak_bytes(),
+        "probability": p.tolist(),
+    }
+
+
+def sample_model(model: FreeEnergyRegressor, start: Frames, sampler: Sampler, seed: int) -> Trajectory:
+    """Samples of exp(−A(R; T)/kT) at the target temperature, as many portions as the wanted size needs."""
+    if start.positions is None or start.bonds is None:
+        raise DataError("sampling starts from bead positions of a bonded molecule, which these frames lack")
+    # a stream of its own, so that the start is independent of the random numbers of the dynamics
+    rows = np.random.default_rng([seed, 1]).integers(len(start), size=sampler.replicas)
+    # full turns: the torsions decorrelate in some ten steps, whatever the barriers
+    moves = TorsionMoves(start.bonds)
+    frozen = model.frozen()
+    common: dict[str, Any] = {"moves": moves, "moves_every": 1, "stride": sampler.stride, "progress": False}
+    run = run_langevin(
+        frozen,
+        start.positions[rows],
+        TARGET,
+        masses=uniform_masses(start.positions.shape[1]),
+        timestep=sampler.timestep,
+        friction=sampler.friction,
+        steps=sampler.steps,
+        burn_in=sampler.burn_in,
+        seed=seed,
+        **common,
+    )
+    done = sampler.steps
+    while done < sampler.longest:
+        found = effective_samples(dihedral_angles(run.positions, (PHI, PSI)))
+        if found >= sampler.effective:
+            break
+        missing = min(1.05 * done * (sampler.effective / found - 1.0), sampler.longest - done, done)
+        more_steps = sampler.stride * max(1, math.ceil(missing / sampler.stride))
+        assert run.state is not None
+        more = sample(frozen, run.state, steps=more_steps, **common)
+        run.positions = np.concatenate([run.positions, more.positions])
+        run.energies = np.concatenate([run.energies, more.energies])
+        run.acceptance = more.acceptance
+        done += more_steps
+    return run
+
+
+def effective_samples(angles: np.ndarray) -> float:
+    """Decorrelated samples (samples, replicas, 2): the least over cosines and sines of φ and ψ and over φ > 0."""
+    series = np.concatenate([np.cos(angles), np.sin(angles), angles[..., :1] > 0.0], axis=-1)
+    return float(replica_effective_sample_size(series).min())
+
+
+def peak_bytes() -> int:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

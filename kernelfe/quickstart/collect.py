@@ -1,0 +1,146 @@
+"""From the results of the cases to numbers that can be quoted: means, spreads, floors, frames for equal divergence."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..analysis import (
+    basin_populations,
+    divergence_floor,
+    frames_for_divergence,
+    jensen_shannon_divergence,
+)
+from ..analysis.style import KJ_MOL
+from ..datasets import Reference
+from .cases import LABEL_SETS, TARGET, TRAIN_TEMPERATURES
+from .plan import Plan
+
+#: Packages whose versions decide the numbers.
+PACKAGES = ("kernelfe", "numpy", "scipy", "torch", "gpytorch", "linear_operator", "scikit-learn", "matplotlib")
+
+
+def group(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per label set, size and training temperatures, with all subsets and their mean and spread."""
+    rows: dict[tuple, list[dict[str, Any]]] = {}
+    for result in results:
+        rows.setdefault((result["labels"], result["size"], tuple(result["temperatures"])), []).append(result)
+    out = []
+    for (labels, size, temperatures), members in rows.items():
+        values = [m["divergence"] for m in sorted(members, key=lambda m: m["subset"])]
+        out.append({
+            "labels": labels,
+            "frames_per_temperature": size,
+            "temperatures": list(temperatures),
+            "divergences": values,
+            "mean": float(np.mean(values)),
+            "spread": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "rmsd_kJ_mol": float(np.mean([m["rmsd"] for m in members])) / KJ_MOL,
+            "populations": {k: float(np.mean([m["populations"][k] for m in members])) for k in members[0]["populations"]},
+            "samples": min(m["samples"] for m in members),
+            "effective_samples": min(m["effective_samples"] for m in members),
+            "held_out_log_density": {
+                kind: float(np.mean([m["held_out"][kind]["log_density"] for m in members])) for kind in members[0]["held_out"]
+            },
+            "fit_seconds": float(np.mean([m["fit_seconds"] for m in members])),
+            "sample_seconds": float(np.mean([m["sample_seconds"] for m in members])),
+        })
+    order = list(LABEL_SETS)
+    return sorted(out, key=lambda r: (len(r["temperatures"]) == 1, r["frames_per_temperature"], order.index(r["labels"])))
+
+
+def curves(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
+    """Label set → frames per temperature → divergences, for the fits on all training temperatures."""
+    out: dict[str, dict[int, list[float]]] = {name: {} for name in LABEL_SETS}
+    for row in rows:
+        if len(row["temperatures"]) > 1:
+            out[row["labels"]][row["frames_per_temperature"]] = row["divergences"]
+    return {name: curve for name, curve in out.items() if curve}
+
+
+def floors(reference: Reference, effective: float, seed: int) -> dict[str, float]:
+    """What a perfect model would show against this reference, and where it comes from.
+
+    Divergences of independent errors add: halves of the reference differ by four times the error of the whole, so the
+    reference contributes a quarter of their divergence; the model's samples contribute that of ``effective``
+    independent draws.
+    """
+    k = reference.temperatures.tolist().index(TARGET)
+    halves = jensen_shannon_divergence(*reference.halves[:, k])
+    sampling = divergence_floor(reference.probability[k], (effective, math.inf), np.random.default_rng([seed, 2]))
+    return {"reference_half_against_half": halves, "reference": 0.25 * halves, "model_samples": sampling,
+            "perfect_model": 0.25 * halves + sampling}
+
+
+def frame_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many times more frames plain forces need for the mean divergence of each other label set."""
+    means = {name: {n: float(np.mean(v)) for n, v in curve.items()} for name, curve in curves(rows).items()}
+    plain = means.get("forces", {})
+    out = []
+    for name, curve in means.items():
+        for n, value in curve.items():
+            if name != "forces" and plain:
+                frames, bound = frames_for_divergence(plain, value)
+                out.append({"labels": name, "frames_per_temperature": n, "divergence": value, "forces_need": frames,
+                            "ratio": frames / n, "is_lower_bound": bound})
+    return out
+
+
+def all_is_best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each size, all labels against the best smaller set, subset by subset on the same frames."""
+    out = []
+    found = curves(rows)
+    for n in found.get("all", {}):
+        others = {name: curve[n] for name, curve in found.items() if name != "all" and n in curve}
+        if others:
+            best = min(others, key=lambda name: float(np.mean(others[name])))
+            difference = np.subtract(found["all"][n], others[best])
+            out.append({"frames_per_temperature": n, "best_smaller_set": best, "difference": difference.tolist(),
+                        "mean_difference": float(difference.mean()), "not_worse": bool(difference.mean() <= 0.0)})
+    return out
+
+
+def metrics(results: Sequence[dict[str, Any]], reference: Reference, plan: Plan, package: str) -> dict[str, Any]:
+    """Everything but the analysis of the final model."""
+    rows = group(results)
+    k = reference.temperatures.tolist().index(TARGET)
+    effective = min(r["effective_samples"] for r in results)
+    return {
+        "small": plan.small,
+        "seed": plan.seed,
+        "data": package,
+        "temperature": TARGET,
+        "training_temperatures": list(TRAIN_TEMPERATURES),
+        "bins": len(reference.edges) - 1,
+        "logarithm": "natural",
+        "reference": {
+            "effective_samples": float(reference.effective_sample_size[k]),
+            "populations": basin_populations(reference.probability[k]),
+        },
+        "floors": floors(reference, effective, plan.seed),
+        "least_effective_samples": effective,
+        "divergences": rows,
+        "frames_for_equal_divergence": frame_ratios(rows),
+        "all_labels_against_fewer": all_is_best(rows),
+        "noise": {
+            f"{r['labels']}, {r['size']}": {"levels": r["noise"], "at_temperature": r["noise_temperature"]}
+            for r in results if r["subset"] == 0 and len(r["temperatures"]) > 1
+        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found

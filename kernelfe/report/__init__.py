@@ -1,0 +1,9 @@
+"""Reports: one HTML file each, with its figures inside and nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from .comparison import comparison_page
+from .html import Page, number, png
+from .model import model_page
+
+__all__ = ["Page", "comparison_page", "model_page", "number", "png"]
