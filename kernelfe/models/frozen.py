@@ -50,8 +50,8 @@ class FrozenModel:
         self._terms = terms
         self._scale = [term.inverse_lengthscale().detach() for term in terms]
         # about the mean of the nodes, so that little cancels in half squared distances
-        self._centre = [e.nodes.mean(0) for e in expansions]
-        self._nodes = [(e.nodes - e.nodes.mean(0)) for e in expansions]
+        self._centre = [e.nodes.mean(0) if len(e.nodes) else e.nodes.new_zeros(e.nodes.shape[1]) for e in expansions]
+        self._nodes = [e.nodes - centre for e, centre in zip(expansions, self._centre, strict=True)]
         self._node_squares = [0.5 * (nodes * nodes).sum(1) for nodes in self._nodes]
         self._c = [e.c for e in expansions]
         self._w = [None if e.w is None else e.w for e in expansions]
@@ -74,23 +74,27 @@ class FrozenModel:
         Tensor, Tensor
             Shapes (n,) and that of the positions.
         """
-        if positions.ndim == 3 and positions.shape[1] != self.beads:
-            raise DataError(f"the model was fitted to {self.beads} beads, the positions have {positions.shape[1]}")
+        self._check(positions)
         positions = positions.double()
         with torch.no_grad():
             if self.baseline is None:
                 energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
             else:
                 energy, gradient = self.baseline.energy_and_gradient(positions)
-            for t in range(len(self._terms)):
-                value, slope = self._term(t, positions, temperature)
-                energy, gradient = energy + value, gradient + slope
+            for t, term in enumerate(self._terms):
+                z, frame, pullback = term.spec.descriptor.values_and_pullback(positions)
+                value, slope = self._term(t, z, frame, temperature, len(positions))
+                energy, gradient = energy + value, gradient + pullback(slope)
             energy = energy + self._constant(temperature)
         return energy, gradient.neg_()
 
-    def _term(self, t: int, positions: Tensor, temperature) -> tuple[Tensor, Tensor]:
+    def _check(self, positions: Tensor) -> None:
+        if positions.ndim == 3 and positions.shape[1] != self.beads:
+            raise DataError(f"the model was fitted to {self.beads} beads, the positions have {positions.shape[1]}")
+
+    def _term(self, t: int, z: Tensor, frame: Tensor | None, temperature, frames: int) -> tuple[Tensor, Tensor]:
+        """Values summed into frames, and slopes by z of every environment."""
         term = self._terms[t]
-        z, frame, pullback = term.spec.descriptor.values_and_pullback(positions)
         x, nodes = z * self._scale[t] - self._centre[t], self._nodes[t]
         s = torch.addmm(self._node_squares[t].expand(len(x), -1), x, nodes.T, alpha=-1.0)
         s.add_(0.5 * (x * x).sum(1, keepdim=True)).clamp_min_(0.0)
@@ -108,10 +112,9 @@ class FrozenModel:
             gradient = x * radial.sum(1, keepdim=True) - radial @ nodes
             if w is not None:
                 gradient -= k1 @ w
-        slope = pullback(gradient * self._scale[t])
         if frame is not None:
-            value = value.new_zeros(len(positions)).index_add_(0, frame, value)
-        return value, slope
+            value = value.new_zeros(frames).index_add_(0, frame, value)
+        return value, gradient * self._scale[t]
 
     def _factors(self, t: int, temperature: Tensor) -> Tensor:
         parameters = {name: value.expand(len(temperature)) for name, value in self._parameters.items()}
@@ -156,3 +159,62 @@ class FrozenModel:
         factors = self._mean.factors(read, t, parameters)
         out = ((counts @ self._mean_weights) * factors).sum(1)
         return out + self._mean.prior_mean(read, t, parameters, counts)
+
+
+class PeriodicFrozenModel(FrozenModel):
+    """A frozen model of a periodic system: energies, forces and stress in given cells."""
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Refused: a periodic model needs a cell.
+
+        Raises
+        ------
+        DataError
+            Always; wrap the model in :class:`~kernelfe.models.protocol.FixedCell` to sample at constant volume.
+        """
+        raise DataError("the model was fitted to periodic frames: use energy_forces_stress, or FixedCell(model, cell)")
+
+    def energy_forces_stress(
+        self, positions: Tensor, cell: Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A(R; T), −∇A and the excess stress (∂A/∂strain)/V.
+
+        Parameters
+        ----------
+        positions
+            Shape (n, beads, 3), Å; need not be wrapped.
+        cell
+            Shape (n, 3, 3) or (3, 3), Å, lattice vectors as rows.
+        temperature
+            One number, or one per replica, K.
+
+        Returns
+        -------
+        Tensor, Tensor, Tensor
+            Shapes (n,), that of the positions, and (n, 6): eV, eV/Å, eV/Å³, Voigt order, ASE's sign.
+
+        Raises
+        ------
+        DataError
+            If a descriptor has no strain derivative.
+        """
+        self._check(positions)
+        positions = positions.double()
+        cell = cell.to(positions).expand(len(positions), 3, 3)
+        with torch.no_grad():
+            energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
+            strain = positions.new_zeros(len(positions), 6)
+            if self.baseline is not None:
+                energy, gradient = self.baseline.energy_and_gradient(positions, cell)
+                strain = self.baseline.strain_derivative(positions, cell)
+            for t, term in enumerate(self._terms):
+                environments = term.spec.descriptor.environments(positions, cell=cell)
+                if environments.strain is None:
+                    raise DataError(f"{type(term.spec.descriptor).__name__} gives no strain derivative: no stress")
+                value, slope = self._term(t, environments.z, environments.frame, temperature, len(positions))
+                energy, gradient = energy + value, gradient + environments.pull(slope, positions)
+                along = torch.einsum("ed,edk->ek", slope, environments.strain)
+                frame = environments.frame
+                strain = strain + (along if frame is None else torch.zeros_like(strain).index_add_(0, frame, along))
+            energy = energy + self._constant(temperature)
+        return energy, gradient.neg_(), strain / torch.linalg.det(cell).abs()[:, None]

@@ -23,7 +23,7 @@ from ..descriptors import DESCRIPTORS
 from ..errors import ModelFileError
 from ..io import atomic_write
 from ..kernels import RBF, Matern52, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
-from ..specs import Spec, from_dict
+from ..specs import Spec, _plain, from_dict
 from .assemble import Composition
 from .baseline import BoltzmannInversion, FittedBaseline
 from .dense import DensePosterior
@@ -74,6 +74,7 @@ def save(model, path: str | os.PathLike) -> None:
         "masses": None if model.masses_ is None else [float(m) for m in model.masses_],
         "temperatures": model.temperatures_,
         "zero_known": model.zero_known_,
+        "periodic": model.periodic_,
         "n_features_in": getattr(model, "n_features_in_", None),
     }
     for t, (_, term) in enumerate(model.terms_):
@@ -93,7 +94,8 @@ def save(model, path: str | os.PathLike) -> None:
         for k, label in enumerate(posterior.labels):
             tensors |= _label_tensors(f"label{k}", label)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(tensors, metadata={"kernelfe": json.dumps(header)})
+    header["tensors"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    data = safetensors.torch.save(tensors, metadata={"kernelfe": json.dumps(header, default=_plain)})
     with atomic_write(Path(path)) as target:
         target.write_bytes(data)
 
@@ -164,11 +166,12 @@ def load(path: str | os.PathLike, classes: list[type] | None = None):
         model.kinds_ = None if header["kinds"] is None else tuple(header["kinds"])
         model.masses_ = None if header["masses"] is None else torch.tensor(header["masses"], dtype=torch.float64).numpy()
         model.temperatures_, model.zero_known_ = header["temperatures"], header["zero_known"]
+        model.periodic_ = header["periodic"]
         if header["n_features_in"] is not None:
             model.n_features_in_ = header["n_features_in"]
     except ModelFileError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
         raise ModelFileError(f"{path}: the file is inconsistent ({type(error).__name__}: {error})") from error
     return model
 
@@ -186,19 +189,28 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
             text = (file.metadata() or {}).get("kernelfe")
             if text is None:
                 raise ModelFileError(f"{path} is a safetensors file, but not a kernelfe model")
-            header = json.loads(text)
+            header = json.loads(text, parse_constant=_refuse)
             if header.get("format") != FORMAT or header.get("version") != VERSION:
                 raise ModelFileError(
                     f"{path} has format {header.get('format')!r} version {header.get('version')!r}; this kernelfe "
                     f"reads {FORMAT!r} version {VERSION}: refit, or install the version that wrote it"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, json.JSONDecodeError, AttributeError) as error:
+    except ModelFileError:
+        raise
+    except (safetensors.SafetensorError, ValueError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path} is truncated or damaged ({error}): save the model again") from error
+    listed = header.get("tensors")
+    if listed != {name: list(tensor.shape) for name, tensor in tensors.items()}:
+        raise ModelFileError(f"{path} does not hold the tensors that its header lists: save the model again")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelFileError(f"{path}: tensor {name!r} holds non-finite numbers")
     return header, tensors
+
+
+def _refuse(constant: str):
+    raise ValueError(f"its header holds {constant}")
 
 
 def _parameters(model) -> dict[str, Any]:
@@ -228,8 +240,9 @@ def _estimator_parameters(data: dict[str, Any], known: dict[str, type]) -> dict[
 
 def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
     out = {f"{prefix}.y": label.y}
-    if label.noise is not None:
-        out[f"{prefix}.noise"] = label.noise
+    for name in ("noise", "relative"):
+        if getattr(label, name) is not None:
+            out[f"{prefix}.{name}"] = getattr(label, name)
     for end, states in (("states", label.states), ("minus", label.minus)):
         if states is None:
             continue
@@ -260,4 +273,5 @@ def _label(prefix: str, kind: str, tensors: dict[str, Tensor]) -> LabelSet:
     at = states("states")
     if at is None or not math.isfinite(float(tensors[f"{prefix}.y"].sum())):
         raise ModelFileError(f"the labels of kind {kind!r} are incomplete")
-    return LabelSet(kind, functional, at, tensors[f"{prefix}.y"], tensors.get(f"{prefix}.noise"), states("minus"))
+    noise, relative = tensors.get(f"{prefix}.noise"), tensors.get(f"{prefix}.relative")
+    return LabelSet(kind, functional, at, tensors[f"{prefix}.y"], noise, states("minus"), relative)

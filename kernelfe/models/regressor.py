@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..functionals import Functional, Spatial
 from . import assemble
 from .dense import DensePosterior
 from .evidence import NoiseLevels, fit_dense, fit_sparse
-from .frozen import FrozenModel
+from .frozen import FrozenModel, PeriodicFrozenModel
 from .labels import LabelSet, baseline_rows, difference
 from .posterior import predict_mean
 from .prior import frame_chunks
@@ -114,6 +115,15 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         SolverError
             If the covariance of the labels cannot be factorized.
         """
+        before = dict(vars(self))
+        try:
+            return self._fit(X, y)
+        except BaseException:  # an interrupted fit, too, leaves the former one as it was
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _fit(self, X, y) -> FreeEnergyRegressor:
         if self.optimizer not in ("evidence", None):
             raise DataError(f"optimizer={self.optimizer!r}: use 'evidence' or None")
         frames = self._training_frames(X, y)
@@ -133,7 +143,6 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             posterior: Any = DensePosterior(prior, labels, noise)
         else:
             posterior = self._fit_sparse(solver, prior, labels, noise, rng)
-        # nothing of a former fit is touched until everything has succeeded
         self.solver_, self.solver_reason_ = solver, reason
         self.composition_, self.baseline_, self.posterior_ = composition, baseline, posterior
         self.terms_ = list(zip(names, prior.terms, strict=True))
@@ -141,7 +150,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         self.log_evidence_ = posterior.log_evidence
         self.parameters_ = sorted(frames.parameters)
         self.coordinate_shape_ = tuple(frames.coordinates.shape[1:])
-        self.kinds_, self.masses_ = frames.kinds, frames.masses
+        self.kinds_, self.masses_, self.periodic_ = frames.kinds, frames.masses, frames.cell is not None
         self.temperatures_ = sorted({float(t) for t in np.unique(frames.temperature)})
         self.zero_known_ = any(label.kind == "free_energy" for label in labels)
         return self
@@ -179,10 +188,10 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         if isinstance(X, Frames):
             if y is not None:
                 raise DataError("Frames carry their labels: call fit(frames) without y")
-            if hasattr(self, "n_features_in_"):
-                del self.n_features_in_
+            self._forget_columns()
             return X
         if isinstance(y, dict):
+            self._forget_columns()
             labels = dict(y)
             if "temperature" not in labels:
                 raise DataError("labels given as a dict need a 'temperature' entry (K): no temperature is assumed")
@@ -191,6 +200,11 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             return Frames.from_arrays(**{"positions" if X.ndim == 3 else "variables": X}, labels=labels, **extra)
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, multi_output=False)
         return Frames.from_arrays(variables=X, temperature=float(self.temperature), labels={"free_energy": y})
+
+    def _forget_columns(self) -> None:
+        """What scikit-learn remembers of an earlier fit to plain arrays."""
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
 
     # -------------------------------------------------------------- predict
 
@@ -207,10 +221,11 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         return_std : bool
             Also return the marginal posterior standard deviation (of the quantity, without label noise).
         reference : "auto", "mean", int or None
-            Zero of free energies: the mean over X at each temperature, one row, or None for the absolute
-            value. "auto": None if the training labels fix it (they held free energies), else "mean".
+            Zero of free energies, at each temperature: the mean over the rows of X at it, the configuration of
+            one row of X, or None for the absolute value. "auto": None if the training labels fix it (they held
+            free energies), else "mean".
         parameters : dict
-            Values of λ for arrays.
+            Values of λ for arrays; Frames carry their own.
 
         Returns
         -------
@@ -231,12 +246,14 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
                 mean.append(predict_mean(self.posterior_, rows) + baseline_rows(self.baseline_, functional, part))
                 if return_std and groups is None:
                     std.append(self.posterior_.variance(rows).clamp_min(0.0).sqrt())
-            values = torch.cat(mean)
+            values = torch.cat(mean) if mean else states.temperature.new_zeros(0)
+            if return_std and not mean:
+                std.append(values)
             if groups is not None:
                 for index, origin in groups:
-                    values[index] -= values[origin].mean()
+                    values[index] -= self._zero(functional, values[index], origin)
                     if return_std:
-                        std.append(self._relative_std(functional, states, index, origin))
+                        std.append(self._relative_std(functional, states[index], origin))
                 if return_std:
                     order = torch.cat([index for index, _ in groups])
                     ordered = torch.empty_like(values)
@@ -246,7 +263,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         return (mean_array, torch.cat(std).reshape(shape).numpy()) if return_std else mean_array
 
     def _reference_groups(self, functional: Functional, states: States, reference):
-        """Rows that share a zero, as (indices, indices of the zero); None for absolute values."""
+        """Rows that share a zero, as (indices, state of the zero or None for their mean); None for absolute values."""
         if reference == "auto":
             reference = None if self.zero_known_ else "mean"
         if functional.key != "free_energy" or reference is None or len(states) == 0:
@@ -255,25 +272,29 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         for t in torch.unique(states.temperature):
             index = torch.nonzero(states.temperature == t)[:, 0]
             if reference == "mean":
-                out.append((index, index))
+                out.append((index, None))
             elif isinstance(reference, (int, np.integer)) and -len(states) <= reference < len(states):
-                out.append((index, torch.tensor([int(reference) % len(states)])))
+                zero = states[[int(reference) % len(states)]]
+                out.append((index, replace(zero, temperature=t.reshape(1))))
             else:
                 raise DataError(f"reference={reference!r}: use 'auto', 'mean', a row number or None")
         return out
 
-    def _relative_std(self, functional: Functional, states: States, index, origin) -> torch.Tensor:
-        """Standard deviation of A_i − mean of A over ``origin``: exact, from blocks of the covariance."""
+    def _zero(self, functional: Functional, values: torch.Tensor, origin: States | None) -> torch.Tensor:
+        """The zero that a group of values is relative to."""
+        if origin is None:
+            return values.mean()
+        rows = self.posterior_.prior.rows(functional, origin)
+        return (predict_mean(self.posterior_, rows) + baseline_rows(self.baseline_, functional, origin))[0]
+
+    def _relative_std(self, functional: Functional, states: States, origin: States | None) -> torch.Tensor:
+        """Standard deviation of A_i − A(origin), or − mean of A: exact, from blocks of the covariance."""
         prior, posterior = self.posterior_.prior, self.posterior_
-
-        def blocks(which):
-            return [prior.rows(functional, states[which[i:j]]) for i, j in frame_chunks(len(which), PREDICT_FRAMES)]
-
-        own = blocks(origin)
-        others = own if index is origin else blocks(index)
-        across = [sum(posterior.covariance(a, b).sum(1) for b in own) / len(origin) for a in others]
-        zero = across if others is own else [sum(posterior.covariance(a, b).sum(1) for b in own) for a in own]
-        zero_variance = torch.cat(zero).sum() / len(origin) ** (1 if others is own else 2)
+        others = [prior.rows(functional, states[i:j]) for i, j in frame_chunks(len(states), PREDICT_FRAMES)]
+        own = others if origin is None else [prior.rows(functional, origin)]
+        count = len(states) if origin is None else 1
+        across = [sum(posterior.covariance(a, b).sum(1) for b in own) / count for a in others]
+        zero_variance = torch.cat(across).mean() if origin is None else posterior.variance(own[0])[0]
         variances = [posterior.variance(a) - 2.0 * c + zero_variance for a, c in zip(others, across, strict=True)]
         return torch.cat(variances).clamp_min(0.0).sqrt()
 
@@ -325,6 +346,8 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
                 raise DataError("score(frames) compares mean_force, and these Frames hold none")
             part = X[np.flatnonzero(X.present["mean_force"])]
             truth = part.labels["mean_force"].reshape(len(part), -1)
+            if sample_weight is not None:
+                sample_weight = np.asarray(sample_weight)[X.present["mean_force"]]
             return r2_score(truth, self.predict(part, "mean_force").reshape(len(part), -1), sample_weight=sample_weight)
         return r2_score(y, self.predict(X, "free_energy", reference=None), sample_weight=sample_weight)
 
@@ -341,7 +364,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "posterior_")
         if set(self.parameters_) != set(parameters or {}):
             raise DataError(f"the model depends on the parameters {self.parameters_}: pass parameters={{name: value}}")
-        return FrozenModel(
+        return (PeriodicFrozenModel if self.periodic_ else FrozenModel)(
             [term for _, term in self.terms_],
             self.posterior_.expansions,
             self.posterior_.prior.mean,
@@ -381,7 +404,16 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
                     f"the model was fitted to configurations of shape {self.coordinate_shape_}, "
                     f"these have {tuple(X.coordinates.shape[1:])}"
                 )
+            if None not in (X.kinds, self.kinds_) and X.kinds != self.kinds_:
+                raise DataError(f"the model was fitted to beads {self.kinds_}, these are {X.kinds}: another molecule")
+            if (X.cell is not None) != self.periodic_:
+                fitted, given = ("with", "no") if self.periodic_ else ("without", "a")
+                raise DataError(f"the model was fitted to frames {fitted} a cell, these have {given} cell")
+            if parameters:
+                raise DataError("Frames carry their parameters: use frames.replace(parameters=…) to change them")
             return X
+        if self.periodic_:
+            raise DataError("the model was fitted to frames with a cell: pass Frames with cell= instead of an array")
         t = self.temperature if temperature is None else temperature
         if len(self.coordinate_shape_) == 2:
             X = np.asarray(X, dtype=float)

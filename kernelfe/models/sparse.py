@@ -56,7 +56,7 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
         residual = (residual - rows[k] ** 2).clamp_min(0.0)
         residual[pivot] = 0.0
         chosen.append(pivot)
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, dtype=torch.long, device=z.device)
 
 
 class SparseBasis:

@@ -49,7 +49,10 @@ class States:
             return None if array is None else torch.as_tensor(np.array(array, dtype=np.float64), device=device)
 
         size = len(frames)
-        t = frames.temperature if temperature is None else np.broadcast_to(np.asarray(temperature, float), (size,))
+        t = frames.temperature if temperature is None else np.asarray(temperature, float)
+        if t.shape not in ((), (1,), (size,)):
+            raise DataError(f"temperature has shape {t.shape}: pass a number, or one per frame, shape ({size},)")
+        t = np.broadcast_to(t, (size,))
         if not (np.isfinite(t).all() and (t > 0).all()):
             raise DataError("temperature must be positive and finite, in kelvin")
         fields = tensor(frames.displacements)
