@@ -122,7 +122,7 @@ class RadialKernel(Spec):
 
 def _along(w: Tensor, z: Tensor, other: Tensor) -> Tensor:
     """w·(z − other) for all pairs: shape (E, r, E')."""
-    return (w * z[:, None]).sum(2)[..., None] - (w.reshape(-1, w.shape[2]) @ other.T).reshape(*w.shape[:2], -1)
+    return (w * z[:, None]).sum(2)[..., None] - (w.reshape(-1, w.shape[2]) @ other.T).reshape(*w.shape[:2], len(other))
 
 
 def _subtract_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class RowBlock:
         label = torch.arange(jets.rows, device=block.device) if jets.label is None else jets.label
         index = (frame[:, None] * self.components + label).reshape(-1)
         out = block.new_zeros(len(self), block.shape[2])
-        return out.index_add(0, index, block.reshape(-1, block.shape[2]))
+        return out.index_add(0, index, block.flatten(0, 1))
 
 
 class Prior(gpytorch.Module):
@@ -114,6 +114,7 @@ class Prior(gpytorch.Module):
                     labels = self._pair(a, b, term, x, y)
                     out = labels if out is None else out + labels
         for features_a, factors_a in a.mean:
+            assert self.mean is not None
             for features_b, factors_b in b.mean:
                 weight = (factors_a * self.mean.variances()) @ factors_b.T
                 low_rank = weight * (features_a @ features_b.T)
@@ -151,6 +152,7 @@ class Prior(gpytorch.Module):
         for t, term in enumerate(self.terms):
             out = out + self.kernel_diagonal(a, t) @ term.variances()
         for features_a, factors_a in a.mean:
+            assert self.mean is not None
             for features_b, factors_b in a.mean:
                 out = out + ((factors_a * factors_b) @ self.mean.variances()) * (features_a * features_b).sum(1)
         return out
@@ -164,7 +166,7 @@ class Prior(gpytorch.Module):
         else:
             weight = fx[:, function, None] * fy[:, function]
         block = term.kernel.gram(x.jets, y.jets, weight)
-        labels = a.scatter(block.reshape(*block.shape[:2], -1), x.jets)
+        labels = a.scatter(block.flatten(2), x.jets)
         if _direct(y.jets):
             return labels
         by_second = labels.T.reshape(*block.shape[2:], len(a)).contiguous()

@@ -23,6 +23,8 @@ from .prior import Prior, RowBlock, frame_chunks
 MAX_STATES = 16
 #: Bins of temperature for the learned noise of labels with more states than that.
 NOISE_BINS = 8
+#: Share of its variance that may be left of an environment which is then not worth inducing: rounding.
+NEGLIGIBLE = 1e-13
 
 
 def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
@@ -48,7 +50,7 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
     chosen = []
     for k in range(count):
         pivot = int(residual.argmax())
-        if residual[pivot] < 1e-10:
+        if residual[pivot] < NEGLIGIBLE:
             break
         s = 0.5 * ((z - z[pivot]) ** 2).sum(1)
         row = kernel.functions(s)[0] - rows[:k, pivot] @ rows[:k]
@@ -85,7 +87,7 @@ class SparseBasis:
                 self.whitenings.append(Whitening(whitening[t]))
             else:
                 gram = term.kernel.gram(jets, jets)
-                self.whitenings.append(Whitening.of(gram.reshape(len(z) * jets.rows, -1)))
+                self.whitenings.append(Whitening.of(gram.flatten(2).flatten(0, 1)))
         self.ranks = [whitening.rank for whitening in self.whitenings]
         self.functions = [term.size for term in prior.terms]
         if prior.mean is not None:
@@ -96,13 +98,13 @@ class SparseBasis:
         """ψ of one read of one term, shape (len(rows), rank), without factors."""
         jets = rows.terms[t][read].jets
         block = self.prior.terms[t].kernel.gram(jets, self.jets[t])
-        return rows.scatter(block.reshape(*block.shape[:2], -1), jets) @ self.whitenings[t].matrix
+        return rows.scatter(block.flatten(2), jets) @ self.whitenings[t].matrix
 
     def wide(self, rows: RowBlock) -> tuple[Tensor, Tensor]:
         """Expanded rows without prior scales, (len(rows), W), and per function what they miss, (len(rows), Σ size)."""
         m, parts, missing = rows.components, [], []
         for t in range(len(self.prior.terms)):
-            total = 0.0
+            total = rows.prior_mean.new_zeros(())
             for r, read in enumerate(rows.terms[t]):
                 factors = read.factors.repeat_interleave(m, 0)
                 total = total + factors[:, :, None] * self.term_features(rows, t, r)[:, None, :]
@@ -210,7 +212,11 @@ def _noise_whitening(scale: Tensor | None, rows: RowBlock):
 
 
 def _block_trace(noise: Tensor, missing: Tensor) -> Tensor:
-    """Σ over rows of diag(noise⁻¹)·missing for per-frame covariance blocks (the diagonal of K − Q suffices)."""
+    """Σ over rows of diag(noise⁻¹)·missing for per-frame covariance blocks.
+
+    The trace of noise⁻¹ (K − Q) with K − Q taken as diagonal: exact when the components of a frame miss nothing or
+    miss it independently. Between correlated components the bound is an approximation, and no longer strictly one.
+    """
     inverse = torch.linalg.inv(noise).diagonal(dim1=1, dim2=2).reshape(-1)
     return inverse @ missing
 
