@@ -53,15 +53,31 @@ class Numbers(click.ParamType):
 
 
 @main.command()
-@click.option("--output", "-o", default="quickstart", show_default=True, type=click.Path(file_okay=False), help="Folder for the results.")
-@click.option("--small", is_flag=True, help="One subset, two sizes, few samples: a minute, to see that everything works.")
+@click.option(
+    "--output",
+    "-o",
+    default="quickstart",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="Folder for the results.",
+)
+@click.option(
+    "--small", is_flag=True, help="One subset, two sizes, few samples: a minute, to see that everything works."
+)
 @click.option("--frames", type=Numbers(int, "N,N,…"), help="Training frames per temperature.  [default: 75,300,1250]")
 @click.option("--subsets", type=click.IntRange(1), help="Disjoint training subsets of each size.  [default: 3]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one per core, at most 4]")
 @click.option("--progress/--no-progress", default=True, show_default=True)
-def quickstart(output: str, small: bool, frames: tuple[int, ...] | None, subsets: int | None, seed: int, workers: int | None,
-               progress: bool) -> None:
+def quickstart(
+    output: str,
+    small: bool,
+    frames: tuple[int, ...] | None,
+    subsets: int | None,
+    seed: int,
+    workers: int | None,
+    progress: bool,
+) -> None:
     """Alanine dipeptide at a temperature never trained on: four label sets against the reference, with a report."""
     from dataclasses import replace
 
@@ -75,11 +91,15 @@ def quickstart(output: str, small: bool, frames: tuple[int, ...] | None, subsets
     if subsets:
         changes["subsets"] = subsets
     found = run(output, replace(plan, **changes), workers=workers, progress=progress)
-    click.echo(f"Jensen–Shannon divergence at {found['temperature']:g} K (floor {number(found['floors']['perfect_model'])}):")
+    click.echo(
+        f"Jensen–Shannon divergence at {found['temperature']:g} K (floor {number(found['floors']['perfect_model'])}):"
+    )
     for row in found["divergences"]:
         where = "" if len(row["temperatures"]) > 1 else f" at {row['temperatures'][0]:g} K only"
         spread = "" if row["spread"] is None else f" ± {number(row['spread'], 2)}"
-        click.echo(f"  {row['labels']:<18} {row['frames_per_temperature']:>5} frames{where}: {number(row['mean'])}{spread}")
+        click.echo(
+            f"  {row['labels']:<18} {row['frames_per_temperature']:>5} frames{where}: {number(row['mean'])}{spread}"
+        )
     click.echo(f"{found['seconds']:.0f} s. Report: {Path(output) / 'report.html'}")
 
 
@@ -111,15 +131,22 @@ def parse_units(text: str) -> str | dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",")]
     for name, equals, unit in pairs:
         if not (name.strip() and equals and unit.strip()):
-            raise UnitsError(f"--units {text!r}: write name=unit pairs such as energy=kJ/mol,length=nm, or the name of a system")
+            raise UnitsError(
+                f"--units {text!r}: write name=unit pairs such as energy=kJ/mol,length=nm, or the name of a system"
+            )
     return {name.strip(): unit.strip() for name, _, unit in pairs}
 
 
 def data_options(command: Any) -> Any:
     """Options of commands that read frames."""
-    command = click.option("--temperature", "-T", type=float, help="Temperature of all frames, K, where the file states none.")(command)
-    return click.option("--units", help="Units of the file where it states none: ase, gromacs, openmm, mdanalysis, charmm, or pairs such as "
-                        "energy=kJ/mol,length=nm.")(command)
+    command = click.option(
+        "--temperature", "-T", type=float, help="Temperature of all frames, K, where the file states none."
+    )(command)
+    return click.option(
+        "--units",
+        help="Units of the file where it states none: ase, gromacs, openmm, mdanalysis, charmm, or pairs such as "
+        "energy=kJ/mol,length=nm.",
+    )(command)
 
 
 FILE = click.Path(exists=True, dir_okay=False)
@@ -132,7 +159,9 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--solver", type=click.Choice(["auto", "dense", "sparse"]), default="auto", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Seed of the subsets on which hyperparameters are fitted.")
 @data_options
-def fit(data: str, output: str, labels: str | None, solver: str, seed: int, units: str | None, temperature: float | None) -> None:
+def fit(
+    data: str, output: str, labels: str | None, solver: str, seed: int, units: str | None, temperature: float | None
+) -> None:
     """Fit a model to the labels in DATA (.npz of Frames.save, or .extxyz)."""
     from . import FreeEnergyRegressor
 
@@ -141,11 +170,17 @@ def fit(data: str, output: str, labels: str | None, solver: str, seed: int, unit
     frames = read_frames(data, units, temperature)
     click.echo(frames)
     kinds = [kind.strip() for kind in labels.split(",")] if labels else None
-    model = FreeEnergyRegressor(labels=kinds, solver=solver, random_state=seed, progress=sys.stderr.isatty()).fit(frames)
+    model = FreeEnergyRegressor(labels=kinds, solver=solver, random_state=seed, progress=sys.stderr.isatty()).fit(
+        frames
+    )
     model.save(output)
     for kind, (level, power) in model.noise_.items():
-        click.echo(f"  noise of {kind}: {level:.4g} at {model.noise_temperature_:.0f} K, power of T {power:.2f} (eV, Å)")
-    click.echo(f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}; log evidence {model.log_evidence_:.6g}")
+        click.echo(
+            f"  noise of {kind}: {level:.4g} at {model.noise_temperature_:.0f} K, power of T {power:.2f} (eV, Å)"
+        )
+    click.echo(
+        f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}; log evidence {model.log_evidence_:.6g}"
+    )
     click.echo(f"wrote {output}")
 
 
@@ -157,20 +192,51 @@ def fit(data: str, output: str, labels: str | None, solver: str, seed: int, unit
 @click.option("--start", required=True, type=FILE, help="Frames to start replicas from (.npz or .extxyz).")
 @click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="Samples (.npz or .extxyz).")
 @click.option("--temperature", "-T", type=float, help="K.")
-@click.option("--exchange", type=Numbers(float, "T,T,…"), help="Temperatures of a replica exchange, K, instead of one temperature.")
-@click.option("--replicas", default=100, show_default=True, type=click.IntRange(1), help="Independent replicas (ladders of an exchange).")
+@click.option(
+    "--exchange",
+    type=Numbers(float, "T,T,…"),
+    help="Temperatures of a replica exchange, K, instead of one temperature.",
+)
+@click.option(
+    "--replicas",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Independent replicas (ladders of an exchange).",
+)
 @click.option("--steps", default=2000, show_default=True, type=click.IntRange(1))
-@click.option("--burn-in", default=500, show_default=True, type=click.IntRange(0), help="Steps before the first sample.")
+@click.option(
+    "--burn-in", default=500, show_default=True, type=click.IntRange(0), help="Steps before the first sample."
+)
 @click.option("--stride", default=20, show_default=True, type=click.IntRange(1), help="Steps between samples.")
 @click.option("--timestep", default=2.0, show_default=True, help="fs.")
 @click.option("--friction", default=10.0, show_default=True, help="1/ps.")
 @click.option("--mass", default=12.0, show_default=True, help="Mass of every bead, u; averages do not depend on it.")
-@click.option("--moves/--no-moves", default=True, show_default=True, help="Monte Carlo rotations about the bonds, where there are any.")
+@click.option(
+    "--moves/--no-moves",
+    default=True,
+    show_default=True,
+    help="Monte Carlo rotations about the bonds, where there are any.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--units", help="Units of the start file where it states none.")
-def sample(model: str, start: str, output: str, temperature: float | None, exchange: tuple[float, ...] | None, replicas: int,
-           steps: int, burn_in: int, stride: int, timestep: float, friction: float, mass: float, moves: bool, seed: int,
-           units: str | None) -> None:
+def sample(
+    model: str,
+    start: str,
+    output: str,
+    temperature: float | None,
+    exchange: tuple[float, ...] | None,
+    replicas: int,
+    steps: int,
+    burn_in: int,
+    stride: int,
+    timestep: float,
+    friction: float,
+    mass: float,
+    moves: bool,
+    seed: int,
+    units: str | None,
+) -> None:
     """Sample exp(−A(R; T)/kT) of a fitted MODEL, at one temperature or by replica exchange."""
     import numpy as np
 
@@ -187,8 +253,14 @@ def sample(model: str, start: str, output: str, temperature: float | None, excha
     warn_temperatures(fitted, exchange if exchange is not None else (temperature,))
     rng = np.random.default_rng([seed, 1])
     common: dict[str, Any] = {
-        "masses": uniform_masses(source.positions.shape[1], mass), "timestep": timestep, "friction": friction, "steps": steps,
-        "burn_in": burn_in, "stride": stride, "seed": seed, "moves": torsion_moves(source) if moves else None,
+        "masses": uniform_masses(source.positions.shape[1], mass),
+        "timestep": timestep,
+        "friction": friction,
+        "steps": steps,
+        "burn_in": burn_in,
+        "stride": stride,
+        "seed": seed,
+        "moves": torsion_moves(source) if moves else None,
         "progress": sys.stderr.isatty(),
     }
     frozen = fitted.frozen()
@@ -198,12 +270,16 @@ def sample(model: str, start: str, output: str, temperature: float | None, excha
         runs, at = [run], [temperature]
     else:
         x0 = source.positions[rng.integers(len(source), size=replicas * len(exchange))]
-        result = run_replica_exchange(frozen, x0.reshape(replicas, len(exchange), *x0.shape[1:]), exchange, ladders=replicas, **common)
+        result = run_replica_exchange(
+            frozen, x0.reshape(replicas, len(exchange), *x0.shape[1:]), exchange, ladders=replicas, **common
+        )
         runs, at = list(result.trajectories), list(exchange)
         click.echo("accepted swaps: " + ", ".join(f"{rate:.2f}" for rate in result.swap_acceptance))
     positions = np.concatenate([run.flat() for run in runs])
     temperatures = np.repeat(np.asarray(at, float), [len(run) * run.positions.shape[1] for run in runs])
-    Frames.from_arrays(positions=positions, temperature=temperatures, kinds=source.kinds, masses=source.masses, bonds=source.bonds).write(output)
+    Frames.from_arrays(
+        positions=positions, temperature=temperatures, kinds=source.kinds, masses=source.masses, bonds=source.bonds
+    ).write(output)
     if runs[0].acceptance is not None:
         moved = zip(runs[0].acceptance.names, runs[0].acceptance.rate, strict=True)
         click.echo("accepted moves: " + ", ".join(f"{name} {rate:.2f}" for name, rate in moved))
@@ -221,7 +297,7 @@ def start_frames(path: str, units: str | None, temperature: float) -> Any:
     import ase.io
 
     if Path(path).suffix in (".xyz", ".extxyz"):
-        first = ase.io.read(path, index=0, format="extxyz")
+        first: Any = ase.io.read(path, index=0, format="extxyz")
         frames = read_frames(path, units, None if "temperature" in first.info else temperature)
     else:
         frames = read_frames(path, units, None)
@@ -267,7 +343,10 @@ def report(model: str, data: str, output: str, units: str | None, temperature: f
     page, numbers = model_page(load(model), read_frames(data, units, temperature), Path(model).name, versions())
     page.write(output)
     for kind, found in numbers.items():
-        click.echo(f"  {kind}: rmse {number(found['rmse'])}, noise {number(found['noise_floor'])}, rms z {number(found['z_rms'])} (eV, Å)")
+        click.echo(
+            f"  {kind}: rmse {number(found['rmse'])}, noise {number(found['noise_floor'])} (eV, Å), "
+            f"rms z {number(found['z_rms'])}"
+        )
     click.echo(f"wrote {output}")
 
 

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "dynamics": set(),
     "selection": set(),
     "datasets": {"frames"},
-    "analysis": {"frames", "functionals"},
+    "analysis": {"frames", "functionals", "descriptors", "statistics"},
 }
 
 #: Private modules beside a public one, and the layer they are part of.

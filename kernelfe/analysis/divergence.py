@@ -7,6 +7,7 @@ and 1e5 points each. So a divergence means nothing without the sizes beside it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -226,7 +227,7 @@ def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: 
 
 
 def basin_populations(probability: ArrayLike) -> dict[str, float]:
-    """Populations of the basins of a (φ, ψ) histogram over (−π, π]²: β (φ < 0), α_R (φ < 0, −125° < ψ < 50°), α_L (φ ≥ 0)."""
+    """Populations of basins of (φ, ψ): α_R (φ < 0, −125° < ψ < 50°), β (φ < 0, other ψ), α_L (φ ≥ 0)."""
     p = np.asarray(probability, float)
     if p.ndim != 2 or p.shape[0] != p.shape[1]:
         raise DataError(f"populations need a square (φ, ψ) histogram, got {p.shape}")
@@ -262,7 +263,7 @@ def frames_for_divergence(curve: Mapping[int, float], target: float) -> tuple[fl
         raise DataError("an interpolation needs a learning curve and a positive divergence")
     if curve[sizes[0]] <= target:
         return float(sizes[0]), False
-    for low, high in zip(sizes[:-1], sizes[1:], strict=True):
+    for low, high in itertools.pairwise(sizes):
         if curve[high] <= target:
             part = math.log(curve[low] / target) / math.log(curve[low] / curve[high])
             return float(low * (high / low) ** part), False

@@ -93,8 +93,17 @@ class Parity:
 
     def summary(self) -> dict[str, Any]:
         """All numbers, for files: internal units."""
-        names = ("rmse", "noise_floor", "corrected_rmse", "corrected_rmse_limit", "r2", "r2_ceiling", "log_density",
-                 "z_rms", "coverage95")
+        names = (
+            "rmse",
+            "noise_floor",
+            "corrected_rmse",
+            "corrected_rmse_limit",
+            "r2",
+            "r2_ceiling",
+            "log_density",
+            "z_rms",
+            "coverage95",
+        )
         return {"frames": len(self.label)} | {name: getattr(self, name) for name in names}
 
     def _variance(self) -> float:
@@ -140,8 +149,10 @@ def learned_noise(model: Any, frames: Frames, kind: str) -> FloatArray:
         given = given.reshape(shape[0], -1) if given.ndim else given
         return np.broadcast_to(given, shape).copy()
     if kind not in model.noise_:
-        raise DataError(f"the noise of {kind!r} is unknown: the model was not trained on it and the frames state none; "
-                        "state it with noise= when building the Frames")
+        raise DataError(
+            f"the noise of {kind!r} is unknown: the model was not trained on it and the frames state none; "
+            "state it with noise= when building the Frames"
+        )
     level, power = model.noise_[kind]
     return np.tile((level * (frames.temperature / model.noise_temperature_) ** power)[:, None], (1, shape[1]))
 
@@ -175,5 +186,10 @@ def parity(model: Any, frames: Frames, kind: str, std: bool = True) -> Parity:
     found = model.predict(part, kind, return_std=std, **options)
     mean, deviation = found if std else (found, None)
     rows = len(part)
-    return Parity(kind, part.labels[kind].reshape(rows, -1).copy(), mean.reshape(rows, -1),
-                  None if deviation is None else deviation.reshape(rows, -1), noise)
+    return Parity(
+        kind,
+        part.labels[kind].reshape(rows, -1).copy(),
+        mean.reshape(rows, -1),
+        None if deviation is None else deviation.reshape(rows, -1),
+        noise,
+    )

@@ -58,7 +58,7 @@ def _surfaces(figure: Any, axes: Any, model: ArrayLike, reference: ArrayLike, te
     p, q = np.asarray(model, float), np.asarray(reference, float)
     both = (p > 0) & (q > 1e-4)
     difference = np.full(p.shape, np.nan)
-    difference[both] = (surfaces[0] - surfaces[1])[both]
+    difference[both] = surfaces[0][both] - surfaces[1][both]
     difference -= np.sum(q[both] * difference[both]) / q[both].sum()
     shown = _map(axes[2], difference, "PuOr", -4.0, 4.0)
     axes[2].set_title("model − reference", fontsize=10)
@@ -77,7 +77,9 @@ def _map(ax: Any, values: np.ndarray, colours: str, low: float, high: float) -> 
 
 
 def learning_curve_figure(
-    curves: Mapping[str, Mapping[int, Sequence[float]]], floor: float, extra: Mapping[str, tuple[float, float]] | None = None
+    curves: Mapping[str, Mapping[int, Sequence[float]]],
+    floor: float,
+    extra: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """Divergence against frames per temperature: mean and range over training subsets, both axes logarithmic.
 
@@ -95,16 +97,30 @@ def learning_curve_figure(
     return figure
 
 
-def _curves(ax: Any, curves: Mapping[str, Mapping[int, Sequence[float]]], floor: float, extra: Mapping[str, Any]) -> None:
+def _curves(
+    ax: Any, curves: Mapping[str, Mapping[int, Sequence[float]]], floor: float, extra: Mapping[str, Any]
+) -> None:
     for (name, curve), (colour, marker, line) in zip(curves.items(), SERIES, strict=False):
         sizes = sorted(curve)
         mean = np.array([np.mean(curve[n]) for n in sizes])
         low, high = (np.array([f(curve[n]) for n in sizes]) for f in (np.min, np.max))
-        ax.errorbar(sizes, mean, [mean - low, high - mean], color=COLOURS[colour], marker=marker, ls=line, lw=1.6,
-                    ms=5, capsize=3, label=name)
+        ax.errorbar(
+            sizes,
+            mean,
+            [mean - low, high - mean],
+            color=COLOURS[colour],
+            marker=marker,
+            ls=line,
+            lw=1.6,
+            ms=5,
+            capsize=3,
+            label=name,
+        )
     for (name, (n, value)), marker in zip(extra.items(), "xP*", strict=False):
         ax.plot([n], [value], marker=marker, ls="", ms=7, color=COLOURS["purple"], label=name)
-    ax.set(xscale="log", yscale="log", xlabel="training frames per temperature", ylabel="Jensen–Shannon divergence / nat")
+    ax.set(
+        xscale="log", yscale="log", xlabel="training frames per temperature", ylabel="Jensen–Shannon divergence / nat"
+    )
     if floor > 0.0:
         ax.axhspan(0.7 * floor, floor, color=COLOURS["grey"], alpha=0.3, lw=0, label="floor of a perfect model")
         ax.set_ylim(bottom=0.7 * floor)
@@ -144,9 +160,13 @@ def parity_figure(parities: Sequence[Parity]) -> Figure:
         ax.hexbin(x, y, gridsize=60, bins="log", cmap="cividis", mincnt=1, extent=(*line, *line), linewidths=0)
         ax.plot(line, line, color=COLOURS["vermilion"], lw=1)
         ax.fill_betweenx(line, line - floor, line + floor, color=COLOURS["vermilion"], alpha=0.15, lw=0)
-        ax.set(xlim=line, ylim=line, xlabel=f"single-frame label / {unit}", ylabel=f"prediction / {unit}", aspect="equal")
-        ax.set_title(f"{name}\nrmse {found.rmse * scale:.3g}, noise {floor:.3g}; R² {found.r2:.2f} of {found.r2_ceiling:.2f}",
-                     fontsize=9)
+        ax.set(
+            xlim=line, ylim=line, xlabel=f"single-frame label / {unit}", ylabel=f"prediction / {unit}", aspect="equal"
+        )
+        ax.set_title(
+            f"{name}\nrmse {found.rmse * scale:.3g}, noise {floor:.3g}; R² {found.r2:.2f} of {found.r2_ceiling:.2f}",
+            fontsize=9,
+        )
     return figure
 
 
@@ -181,7 +201,8 @@ def decomposition_figure(
         (-t * parts.entropy, t * parts.entropy_std, "blue", "-.", "−TS"),
     ):
         _band(left, at, values / KJ_MOL, std / KJ_MOL, colour, line, label)
-    left.set(ylabel="relative to average / kJ mol⁻¹", title=f"A = U − TS at {t:g} K")
+    left.set_ylabel("relative to average / kJ mol⁻¹", fontsize=9)
+    left.set_title(f"A = U − TS at {t:g} K", fontsize=10)
     _band(middle, at, parts.free_energy / KJ_MOL, parts.free_energy_std / KJ_MOL, "black", "-", "A, model")
     _band(middle, at, parts.energy / KJ_MOL, parts.energy_std / KJ_MOL, "vermilion", "--", "U, model")
     if reference is not None:
@@ -191,15 +212,29 @@ def decomposition_figure(
     if energies is not None:
         enough = energies.count >= 20
         u = _centred(np.where(enough, energies.mean, np.nan) / KJ_MOL, weight)
-        middle.errorbar(at, u, 2 * energies.error / KJ_MOL, color=COLOURS["orange"], marker="s", ms=3, ls="", lw=0.8,
-                        label="U, held-out frames")
-    middle.set(title="against all-atom data, ± 2σ", ylabel="relative to average / kJ mol⁻¹")
+        middle.errorbar(
+            at,
+            u,
+            2 * energies.error / KJ_MOL,
+            color=COLOURS["orange"],
+            marker="s",
+            ms=3,
+            ls="",
+            lw=0.8,
+            label="U, held-out frames",
+        )
+    middle.set_title("against all-atom data, ± 2σ", fontsize=10)
+    # wide bars of hardly visited bins must not set the scale
+    shown = np.concatenate([parts.free_energy, parts.energy]) / KJ_MOL
+    for ax in (left, middle):
+        ax.set_ylim(np.nanmin(shown) - 5.0, np.nanmax(shown) + 5.0)
     _band(right, at, 1e3 * parts.heat_capacity / KJ_MOL, 1e3 * parts.heat_capacity_std / KJ_MOL, "green", "-", "C")
-    right.set(title="heat capacity", ylabel="C / J mol⁻¹ K⁻¹")
+    right.set_title("heat capacity", fontsize=10)
+    right.set_ylabel("C / J mol⁻¹ K⁻¹", fontsize=9)
     for ax in axes[0]:
         torsion_axis(ax, name)
     for ax in (left, middle):
-        ax.legend(fontsize=8, frameon=False)
+        ax.legend(fontsize=7, frameon=False, loc="lower left", ncols=2)
     return figure
 
 
@@ -225,7 +260,12 @@ def maps_figure(parts: Decomposition, bins: int) -> Figure:
     """
     figure, axes = new_figure(2, 2, width=3.7, height=3.2)
     rows = (
-        ("T (S − ⟨S⟩) / kJ mol⁻¹", parts.temperature * parts.entropy / KJ_MOL, parts.temperature * parts.entropy_std / KJ_MOL, True),
+        (
+            "T (S − ⟨S⟩) / kJ mol⁻¹",
+            parts.temperature * parts.entropy / KJ_MOL,
+            parts.temperature * parts.entropy_std / KJ_MOL,
+            True,
+        ),
         ("C / J mol⁻¹ K⁻¹", 1e3 * parts.heat_capacity / KJ_MOL, 1e3 * parts.heat_capacity_std / KJ_MOL, False),
     )
     for (left, right), (label, values, std, centred) in zip(axes, rows, strict=True):
@@ -254,7 +294,9 @@ def summary_figure(
     """Model and reference surfaces and the learning curve in one row: the picture of a README."""
     figure, axes = new_figure(1, 3, width=3.9, height=3.4, width_ratios=(1, 1, 1.25))
     surfaces = [free_energy_surface(p, temperature) / KJ_MOL for p in (model, reference)]
-    for ax, surface, name in zip(axes[0], surfaces, ("kernelfe, never trained here", "all-atom reference"), strict=False):
+    for ax, surface, name in zip(
+        axes[0], surfaces, ("kernelfe, never trained here", "all-atom reference"), strict=False
+    ):
         shown = _map(ax, np.where(np.isfinite(surface), surface, np.nan), "viridis", 0.0, CEILING)
         ax.set_title(f"{name}, {temperature:g} K", fontsize=10)
     figure.colorbar(shown, ax=list(axes[0][:2]), label="A(φ, ψ) / kJ mol⁻¹", extend="max", shrink=0.9)

@@ -11,15 +11,24 @@ if TYPE_CHECKING:
 
 #: Okabe and Ito's palette (Color Universal Design, 2008).
 COLOURS = {
-    "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442",
-    "blue": "#0072B2", "vermilion": "#D55E00", "purple": "#CC79A7", "grey": "#7F7F7F",
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "grey": "#7F7F7F",
 }
 
 #: eV per kJ/mol: divide by it to get the unit of the figures.
 KJ_MOL = factor("kJ/mol")
 
 
-def new_figure(rows: int = 1, columns: int = 1, width: float = 4.0, height: float = 3.2, **options: Any) -> tuple[Figure, Any]:
+def new_figure(
+    rows: int = 1, columns: int = 1, width: float = 4.0, height: float = 3.2, **options: Any
+) -> tuple[Figure, Any]:
     """A figure that belongs to no window and no global state, with its axes (always a 2-D array).
 
     Parameters

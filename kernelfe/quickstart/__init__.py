@@ -1,4 +1,4 @@
-"""The comparison behind ``kernelfe quickstart``: four label sets, learning curves, an unseen temperature, a reference."""
+"""The comparison behind ``kernelfe quickstart``: four label sets at an unseen temperature, against a reference."""
 
 from __future__ import annotations
 

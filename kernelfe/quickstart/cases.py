@@ -66,7 +66,7 @@ class Sampler:
     """
 
     replicas: int = 1000
-    burn_in: int = 150
+    burn_in: int = 100
     steps: int = 400
     stride: int = 10
     effective: int = 30_000
@@ -136,8 +136,10 @@ def training_rows(temperature: np.ndarray, case: Case) -> np.ndarray:
         run = np.flatnonzero(temperature == t)
         step = len(run) // case.size
         if step < case.subsets:
-            raise DataError(f"{case.subsets} disjoint subsets of {case.size} frames need {case.subsets * case.size} frames "
-                            f"at {t:g} K, the data hold {len(run)}; use fewer subsets or frames")
+            raise DataError(
+                f"{case.subsets} disjoint subsets of {case.size} frames need {case.subsets * case.size} frames "
+                f"at {t:g} K, the data hold {len(run)}; use fewer subsets or frames"
+            )
         rows.append(run[case.subset * step // case.subsets :: step][: case.size])
     return np.concatenate(rows)
 
@@ -165,6 +167,10 @@ def run_case(case: Case, sampler: Sampler, package: str) -> dict[str, Any]:
     acceptance = run.acceptance
     return asdict(case) | {
         "keep": case.keep is not None,
+        # of two halves of the replicas: the scatter of the samples, by the measure that is quoted
+        "half_against_half": jensen_shannon_divergence(
+            *(periodic_histogram(half.reshape(-1, 2), len(truth)) for half in np.array_split(angles, 2, axis=1))
+        ),
         "divergence": jensen_shannon_divergence(p, truth),
         "rmsd": surface_rmsd(p, truth, TARGET),
         "populations": basin_populations(p),

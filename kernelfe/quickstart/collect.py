@@ -33,25 +33,32 @@ def group(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for (labels, size, temperatures), members in rows.items():
         values = [m["divergence"] for m in sorted(members, key=lambda m: m["subset"])]
-        out.append({
-            "labels": labels,
-            "frames_per_temperature": size,
-            "temperatures": list(temperatures),
-            "divergences": values,
-            "mean": float(np.mean(values)),
-            "spread": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "rmsd_kJ_mol": float(np.mean([m["rmsd"] for m in members])) / KJ_MOL,
-            "populations": {k: float(np.mean([m["populations"][k] for m in members])) for k in members[0]["populations"]},
-            "samples": min(m["samples"] for m in members),
-            "effective_samples": min(m["effective_samples"] for m in members),
-            "held_out_log_density": {
-                kind: float(np.mean([m["held_out"][kind]["log_density"] for m in members])) for kind in members[0]["held_out"]
-            },
-            "fit_seconds": float(np.mean([m["fit_seconds"] for m in members])),
-            "sample_seconds": float(np.mean([m["sample_seconds"] for m in members])),
-        })
+        out.append(
+            {
+                "labels": labels,
+                "frames_per_temperature": size,
+                "temperatures": list(temperatures),
+                "divergences": values,
+                "mean": float(np.mean(values)),
+                "spread": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                "rmsd_kJ_mol": float(np.mean([m["rmsd"] for m in members])) / KJ_MOL,
+                "populations": {
+                    k: float(np.mean([m["populations"][k] for m in members])) for k in members[0]["populations"]
+                },
+                "samples": min(m["samples"] for m in members),
+                "effective_samples": min(m["effective_samples"] for m in members),
+                "held_out_log_density": {
+                    kind: float(np.mean([m["held_out"][kind]["log_density"] for m in members]))
+                    for kind in members[0]["held_out"]
+                },
+                "fit_seconds": float(np.mean([m["fit_seconds"] for m in members])),
+                "sample_seconds": float(np.mean([m["sample_seconds"] for m in members])),
+            }
+        )
     order = list(LABEL_SETS)
-    return sorted(out, key=lambda r: (len(r["temperatures"]) == 1, r["frames_per_temperature"], order.index(r["labels"])))
+    return sorted(
+        out, key=lambda r: (len(r["temperatures"]) == 1, r["frames_per_temperature"], order.index(r["labels"]))
+    )
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
@@ -63,18 +70,24 @@ def curves(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
     return {name: curve for name, curve in out.items() if curve}
 
 
-def floors(reference: Reference, effective: float, seed: int) -> dict[str, float]:
+def floors(reference: Reference, results: Sequence[dict[str, Any]], effective: float, seed: int) -> dict[str, float]:
     """What a perfect model would show against this reference, and where it comes from.
 
-    Divergences of independent errors add: halves of the reference differ by four times the error of the whole, so the
-    reference contributes a quarter of their divergence; the model's samples contribute that of ``effective``
-    independent draws.
+    Small divergences of independent errors add, and halves of a sample differ by four times the error of the whole: the
+    reference and the model's samples contribute a quarter of the divergence of their halves each.
     """
     k = reference.temperatures.tolist().index(TARGET)
     halves = jensen_shannon_divergence(*reference.halves[:, k])
-    sampling = divergence_floor(reference.probability[k], (effective, math.inf), np.random.default_rng([seed, 2]))
-    return {"reference_half_against_half": halves, "reference": 0.25 * halves, "model_samples": sampling,
-            "perfect_model": 0.25 * halves + sampling}
+    model = float(np.mean([r["half_against_half"] for r in results if len(r["temperatures"]) > 1]))
+    independent = divergence_floor(reference.probability[k], (effective, math.inf), np.random.default_rng([seed, 2]))
+    return {
+        "reference_half_against_half": halves,
+        "model_half_against_half": model,
+        "reference": 0.25 * halves,
+        "model_samples": 0.25 * model,
+        "perfect_model": 0.25 * (halves + model),
+        "independent_samples_of_effective_size": independent,
+    }
 
 
 def frame_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,8 +99,16 @@ def frame_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for n, value in curve.items():
             if name != "forces" and plain:
                 frames, bound = frames_for_divergence(plain, value)
-                out.append({"labels": name, "frames_per_temperature": n, "divergence": value, "forces_need": frames,
-                            "ratio": frames / n, "is_lower_bound": bound})
+                out.append(
+                    {
+                        "labels": name,
+                        "frames_per_temperature": n,
+                        "divergence": value,
+                        "forces_need": frames,
+                        "ratio": frames / n,
+                        "is_lower_bound": bound,
+                    }
+                )
     return out
 
 
@@ -100,8 +121,15 @@ def all_is_best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if others:
             best = min(others, key=lambda name: float(np.mean(others[name])))
             difference = np.subtract(found["all"][n], others[best])
-            out.append({"frames_per_temperature": n, "best_smaller_set": best, "difference": difference.tolist(),
-                        "mean_difference": float(difference.mean()), "not_worse": bool(difference.mean() <= 0.0)})
+            out.append(
+                {
+                    "frames_per_temperature": n,
+                    "best_smaller_set": best,
+                    "difference": difference.tolist(),
+                    "mean_difference": float(difference.mean()),
+                    "not_worse": bool(difference.mean() <= 0.0),
+                }
+            )
     return out
 
 
@@ -122,14 +150,15 @@ def metrics(results: Sequence[dict[str, Any]], reference: Reference, plan: Plan,
             "effective_samples": float(reference.effective_sample_size[k]),
             "populations": basin_populations(reference.probability[k]),
         },
-        "floors": floors(reference, effective, plan.seed),
+        "floors": floors(reference, results, effective, plan.seed),
         "least_effective_samples": effective,
         "divergences": rows,
         "frames_for_equal_divergence": frame_ratios(rows),
         "all_labels_against_fewer": all_is_best(rows),
         "noise": {
             f"{r['labels']}, {r['size']}": {"levels": r["noise"], "at_temperature": r["noise_temperature"]}
-            for r in results if r["subset"] == 0 and len(r["temperatures"]) > 1
+            for r in results
+            if r["subset"] == 0 and len(r["temperatures"]) > 1
         },
         "versions": versions(),
     }

@@ -67,7 +67,7 @@ def analyse(folder: Path, frames: Frames, reference: Reference, seed: int) -> Fi
     along = decomposition(model, x, bin_index(angles[:, 1], bins), bins, TARGET, rng=rng)
     cells = bin_index(angles, MAP_BINS)
     maps = decomposition(model, x, cells[:, 0] * MAP_BINS + cells[:, 1], MAP_BINS**2, TARGET, rng=rng)
-    psi = bin_index(dihedral_angles(test.positions, (PSI,))[:, 0], bins)
+    psi = bin_index(dihedral_angles(test.coordinates, (PSI,))[:, 0], bins)
     energies = conditional_averages(test.labels["mean_energy"], psi, bins)
     figures = {
         "parity": parity_figure(parities),
@@ -106,12 +106,18 @@ def heat_capacities(model: FreeEnergyRegressor, x: np.ndarray, test: Frames) -> 
 
 
 def agreement(parts: Decomposition, reference: tuple[np.ndarray, np.ndarray], energies: Any) -> dict[str, float]:
-    """Root mean square z of A against the reference and of U against held-out frames along ψ: about 1 if errors are honest."""
+    """Rms z along ψ of A against the reference and of U against held-out frames: about 1 for honest errors."""
     weight = parts.count / parts.count.sum()
     out = {}
     for name, mine, std, other, error in (
         ("free_energy_z_rms", parts.free_energy, parts.free_energy_std, *reference),
-        ("energy_z_rms", parts.energy, parts.energy_std, np.where(energies.count >= 20, energies.mean, np.nan), energies.error),
+        (
+            "energy_z_rms",
+            parts.energy,
+            parts.energy_std,
+            np.where(energies.count >= 20, energies.mean, np.nan),
+            energies.error,
+        ),
     ):
         known = np.isfinite(mine) & np.isfinite(other) & np.isfinite(error)
         w = weight[known] / weight[known].sum()
@@ -136,7 +142,8 @@ def describe(model: FreeEnergyRegressor) -> dict[str, Any]:
             "thermal": type(thermal).__name__,
         } | {
             key: getattr(thermal, key)
-            for key in ("reference_temperature", "energy", "entropy", "heat_capacity") if hasattr(thermal, key)
+            for key in ("reference_temperature", "energy", "entropy", "heat_capacity")
+            if hasattr(thermal, key)
         }
     return {
         "terms": terms,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
@@ -40,7 +40,7 @@ class Plan:
 
     sizes: tuple[int, ...] = (75, 300, 1250)
     subsets: int = 3
-    sampler: Sampler = Sampler()
+    sampler: Sampler = field(default_factory=Sampler)
     seed: int = 0
     single: int = 1250
     single_subsets: int = 2
@@ -48,8 +48,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 2 or self.subsets < 1:
-            raise DataError(f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one "
-                            "subset is needed")
+            raise DataError(
+                f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one "
+                "subset is needed"
+            )
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
 
     @classmethod
@@ -60,13 +62,16 @@ class Plan:
 
     def cases(self, folder: str | None = None) -> list[Case]:
         """Every fit, longest first, so that no core is left with the longest at the end."""
-        out = []
+        out: list[Case] = []
         for size in self.sizes:
             for labels in LABEL_SETS:
                 for subset in range(self.subsets):
                     best = size == self.sizes[-1] and labels == "all" and subset == 0
-                    out.append(Case(labels, size, subset, self.subsets, seed=self._seed(len(out)),
-                                    keep=folder if best else None))
+                    out.append(
+                        Case(
+                            labels, size, subset, self.subsets, seed=self._seed(len(out)), keep=folder if best else None
+                        )
+                    )
         for labels in ("forces", "forces + torques") if self.single else ():
             for subset in range(self.single_subsets):
                 out.append(Case(labels, self.single, subset, self.single_subsets, (TARGET,), self._seed(len(out))))
@@ -103,7 +108,9 @@ def run_cases(
                 bar.set_postfix_str(cases[futures[future]].name, refresh=False)
                 bar.update()
     except BrokenProcessPool as error:
-        raise KernelfeError("a worker process was ended from outside, most often for lack of memory; try --workers 1") from error
+        raise KernelfeError(
+            "a worker process was ended from outside, most often for lack of memory; try --workers 1"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[k] for k in range(len(cases))]

@@ -58,21 +58,29 @@ class Page:
 
     def paragraph(self, text: str, kind: str = "") -> None:
         """A paragraph; kind "lead", "note" or "warning" changes its looks."""
-        self._parts.append(f'<p class="{html.escape(kind)}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>")
+        self._parts.append(
+            f'<p class="{html.escape(kind)}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+        )
 
     def bullets(self, items: Sequence[str]) -> None:
         """A list."""
         self._parts.append("<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "", strong: Sequence[int] = ()) -> None:
+    def table(
+        self, header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "", strong: Sequence[int] = ()
+    ) -> None:
         """A table; ``strong`` are the numbers of rows to stress."""
         head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in header)
         body = "".join(
-            ('<tr class="strong">' if k in strong else "<tr>") + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>"
+            ('<tr class="strong">' if k in strong else "<tr>")
+            + "".join(f"<td>{html.escape(str(c))}</td>" for c in row)
+            + "</tr>"
             for k, row in enumerate(rows)
         )
         above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-        self._parts.append(f'<div class="scroll"><table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+        self._parts.append(
+            f'<div class="scroll"><table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
 
     def figure(self, figure: Figure, caption: str) -> None:
         """A matplotlib figure, numbered, with its caption."""
@@ -80,8 +88,8 @@ class Page:
         data = base64.b64encode(png(figure)).decode("ascii")
         text = html.escape(caption)
         self._parts.append(
-            f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption><b>Figure {self._figures}.</b> {text}'
-            "</figcaption></figure>"
+            f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+            f"<figcaption><b>Figure {self._figures}.</b> {text}</figcaption></figure>"
         )
 
     def render(self) -> str:

@@ -39,22 +39,34 @@ def model_page(model: Any, frames: Frames, name: str, versions: dict[str, str]) 
     part = frames[rows]
     known = [k for k in part.labels if part.present[k].any() and (k in model.noise_ or k in part.noise)]
     if not known:
-        raise DataError(f"the frames hold no label whose noise is known (labels: {', '.join(part.labels) or 'none'}; the model "
-                        f"learned the noise of {', '.join(model.noise_) or 'none'}); state it with noise=")
+        raise DataError(
+            f"the frames hold no label whose noise is known (labels: {', '.join(part.labels) or 'none'}; the model "
+            f"learned the noise of {', '.join(model.noise_) or 'none'}); state it with noise="
+        )
     parities = [parity(model, part, kind) for kind in known]
     page = Page(f"kernelfe model {name}")
-    page.paragraph(f"Compared with {len(part)} frames" + (f" of {len(frames)}, spread evenly" if len(part) < len(frames) else "")
-                   + ". Numbers mean generalisation only if these frames were not trained on; the model cannot tell.", "note")
+    page.paragraph(
+        f"Compared with {len(part)} frames"
+        + (f" of {len(frames)}, spread evenly" if len(part) < len(frames) else "")
+        + ". Numbers mean generalisation only if these frames were not trained on; the model cannot tell.",
+        "note",
+    )
     for warning in temperature_warnings(model, part):
         page.paragraph(warning, "warning")
     page.heading("Predictions against labels")
     shown = [p for p in parities if p.label.size]
-    page.figure(parity_figure(shown), "Predictions against labels; the band is ± the noise of one label, which no model can beat.")
+    page.figure(
+        parity_figure(shown),
+        "Predictions against labels; the band is ± the noise of one label, which no model can beat.",
+    )
     parity_table(page, parities)
     for found in parities:
         if found.z_rms is not None and not 0.8 < found.z_rms < 1.25:
-            page.paragraph(f"Standard deviations of {found.kind} are {'too small' if found.z_rms > 1 else 'too large'}: labels "
-                           f"scatter {found.z_rms:.2f} times as much as announced (noise and model together).", "warning")
+            page.paragraph(
+                f"Standard deviations of {found.kind} are {'too small' if found.z_rms > 1 else 'too large'}: labels "
+                f"scatter {found.z_rms:.2f} times as much as announced (noise and model together).",
+                "warning",
+            )
     hyperparameters(page, model)
     page.heading("Made with")
     page.paragraph(", ".join(f"{package} {version}" for package, version in versions.items()), "note")
@@ -68,11 +80,15 @@ def temperature_warnings(model: Any, frames: Frames) -> list[str]:
     out = []
     if outside:
         shown = ", ".join(f"{t:g}" for t in outside[:6])
-        out.append(f"{shown} K lie outside the training temperatures ({low:g} to {high:g} K): predictions there extrapolate "
-                   "and rest on the prior in T.")
+        out.append(
+            f"{shown} K lie outside the training temperatures ({low:g} to {high:g} K): predictions there extrapolate "
+            "and rest on the prior in T."
+        )
     if len(model.temperatures_) == 1:
-        out.append(f"All training data are at {low:g} K: the temperature dependence comes from the prior and from label kinds "
-                   "that carry temperature derivatives; energies at one temperature do not determine A there.")
+        out.append(
+            f"All training data are at {low:g} K: the temperature dependence comes from the prior and from label kinds "
+            "that carry temperature derivatives; energies at one temperature do not determine A there."
+        )
     return out
 
 
@@ -81,14 +97,38 @@ def parity_table(page: Page, parities: list[Parity]) -> None:
     rows = []
     for p in parities:
         unit, scale, name = KINDS.get(p.kind, ("internal units", 1.0, p.kind))
-        rows.append([name, unit, len(p.label), number(p.rmse * scale), number(p.noise_floor * scale),
-                     f"{number(p.corrected_rmse * scale)} (< {number(p.corrected_rmse_limit * scale)})",
-                     f"{p.r2:.3f} of {p.r2_ceiling:.3f}", number(p.log_density), number(p.z_rms),
-                     "–" if p.coverage95 is None else f"{100 * p.coverage95:.1f} %"])
-    page.table(["label", "unit", "frames", "rmse", "noise", "model's own error (2σ limit)", "R² of reachable",
-                "log density", "rms z", "within 1.96 σ"], rows,
-               "The noise is that of one label, learned or stated. Model's own error: sqrt(rmse² − noise²). Log density: mean log "
-               "predictive density of a number. rms z should be 1.")
+        rows.append(
+            [
+                name,
+                unit,
+                len(p.label),
+                number(p.rmse * scale),
+                number(p.noise_floor * scale),
+                f"{number(p.corrected_rmse * scale)} (< {number(p.corrected_rmse_limit * scale)})",
+                f"{p.r2:.3f} of {p.r2_ceiling:.3f}",
+                number(p.log_density),
+                number(p.z_rms),
+                "–" if p.coverage95 is None else f"{100 * p.coverage95:.1f} %",
+            ]
+        )
+    page.table(
+        [
+            "label",
+            "unit",
+            "frames",
+            "rmse",
+            "noise",
+            "model's own error (2σ limit)",
+            "R² of reachable",
+            "log density",
+            "rms z",
+            "within 1.96 σ",
+        ],
+        rows,
+        "The noise is that of one label, learned or stated. Model's own error: sqrt(rmse² − noise²). Log "
+        "density: mean log "
+        "predictive density of a number. rms z should be 1.",
+    )
 
 
 def hyperparameters(page: Page, model: Any) -> None:
@@ -99,16 +139,36 @@ def hyperparameters(page: Page, model: Any) -> None:
         scale = term.kernel.lengthscale
         length = ", ".join(number(v) for v in scale) if isinstance(scale, tuple) else number(scale)
         thermal = term.thermal
-        scales = [number(getattr(thermal, key) * factor) if getattr(thermal, key, None) is not None else "–"
-                  for key, factor in (("energy", 1e3), ("entropy", 1e6), ("heat_capacity", 1e6))]
+        scales = [
+            number(getattr(thermal, key) * factor) if getattr(thermal, key, None) is not None else "–"
+            for key, factor in (("energy", 1e3), ("entropy", 1e6), ("heat_capacity", 1e6))
+        ]
         rows.append([name, type(term.descriptor).__name__, type(term.kernel).__name__, length, *scales])
-    page.table(["term", "descriptor", "kernel", "length scale", "energy / meV", "entropy / µeV K⁻¹", "heat capacity / µeV K⁻¹"],
-               rows, "Prior standard deviations of each term after fitting.")
+    page.table(
+        [
+            "term",
+            "descriptor",
+            "kernel",
+            "length scale",
+            "energy / meV",
+            "entropy / µeV K⁻¹",
+            "heat capacity / µeV K⁻¹",
+        ],
+        rows,
+        "Prior standard deviations of each term after fitting.",
+    )
     if model.noise_:
         rows = []
         for kind, (level, power) in model.noise_.items():
             unit, scale, name = KINDS.get(kind, ("internal units", 1.0, kind))
             rows.append([name, f"{number(level * scale)} {unit}", f"{power:.2f}"])
-        page.table(["label", f"noise at {model.noise_temperature_:.0f} K", "power of T"], rows, "Learned noise of a single label.")
-    page.paragraph(f"Log evidence {number(model.log_evidence_, 6)}; {type(model.solver_).__name__.lower()} solver "
-                   f"({model.solver_reason_}); trained at {', '.join(f'{t:g}' for t in model.temperatures_)} K.", "note")
+        page.table(
+            ["label", f"noise at {model.noise_temperature_:.0f} K", "power of T"],
+            rows,
+            "Learned noise of a single label.",
+        )
+    page.paragraph(
+        f"Log evidence {number(model.log_evidence_, 6)}; {type(model.solver_).__name__.lower()} solver "
+        f"({model.solver_reason_}); trained at {', '.join(f'{t:g}' for t in model.temperatures_)} K.",
+        "note",
+    )
