@@ -1,4 +1,4 @@
-"""Dense Cholesky factorization, in place on the CPU: a Gram of n rows takes n² numbers and no copy."""
+"""Dense Cholesky factorization, in place: a Gram of n rows takes n² numbers and no copy."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class CholeskyFactor:
     Parameters
     ----------
     build
-        Returns the matrix, shape (n, n), float64, C-contiguous. Only its lower triangle is read, and on
-        the CPU it is **overwritten** by L; it is called again when a factorization breaks down and a
+        Returns the matrix, shape (n, n), float64, C-contiguous. Only its lower triangle is read, and it
+        is **overwritten** by L; it is called again when a factorization breaks down and a
         larger jitter is tried, so that no second matrix has to be kept.
     name
         What the matrix is, for error messages.
@@ -38,22 +38,22 @@ class CholeskyFactor:
     """
 
     def __init__(self, build: Callable[[], Tensor], name: str = "matrix"):
-        failed = 0
+        failed = rows = 0
         for jitter in JITTERS:
             matrix = build()
-            diagonal = matrix.diagonal()
-            scale = diagonal.mean().item()
-            if not math.isfinite(scale):
+            rows, diagonal = len(matrix), matrix.diagonal()
+            if not math.isfinite(diagonal.mean().item()):
                 raise SolverError(f"the {name} holds non-finite numbers: check the data and the hyperparameters")
             diagonal *= 1.0 + jitter  # row by row: rows may be in different units
-            self.lower, failed = _factorize(matrix)
-            self.jitter = jitter
+            failed = _factorize(matrix)
             if not failed:
+                self.lower, self.jitter = matrix, jitter
                 if jitter:
                     logger.warning("%s: relative jitter %.0e was added to the diagonal", name, jitter)
                 return
+            del matrix, diagonal  # before the next one is built
         raise SolverError(
-            f"the {name} ({len(matrix)} rows) is not positive definite even with relative jitter {JITTERS[-1]:.0e} "
+            f"the {name} ({rows} rows) is not positive definite even with relative jitter {JITTERS[-1]:.0e} "
             f"(broke down at row {failed}): remove duplicated rows, or raise the noise of the labels"
         )
 
@@ -78,14 +78,14 @@ class CholeskyFactor:
         return 2.0 * self.lower.diagonal().log().sum().item()
 
 
-def _factorize(matrix: Tensor) -> tuple[Tensor, int]:
-    """(L, 0), or (partial result, row of the breakdown)."""
-    if matrix.is_cuda:
-        lower, info = torch.linalg.cholesky_ex(matrix)
-        return lower, int(info)
-    # a C-ordered lower triangle is a Fortran-ordered upper one: LAPACK works on the memory as it is
-    view = matrix.numpy().T
-    result, info = lapack.dpotrf(view, lower=0, clean=0, overwrite_a=1)
-    if not np.shares_memory(result, view):
+def _factorize(matrix: Tensor) -> int:
+    """Overwrite the lower triangle of a matrix by its factor; the row of the breakdown, or 0."""
+    if matrix.dtype != torch.float64 or not matrix.is_contiguous():
         raise SolverError("the matrix to factorize must be contiguous float64")
-    return matrix, int(info)
+    # LAPACK stores columns, and a lower triangle stored by rows is an upper one stored by columns: with the
+    # transposed view as input and output nothing is copied
+    upper, info = matrix.mT, torch.empty((), dtype=torch.int32, device=matrix.device)
+    result, _ = torch.linalg.cholesky_ex(upper, upper=True, out=(upper, info))
+    if result.data_ptr() != matrix.data_ptr():
+        raise SolverError("this version of torch does not factorize in place: install one that constraints.txt names")
+    return int(info)

@@ -1,0 +1,91 @@
+"""The benchmark scripts of docs/benchmarks run, and their peers agree, at a tiny size."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "benchmarks"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load("value_gradient")
+
+
+def test_gradient_of_the_test_function(script):
+    x, step = np.random.default_rng(0).random((5, 4)), 1e-6
+    for d in range(4):
+        shift = step * np.eye(4)[d]
+        slope = (script.smooth(x + shift)[0] - script.smooth(x - shift)[0]) / (2 * step)
+        np.testing.assert_allclose(script.smooth(x)[1][:, d], slope, atol=1e-8)
+
+
+def test_peers_have_the_same_means(script):
+    """kernelfe's broad constant is gpytorch's at its posterior mean; gpytorch's default is Cholesky up to 800 rows."""
+    data = script.problem(30, 3, seed=1)
+    constant = script.gpytorch_constant(data)
+    reference = script.gpytorch_means(data, True, constant)
+    assert np.abs(script.kernelfe_means(data) - reference).max() < 1e-6
+    np.testing.assert_allclose(script.gpytorch_means(data, False, constant), reference, atol=1e-10)
+    # the constant matters: the agreement is not for want of sensitivity
+    assert np.abs(script.gpytorch_means(data, True, 0.0) - reference).max() > 1e-5
+
+
+def test_agreement_with_an_independent_dense_solve(script):
+    """The reference itself, against the conditioning formula with the covariance written out entry by entry."""
+    data = script.problem(12, 2, seed=2)
+
+    def covariance(a, b):
+        out = np.zeros((len(a), 3, len(b), 3))
+        for i, x in enumerate(a):
+            for j, z in enumerate(b):
+                delta = (x - z) / script.LENGTHSCALE**2
+                k = np.exp(-0.5 * (x - z) @ (x - z) / script.LENGTHSCALE**2)
+                out[i, 0, j, 0] = k
+                out[i, 1:, j, 0], out[i, 0, j, 1:] = -k * delta, k * delta
+                out[i, 1:, j, 1:] = k * (np.eye(2) / script.LENGTHSCALE**2 - np.outer(delta, delta))
+        return out.reshape(3 * len(a), 3 * len(b))
+
+    e = np.tile([1.0, 0.0, 0.0], len(data.x))
+    width = script.CONSTANT_WIDTH * data.y.std()
+    y = np.column_stack([data.y - data.y.mean(), data.g]).ravel()
+    gram = covariance(data.x, data.x) + script.NOISE_VARIANCE * np.eye(len(y)) + width**2 * np.outer(e, e)
+    cross = covariance(data.new, data.x) + width**2 * np.outer(np.tile([1.0, 0.0, 0.0], len(data.new)), e)
+    expected = (cross @ np.linalg.solve(gram, y)).reshape(-1, 3)
+    expected[:, 0] += data.y.mean()
+    assert np.abs(script.gpytorch_means(data, True, script.gpytorch_constant(data)) - expected).max() < 1e-6
+    assert np.abs(script.kernelfe_means(data) - expected).max() < 1e-6
+
+
+def test_a_measured_process_writes_what_the_table_needs(script, tmp_path):
+    out = tmp_path / "out.npz"
+    assert script.main(["--child", "kernelfe-std", "--n", "20", "--dimension", "3", "--out", str(out)]) is None
+    with np.load(out, allow_pickle=False) as file:
+        assert file["means"].shape == (20, 4) and np.isfinite(file["means"]).all()
+        assert float(file["seconds"]) > 0
+        assert 0 <= float(file["peak"]) < 500
+
+
+@pytest.mark.slow
+def test_the_whole_script(script, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    result = script.main(["--n", "20", "--dimension", "3", "--repeats", "1", "--threads", "1", "--json", str(path)])
+    assert json.loads(path.read_text()) == result
+    assert set(result["peers"]) == set(script.PEERS) and set(result["ratios"]) == set(script.PEERS) - {"kernelfe"}
+    assert result["peers"]["kernelfe"]["value_error"] < 1e-6
+    assert result["peers"]["gpytorch-cholesky"]["value_error"] < 1e-12
+    assert capsys.readouterr().out.startswith("| peer | time")
