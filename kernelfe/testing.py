@@ -23,6 +23,8 @@ from .specs import Spec, from_dict
 #: A(R, T, λ, cell): coordinates (n, …), temperature (n,), parameters name → (n,), cell (n, 3, 3) or None; shape (n,).
 FreeEnergyFunction = Callable[[Tensor, Tensor, dict[str, Tensor], "Tensor | None"], Tensor]
 
+#: Steps of the fourth-order central difference, Å (or 1).
+_STEPS = (-2e-3, -1e-3, 1e-3, 2e-3)
 _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -243,9 +245,8 @@ def check_descriptor(
         direction = torch.zeros(flat, dtype=torch.float64)
         direction[column] = 1.0
         step = direction.reshape(x.shape[1:])
-        numeric[:, :, column] = _difference(
-            lambda h, s=step: descriptor.environments(x + h * s, cell=box).z, found.z, name
-        )
+        moved = {h: descriptor.environments(x + h * step, cell=box).z for h in _STEPS}
+        numeric[:, :, column] = _difference(moved, found.z, name)
     _close(jacobian, numeric, tolerance, f"{name}: jacobian is not the derivative of z")
     z, fast_frame, pullback = descriptor.values_and_pullback(x, cell=box)
     same = (fast_frame is None) == (found.frame is None) and (fast_frame is None or torch.equal(fast_frame, frame))
@@ -262,10 +263,11 @@ def check_descriptor(
         for k in range(6):
             voigt = torch.zeros(6, dtype=torch.float64)
             voigt[k] = 1.0
-            turn, eye = _symmetric(voigt[None])[0], torch.eye(3, dtype=torch.float64)
-            numeric[:, :, k] = _difference(
-                lambda h, m=turn: descriptor.environments(x @ (eye + h * m), cell=box @ (eye + h * m)).z, found.z, name
-            )
+            unit, moved = _symmetric(voigt[None])[0], {}
+            for h in _STEPS:
+                deformation = torch.eye(3, dtype=torch.float64) + h * unit
+                moved[h] = descriptor.environments(x @ deformation, cell=box @ deformation).z
+            numeric[:, :, k] = _difference(moved, found.z, name)
         _close(found.strain, numeric, tolerance, f"{name}: strain is not the derivative of z by strain")
 
 
@@ -369,11 +371,11 @@ def _dense_jacobian(found: Environments, frame: Tensor, frames: int, flat: int) 
     return out.scatter_add_(2, index, found.jacobian)
 
 
-def _difference(function: Callable[[float], Tensor], middle: Tensor, name: str, step: float = 1e-3) -> Tensor:
-    values = {k: function(k * step) for k in (-2, -1, 1, 2)}
+def _difference(values: dict[float, Tensor], middle: Tensor, name: str) -> Tensor:
     for value in values.values():
         assert value.shape == middle.shape, f"{name}: environments appear or vanish near these frames; try others"
-    return (8.0 * (values[1] - values[-1]) - (values[2] - values[-2])) / (12.0 * step)
+    first, second, third, fourth = (values[h] for h in _STEPS)
+    return (8.0 * (third - second) - (fourth - first)) / (12.0 * _STEPS[2])
 
 
 def _symmetric(strain: Tensor) -> Tensor:

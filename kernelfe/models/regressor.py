@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .. import functionals
 from ..errors import DataError
 from ..frames import Frames
-from ..functionals import Functional, Spatial
+from ..functionals import Functional
 from . import assemble
 from .dense import DensePosterior
 from .evidence import NoiseLevels, fit_dense, fit_sparse
@@ -115,12 +115,12 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         SolverError
             If the covariance of the labels cannot be factorized.
         """
-        before = dict(vars(self))
+        before = dict(self.__dict__)
         try:
             return self._fit(X, y)
         except BaseException:  # an interrupted fit, too, leaves the former one as it was
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _fit(self, X, y) -> FreeEnergyRegressor:
@@ -196,7 +196,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             if "temperature" not in labels:
                 raise DataError("labels given as a dict need a 'temperature' entry (K): no temperature is assumed")
             extra = {k: labels.pop(k) for k in ("temperature", "displacements", "parameters") if k in labels}
-            X = np.asarray(X, dtype=float)
+            X = _numbers(X)
             return Frames.from_arrays(**{"positions" if X.ndim == 3 else "variables": X}, labels=labels, **extra)
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, multi_output=False)
         return Frames.from_arrays(variables=X, temperature=float(self.temperature), labels={"free_energy": y})
@@ -204,7 +204,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
     def _forget_columns(self) -> None:
         """What scikit-learn remembers of an earlier fit to plain arrays."""
         for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     # -------------------------------------------------------------- predict
 
@@ -268,7 +268,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             reference = None if self.zero_known_ else "mean"
         if functional.key != "free_energy" or reference is None or len(states) == 0:
             return None
-        out = []
+        out: list[tuple[torch.Tensor, States | None]] = []
         for t in torch.unique(states.temperature):
             index = torch.nonzero(states.temperature == t)[:, 0]
             if reference == "mean":
@@ -416,7 +416,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             raise DataError("the model was fitted to frames with a cell: pass Frames with cell= instead of an array")
         t = self.temperature if temperature is None else temperature
         if len(self.coordinate_shape_) == 2:
-            X = np.asarray(X, dtype=float)
+            X = _numbers(X)
             if X.ndim == 2:
                 X = X[None]
             if X.shape[1:] != self.coordinate_shape_:
@@ -424,7 +424,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             return Frames.from_arrays(positions=X, temperature=t, parameters=parameters or {})
         if hasattr(self, "n_features_in_"):
             X = validate_data(self, X, reset=False, dtype=np.float64)
-        X = np.asarray(X, dtype=float)
+        X = _numbers(X)
         if X.ndim != 2 or X.shape[1:] != self.coordinate_shape_:
             raise DataError(f"variables must have shape (n, {self.coordinate_shape_[0]}), these have {X.shape}")
         return Frames.from_arrays(variables=X, temperature=t, parameters=parameters or {})
@@ -437,6 +437,13 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = False
         return tags
+
+
+def _numbers(X) -> np.ndarray:
+    try:
+        return np.asarray(X, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataError("X is no rectangular array of numbers: every row must have the same shape") from error
 
 
 def _subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:

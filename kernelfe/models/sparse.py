@@ -161,9 +161,11 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
     whiten, log_weight = _noise_whitening(label.row_scale(index), rows)
     if len(key) == 2:
         features, missing = basis.wide(rows)
-        weights = whiten(torch.ones_like(y)) ** 2 if label.noise is None or label.noise.ndim == 2 else None
-        lost = _block_trace(label.noise[index], missing) if weights is None else weights @ missing
-        equations.add_wide(*key, whiten(features), whiten(y), lost, log_weight)
+        if label.noise is not None and label.noise.ndim == 3:
+            lost_wide = _block_trace(label.noise[index], missing)
+        else:
+            lost_wide = whiten(torch.ones_like(y)) ** 2 @ missing
+        equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight)
         return
     parts, factors, lost = [], [], []
     for t, term in enumerate(prior.terms):

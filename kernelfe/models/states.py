@@ -61,7 +61,7 @@ class States:
             tensor(t),
             {name: tensor(value) for name, value in frames.parameters.items()},
             tensor(np.ones((size, 1)) if counts is None else counts),
-            None if fields is None else fields.reshape(size, fields.shape[1], -1),
+            None if fields is None else fields.flatten(2),
             tensor(frames.cell),
         )
 

@@ -140,7 +140,7 @@ def test_gram_is_symmetric_and_positive_semidefinite(kernel):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("lengthscale", [(0.7,), (0.5, 1.1, 2.3)])
 def test_length_scales_and_their_gradients(kernel, lengthscale):
-    """κ(z/ℓ, z'/ℓ) with rows in the units of z; gradients by log ℓ by central differences, coincident points included."""
+    """κ(z/ℓ, z'/ℓ) with rows in the units of z; gradients by log ℓ by differences, coincident points included."""
     z = points(5, 3, 4)
     raw = random_jets(torch.cat([z, z[:1]]), 2, 5)
     weights = torch.randn(12, 12, generator=torch.Generator().manual_seed(6), dtype=torch.float64)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import count
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ class NaiveGP:
         where, thermal, order = TABLE[key]
         where2, thermal2, order2 = TABLE[key2]
         out = None
-        for index, term in enumerate(self.terms):
+        for index in range(len(self.terms)):
             state = sum(
                 c * c2 * a.t[:, None] ** p * b.t[None] ** p2 * self._state(index, "heat", n, n2, a, b)
                 for c, p, n in thermal

@@ -39,7 +39,10 @@ def molecule(n=12, seed=0, noise=True, temperatures=(300.0, 400.0, 500.0), **mor
     rng = np.random.default_rng(seed)
     x, t = beads(n, rng), np.resize(np.asarray(temperatures), n)
     _, force, energy = exact(x, t)
-    labels = {"mean_force": force + 0.01 * rng.normal(size=force.shape), "mean_energy": 2.0 + energy + 0.01 * rng.normal(size=n)}
+    labels = {
+        "mean_force": force + 0.01 * rng.normal(size=force.shape),
+        "mean_energy": 2.0 + energy + 0.01 * rng.normal(size=n),
+    }
     stated = {"noise": {"mean_force": 0.01, "mean_energy": 0.01}} if noise else {}
     return Frames.from_arrays(x, temperature=t, labels=labels, kinds=("A", "B", "B", "A"), **stated, **more)
 
@@ -66,5 +69,3 @@ def variables(n=14, seed=0, labels=("mean_force", "mean_energy"), parameter=None
 
 
 LAMBDA = ParameterExpansion("lambda", reference=1.0, scale=1.0, order=2)
-
-

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernelfe import FreeEnergyRegressor, Frames
+from kernelfe import Frames, FreeEnergyRegressor
 from kernelfe.errors import SolverError
 from kernelfe.functionals import get
 from kernelfe.kernels import RBF, Matern52, SecondOrder, Term
@@ -87,7 +87,9 @@ def test_gradient_by_differences_with_learned_noise_and_repeated_rows(kernel):
             for step in (-2, -1, 1, 2):
                 parameter.data.view(-1)[k] += 1e-3 * step
                 with torch.no_grad():
-                    values.append(float(dense_log_evidence(prior, sets, noise) + prior.hyperpriors() + noise.hyperprior()))
+                    values.append(
+                        float(dense_log_evidence(prior, sets, noise) + prior.hyperpriors() + noise.hyperprior())
+                    )
                 parameter.data.view(-1)[k] -= 1e-3 * step
             numeric = (8 * (values[2] - values[1]) - (values[3] - values[0])) / 12e-3
             assert float(gradient.view(-1)[k]) == pytest.approx(numeric, rel=1e-5, abs=1e-4)
@@ -142,7 +144,9 @@ def test_maximise_ends_at_the_best_point_and_survives_breakdowns():
 
 
 def test_evidence_of_a_subset_uses_whole_frames():
-    model = FreeEnergyRegressor(terms=one_term(), solver=Dense(evidence_rows=40), baseline=False, noise={"mean_force": 0.01})
+    model = FreeEnergyRegressor(
+        terms=one_term(), solver=Dense(evidence_rows=40), baseline=False, noise={"mean_force": 0.01}
+    )
     model.fit(molecule(12, noise=False))
     assert math.isfinite(model.log_evidence_) and set(model.noise_) == {"mean_energy"}
 

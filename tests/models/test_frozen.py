@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernelfe import FreeEnergyRegressor, Frames, Sparse, Term
+from kernelfe import Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.descriptors import Distances, PairDistances
 from kernelfe.errors import DataError
 from kernelfe.kernels import RBF, Matern52
@@ -72,7 +72,9 @@ def test_inputs_are_left_alone_and_outputs_are_new():
     before = x.clone()
     energy, forces = frozen.energy_and_forces(x, 350.0)
     energy2, forces2 = frozen.energy_and_forces(x, 350.0)
-    assert torch.equal(x, before) and energy.data_ptr() != energy2.data_ptr() and forces.data_ptr() != forces2.data_ptr()
+    assert (
+        torch.equal(x, before) and energy.data_ptr() != energy2.data_ptr() and forces.data_ptr() != forces2.data_ptr()
+    )
     assert not energy.requires_grad and torch.equal(energy, energy2)
     half = frozen.energy_and_forces(x.float(), 350.0)[0]
     assert half.dtype == torch.float64
@@ -105,13 +107,17 @@ def test_periodic_models_give_stress():
         model = fit(terms, solver, frames=periodic())
         frozen, test = model.frozen(), periodic(4, seed=3, labels=False)
         assert isinstance(frozen, PeriodicFreeEnergyModel)
-        found = frozen.energy_forces_stress(*(torch.from_numpy(np.array(q)) for q in (test.positions, test.cell, test.temperature)))
+        found = frozen.energy_forces_stress(
+            *(torch.from_numpy(np.array(q)) for q in (test.positions, test.cell, test.temperature))
+        )
         for value, quantity in zip(found, ("free_energy", "mean_force", "stress"), strict=True):
             expected = model.predict(test, quantity, reference=None)
             np.testing.assert_allclose(value.numpy(), expected, rtol=0, atol=SAME * np.abs(expected).max())
         x, cell = torch.from_numpy(np.array(test.positions)), torch.from_numpy(np.array(test.cell[0]))
-        energy, forces = FixedCell(frozen, cell).energy_and_forces(x, 350.0)
-        np.testing.assert_allclose(energy, model.predict(test, "free_energy", temperature=350.0, reference=None), atol=1e-9)
+        energy, _ = FixedCell(frozen, cell).energy_and_forces(x, 350.0)
+        np.testing.assert_allclose(
+            energy, model.predict(test, "free_energy", temperature=350.0, reference=None), atol=1e-9
+        )
         with pytest.raises(DataError, match="FixedCell"):
             frozen.energy_and_forces(x, 350.0)
     with pytest.raises(DataError, match="with a cell"):

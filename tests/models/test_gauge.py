@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernelfe import FreeEnergyRegressor, Frames
+from kernelfe import Frames, FreeEnergyRegressor
 from kernelfe.functionals import get
 from kernelfe.kernels import RBF, SecondOrder, Term
 from kernelfe.testing import apply_functional

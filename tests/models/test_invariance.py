@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from kernelfe import FreeEnergyRegressor, Frames, Sparse, Term
+from kernelfe import Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.descriptors import InternalCoordinates, PairDistances
 from kernelfe.kernels import RBF, Matern52
 
 from .systems import THERMAL, beads, molecule, one_term, two_terms
 
 X = beads(4, np.random.default_rng(7))
-INTERNAL = Term(InternalCoordinates(bonds=((0, 1), (1, 2)), angles=((0, 1, 2),), dihedrals=((0, 1, 2, 3),)), RBF(1.5), THERMAL)
+INTERNAL = Term(
+    InternalCoordinates(bonds=((0, 1), (1, 2)), angles=((0, 1, 2),), dihedrals=((0, 1, 2, 3),)), RBF(1.5), THERMAL
+)
 
 
 def fit(terms, solver="dense", frames=None, baseline=None):
@@ -25,7 +27,10 @@ def fit(terms, solver="dense", frames=None, baseline=None):
 def model(request):
     if request.param == "sparse":
         return fit(two_terms(), Sparse(inducing=8, gradients=True), baseline=False)
-    return fit(INTERNAL if request.param == "internal" else two_terms(), baseline=None if request.param == "baseline" else False)
+    return fit(
+        INTERNAL if request.param == "internal" else two_terms(),
+        baseline=None if request.param == "baseline" else False,
+    )
 
 
 def rotation(seed):
@@ -70,7 +75,9 @@ def test_rotations_and_translations(model):
             np.testing.assert_allclose(mean2, mean, rtol=0, atol=1e-8 * np.abs(mean).max())
             np.testing.assert_allclose(std2, std, rtol=0, atol=1e-6 * np.abs(std).max())
         force = model.predict(X, "mean_force")
-        np.testing.assert_allclose(model.predict(moved, "mean_force"), force @ turn.T, rtol=0, atol=1e-8 * np.abs(force).max())
+        np.testing.assert_allclose(
+            model.predict(moved, "mean_force"), force @ turn.T, rtol=0, atol=1e-8 * np.abs(force).max()
+        )
         np.testing.assert_allclose(force.sum(1), 0.0, atol=1e-9)  # no net force, no net torque
         np.testing.assert_allclose(np.cross(X, force).sum(1), 0.0, atol=1e-9)
 

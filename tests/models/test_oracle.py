@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.func import jacfwd
 
-from kernelfe import FreeEnergyRegressor, Frames, ParameterExpansion, Term
+from kernelfe import Frames, FreeEnergyRegressor, ParameterExpansion, Term
 from kernelfe.descriptors import Distances, PairDistances
 from kernelfe.functionals import OBSERVABLES
 from kernelfe.kernels import RBF, Matern52, SecondOrder
@@ -139,7 +139,8 @@ def compare_all(model, blocks, noise, y, keys=KEYS, share=1e-3):
     gp = oracle_of(model)
     test = make(UNSEEN)
     results = condition_on(gp, blocks, noise, y, [[(1, key, UNSEEN)] for key in keys])
-    for key, (mean, covariance, evidence) in zip(keys, results, strict=True):
+    *_, (_, _, evidence) = results
+    for key, (mean, covariance, _) in zip(keys, results, strict=True):
         prior = np.abs(gp.gram(key, UNSEEN, key, UNSEEN)).max()
         found, std = model.predict(test, key, return_std=True, reference=None)
         compare(found, mean, f"mean of {key}", max(np.abs(mean).max(), share * prior**0.5))
@@ -174,7 +175,9 @@ def test_all_kinds_at_once(frames):
     gp, test = oracle_of(model), make(UNSEEN)
     cross = model.covariance(test, "mean_force", "mean_energy")
     k = np.block([[gp.gram(a, SEEN, b, SEEN) for b in KEYS] for a in KEYS]) + plain_noise(frames, KEYS)
-    left, right = (np.concatenate([gp.gram(q, UNSEEN, b, SEEN) for b in KEYS], 1) for q in ("mean_force", "mean_energy"))
+    left, right = (
+        np.concatenate([gp.gram(q, UNSEEN, b, SEEN) for b in KEYS], 1) for q in ("mean_force", "mean_energy")
+    )
     expected = gp.gram("mean_force", UNSEEN, "mean_energy", UNSEEN) - left @ np.linalg.solve(k, right.T)
     compare(cross, expected, "cross covariance", np.abs(gp.gram("mean_force", UNSEEN, "mean_force", UNSEEN)).max())
 
@@ -201,7 +204,9 @@ def test_rows_without_labels_noise_arrays_and_covariance_blocks(frames):
         noise[9 * k : 9 * k + 9, 9 * k : 9 * k + 9] = blocks_of_noise[k]
     at = np.arange(9 * TRAIN, len(noise))
     noise[at, at] = np.concatenate([couple_noise.reshape(-1), energy_noise[here]]) ** 2
-    y = np.concatenate([data.labels["mean_force"].reshape(-1), data.labels["generalized_force"].reshape(-1), energy[here]])
+    y = np.concatenate(
+        [data.labels["mean_force"].reshape(-1), data.labels["generalized_force"].reshape(-1), energy[here]]
+    )
     compare_all(model, blocks, noise, y)
     # the same noise, given to the estimator instead
     other = fitted(make(SEEN, labels=dict(data.labels), present={"mean_energy": here}), noise=dict(data.noise))
@@ -271,7 +276,9 @@ def of_spring(key, p):
         gradient = jacfwd(spring.energy, 0)(r, zero, cell, images).reshape(-1)
         strain = jacfwd(spring.energy, 1)(r, zero, cell, images) / torch.linalg.det(cell).abs()
         value = spring.energy(r, zero, cell, images).reshape(1)
-        out.append({"value": value, "gradient": gradient, "strain": strain, "along": fields.flatten(1) @ gradient}[where])
+        out.append(
+            {"value": value, "gradient": gradient, "strain": strain, "along": fields.flatten(1) @ gradient}[where]
+        )
     return weight * torch.cat(out).numpy()
 
 
@@ -281,7 +288,8 @@ def test_a_baseline_is_taken_from_every_label_and_given_back(frames):
     gp = oracle_of(model)
     blocks = [[(1, key, SEEN)] for key in KEYS]
     results = condition_on(gp, blocks, plain_noise(frames, KEYS), y, [[(1, key, UNSEEN)] for key in KEYS])
-    for key, (mean, _, evidence) in zip(KEYS, results, strict=True):
+    *_, (_, _, evidence) = results
+    for key, (mean, _, _) in zip(KEYS, results, strict=True):
         mean = mean + of_spring(key, UNSEEN)
         prior = np.abs(gp.gram(key, UNSEEN, key, UNSEEN)).max()
         scale = max(np.abs(mean).max(), 0.1 * prior**0.5)
@@ -293,7 +301,9 @@ def test_a_baseline_is_taken_from_every_label_and_given_back(frames):
     np.testing.assert_allclose(difference, absolute[1:] - absolute[:1], atol=1e-12)
 
 
-@pytest.mark.parametrize(("key", "key2"), [("second_thermal_response_force", "parameter_response_force"), ("mean_energy", "stress")])
+@pytest.mark.parametrize(
+    ("key", "key2"), [("second_thermal_response_force", "parameter_response_force"), ("mean_energy", "stress")]
+)
 def test_the_oracle_is_the_derivative_of_the_whole_kernel(key, key2):
     """The factorized oracle against nested derivatives of k((R, ε, T, λ), (R', ε', T', λ')) itself."""
     a, b = SEEN[[0]], SEEN[[1]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernelfe import Dense, FreeEnergyRegressor, Frames, Sparse, Term
+from kernelfe import Dense, Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.errors import DataError, SolverError
 from kernelfe.kernels import RBF, Matern52
 from kernelfe.linalg import Whitening
@@ -47,11 +47,15 @@ CASES = {
     "several environments": lambda: (molecule(8), two_terms(), unseen()),
     "learned noise": lambda: (molecule(noise=False), one_term(), unseen()),
     "parameters": lambda: (
-        variables(12, labels=("mean_force", "mean_energy", "parameter_derivative", "heat_capacity"), parameter=np.resize([0.7, 1.3], 12)),
+        variables(
+            12,
+            labels=("mean_force", "mean_energy", "parameter_derivative", "heat_capacity"),
+            parameter=np.resize([0.7, 1.3], 12),
+        ),
         Term(None, RBF(lengthscale=(1.0, 1.3)), THERMAL, (LAMBDA,)),
         variables(4, seed=5),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -145,8 +149,12 @@ def test_duplicated_environments_need_no_jitter():
 
 def test_fitting_hyperparameters_sparsely():
     frames = molecule(60, noise=False, seed=4)
-    model = FreeEnergyRegressor(terms=one_term(), solver=Sparse(inducing=40, evidence_inducing=20), baseline=False).fit(frames)
-    start = FreeEnergyRegressor(terms=one_term(), solver=Sparse(inducing=40), baseline=False, optimizer=None).fit(frames)
+    model = FreeEnergyRegressor(terms=one_term(), solver=Sparse(inducing=40, evidence_inducing=20), baseline=False).fit(
+        frames
+    )
+    start = FreeEnergyRegressor(terms=one_term(), solver=Sparse(inducing=40), baseline=False, optimizer=None).fit(
+        frames
+    )
     assert model.log_evidence_ > start.log_evidence_
     assert model.noise_["mean_force"][0] == pytest.approx(0.01, rel=0.4)
 
