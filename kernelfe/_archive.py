@@ -29,8 +29,15 @@ def save(frames: Frames, path: str | os.PathLike[str], dtype: str) -> None:
     if dtype not in ("float64", "float32"):
         raise DataError(f"dtype must be 'float64' or 'float32', not {dtype!r}")
     noise = {k: v for k, v in frames.noise.items() if isinstance(v, float)}
-    header = {"format": _FORMAT, "version": _VERSION, "kinds": frames.kinds, "bonds": frames.bonds,
-              "labels": list(frames.labels), "parameters": list(frames.parameters), "noise": noise}
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "kinds": frames.kinds,
+        "bonds": frames.bonds,
+        "labels": list(frames.labels),
+        "parameters": list(frames.parameters),
+        "noise": noise,
+    }
     arrays: dict[str, np.ndarray] = {"header": np.array(json.dumps(header))}
     for name in _ARRAYS:
         if (value := getattr(frames, name)) is not None:

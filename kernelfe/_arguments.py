@@ -25,8 +25,20 @@ from .units import factor, quantity_factor, resolve
 
 
 def checked_fields(
-    positions: Any, variables: Any, *, temperature: Any, labels: Mapping[str, Any], noise: Any, displacements: Any,
-    parameters: Mapping[str, Any], kinds: Any, masses: Any, cell: Any, bonds: Any, units: Any, present: Any,
+    positions: Any,
+    variables: Any,
+    *,
+    temperature: Any,
+    labels: Mapping[str, Any],
+    noise: Any,
+    displacements: Any,
+    parameters: Mapping[str, Any],
+    kinds: Any,
+    masses: Any,
+    cell: Any,
+    bonds: Any,
+    units: Any,
+    present: Any,
 ) -> dict[str, Any]:
     """The fields of Frames from the arguments of ``Frames.from_arrays``, checked and in internal units."""
     if (positions is None) == (variables is None):
@@ -73,8 +85,15 @@ def checked_fields(
     return {
         "positions": coordinates if is_beads else None,
         "variables": None if is_beads else coordinates,
-        "temperature": frozen(temperature), "parameters": parameters, "labels": values, "present": masks,
-        "noise": noises, "displacements": displacements, "kinds": kinds, "masses": masses, "cell": cell,
+        "temperature": frozen(temperature),
+        "parameters": parameters,
+        "labels": values,
+        "present": masks,
+        "noise": noises,
+        "displacements": displacements,
+        "kinds": kinds,
+        "masses": masses,
+        "cell": cell,
         "bonds": bonds,
     }
 
@@ -118,8 +137,10 @@ def displacement_fields(value: Any, n: int, shape: tuple[int, ...], rows: np.nda
     """Fields (n, k, *shape), finite in the rows with a generalised force, whole or absent in the others."""
     array = numbers(value, "displacements")
     if array.ndim != 2 + len(shape) or array.shape[0] != n or array.shape[2:] != shape or array.shape[1] == 0:
-        raise DataError(f"displacements has shape {array.shape}; expected ({n}, fields, "
-                        f"{', '.join(map(str, shape))}): one field of all beads per generalised force")
+        raise DataError(
+            f"displacements has shape {array.shape}; expected ({n}, fields, "
+            f"{', '.join(map(str, shape))}): one field of all beads per generalised force"
+        )
     axes = tuple(range(1, array.ndim))
     absent = np.isnan(array).all(axis=axes) if rows is None else ~rows  # an all-NaN row has no fields
     require_finite(array, "displacements", ~absent)
@@ -131,10 +152,16 @@ def label_values(value: Any, key: str, n: int, shape: tuple[int, ...], rows: np.
     """A label, checked: shape (n, *shape), finite in the rows that have it and NaN in the others."""
     array = numbers(value, f"label {key!r}")
     if array.shape != (n, *shape):
-        raise DataError(f"label {key!r} has shape {array.shape}; expected {(n, *shape)}, one value "
-                        f"{'of shape ' + str(shape) + ' ' if shape else ''}per frame")
-    require_finite(array, f"label {key!r}", rows,
-                   f"correct it, or leave it out with present={{{key!r}: mask of the rows that have it}}")
+        raise DataError(
+            f"label {key!r} has shape {array.shape}; expected {(n, *shape)}, one value "
+            f"{'of shape ' + str(shape) + ' ' if shape else ''}per frame"
+        )
+    require_finite(
+        array,
+        f"label {key!r}",
+        rows,
+        f"correct it, or leave it out with present={{{key!r}: mask of the rows that have it}}",
+    )
     array[~rows] = np.nan
     return array
 
@@ -145,8 +172,12 @@ def check_context(key: str, functional: Functional, parameters: dict[str, Any], 
         raise DataError(f"label {key!r} needs a cell: pass cell=(3, 3) or (n, 3, 3)")
     for read in functional.reads:
         if read.parameter == "*" and len(parameters) != 1:
-            raise DataError(f"label {key!r} needs exactly one parameter and there are {len(parameters)}; "
-                            f"pass parameters={{name: values}} and name it as '{key}:name' when there are several")
+            raise DataError(
+                f"label {key!r} needs exactly one parameter and there are {len(parameters)}; "
+                f"pass parameters={{name: values}} and name it as '{key}:name' when there are several"
+            )
         if read.parameter not in (None, "*") and read.parameter not in parameters:
-            raise DataError(f"label {key!r} is about parameter {read.parameter!r}, which is not among "
-                            f"{list(parameters)}; pass it in parameters=")
+            raise DataError(
+                f"label {key!r} is about parameter {read.parameter!r}, which is not among "
+                f"{list(parameters)}; pass it in parameters="
+            )

@@ -22,9 +22,18 @@ _UNITS_KEY = "kernelfe_units"
 _FROM_CALCULATOR = ("energy", "forces", "stress")
 
 
-def arrays_of(images: Any, labels: Mapping[str, str] | None, *, temperature: Any, noise: Mapping[str, Any] | None,
-              displacements: Any, parameters: Mapping[str, Any] | None, kinds: Any, masses: Any,
-              bonds: Any) -> dict[str, Any]:
+def arrays_of(
+    images: Any,
+    labels: Mapping[str, str] | None,
+    *,
+    temperature: Any,
+    noise: Mapping[str, Any] | None,
+    displacements: Any,
+    parameters: Mapping[str, Any] | None,
+    kinds: Any,
+    masses: Any,
+    bonds: Any,
+) -> dict[str, Any]:
     """Arguments of ``Frames.from_arrays`` (without units) from a list of Atoms; see ``Frames.from_atoms``."""
     images = [images] if hasattr(images, "get_positions") else list(images)
     if not images:
@@ -43,10 +52,15 @@ def arrays_of(images: Any, labels: Mapping[str, str] | None, *, temperature: Any
     for key, source in (labels if labels is not None else _own_keys(images)).items():
         shape = get(key).shape((beads, 3), width)
         values[key], present[key] = _rows(images, source, shape, f"label {key!r}")
-        if source == "energy" and all("energy" not in a.info for a in images) and not np.any(
-                np.nan_to_num(values[key], nan=0.0)):
-            raise DataError("every 'energy' is exactly 0: some readers, such as ASE's for LAMMPS dumps, invent it; "
-                            f"leave the label {key!r} out or take it from a custom key")
+        if (
+            source == "energy"
+            and all("energy" not in a.info for a in images)
+            and not np.any(np.nan_to_num(values[key], nan=0.0))
+        ):
+            raise DataError(
+                "every 'energy' is exactly 0: some readers, such as ASE's for LAMMPS dumps, invent it; "
+                f"leave the label {key!r} out or take it from a custom key"
+            )
         given = (noise or {}).get(key)
         if given is None and labels is None and any(_find(a, _noise_key(key)) is not None for a in images):
             given = _noise_key(key)
@@ -68,9 +82,15 @@ def arrays_of(images: Any, labels: Mapping[str, str] | None, *, temperature: Any
     return {
         "positions": np.stack([a.get_positions() for a in images]),
         "temperature": _scalars(images, temperature, "temperature"),
-        "labels": values, "present": present, "noise": noises, "displacements": fields,
+        "labels": values,
+        "present": present,
+        "noise": noises,
+        "displacements": fields,
         "parameters": {k: _scalars(images, v, f"parameter {k!r}") for k, v in parameters.items()},
-        "kinds": kinds, "masses": masses, "cell": _cells(images), "bonds": bonds,
+        "kinds": kinds,
+        "masses": masses,
+        "cell": _cells(images),
+        "bonds": bonds,
     }
 
 
@@ -83,11 +103,15 @@ def _one_molecule(images: list) -> list[str]:
     first = names(images[0])
     for row, atoms in enumerate(images):
         if len(atoms) != len(first):
-            raise DataError(f"frame {row} has {len(atoms)} beads and frame 0 has {len(first)}; Frames hold one kind "
-                            "of molecule: build one Frames for each")
+            raise DataError(
+                f"frame {row} has {len(atoms)} beads and frame 0 has {len(first)}; Frames hold one kind "
+                "of molecule: build one Frames for each"
+            )
         if names(atoms) != first:
-            raise DataError(f"frame {row} has other beads than frame 0, or another order ({names(atoms)[:8]} against "
-                            f"{first[:8]}); sort them, or build one Frames for each molecule")
+            raise DataError(
+                f"frame {row} has other beads than frame 0, or another order ({names(atoms)[:8]} against "
+                f"{first[:8]}); sort them, or build one Frames for each molecule"
+            )
     return first
 
 
@@ -97,8 +121,10 @@ def _cells(images: list) -> np.ndarray | None:
         return None
     for row, atoms in enumerate(images):
         if not atoms.pbc.all():
-            raise DataError(f"frame {row} is periodic along {atoms.pbc.tolist()}; frames must be periodic in all "
-                            "three directions or all in none: set atoms.pbc, with a large enough cell")
+            raise DataError(
+                f"frame {row} is periodic along {atoms.pbc.tolist()}; frames must be periodic in all "
+                "three directions or all in none: set atoms.pbc, with a large enough cell"
+            )
     return np.stack([a.cell.array for a in images])
 
 
@@ -115,8 +141,11 @@ def _find(atoms: Any, key: str) -> Any:
             if key == "energy":
                 return atoms.get_potential_energy()
             # with constraints applied, ASE returns zero for the forces on constrained atoms
-            return atoms.get_forces(apply_constraint=False) if key == "forces" else atoms.get_stress(
-                apply_constraint=False)
+            return (
+                atoms.get_forces(apply_constraint=False)
+                if key == "forces"
+                else atoms.get_stress(apply_constraint=False)
+            )
         except PropertyNotImplementedError:
             return None
     return None
@@ -140,8 +169,9 @@ def _rows(images: list, key: str, shape: tuple[int, ...], what: str) -> tuple[np
         if shape == (6,) and value.shape == (3, 3):
             value = value[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # Voigt: xx, yy, zz, yz, xz, xy
         if value.dtype.kind not in "biuf" or value.size != np.prod(shape, dtype=int):
-            raise DataError(f"frame {row}: {what} under {key!r} has shape {value.shape} of {value.dtype}, "
-                            f"expected {shape} numbers")
+            raise DataError(
+                f"frame {row}: {what} under {key!r} has shape {value.shape} of {value.dtype}, expected {shape} numbers"
+            )
         values[row], present[row] = value.reshape(shape), True
     return values, present
 
@@ -164,8 +194,10 @@ def _displacements(images: list, given: Any, beads: int) -> tuple[Any, int | Non
         _require_somewhere(images, given, "displacements")
         size = next(np.size(v) for v in (_find(a, given) for a in images) if v is not None)
         if size % (3 * beads):
-            raise DataError(f"displacements under {given!r} hold {size} numbers, no multiple of {3 * beads}: "
-                            "store (fields, beads, 3)")
+            raise DataError(
+                f"displacements under {given!r} hold {size} numbers, no multiple of {3 * beads}: "
+                "store (fields, beads, 3)"
+            )
         given, _ = _rows(images, given, (size // (3 * beads), beads, 3), "displacements")
     shape = np.shape(given)
     return given, shape[1] if len(shape) > 1 else None
@@ -217,8 +249,10 @@ def read_extxyz(path: str | os.PathLike[str]) -> tuple[list, str | None]:
 
     path = Path(path)
     if path.suffix not in (".xyz", ".extxyz"):
-        raise DataError(f"cannot read {path.suffix or 'a file without suffix'!r}; read {path.name} with ase.io.read "
-                        "and pass the Atoms to Frames.from_atoms, minding what units the reader returns")
+        raise DataError(
+            f"cannot read {path.suffix or 'a file without suffix'!r}; read {path.name} with ase.io.read "
+            "and pass the Atoms to Frames.from_atoms, minding what units the reader returns"
+        )
     if not path.is_file():
         raise DataError(f"{path} does not exist; check the path")
     try:

@@ -35,8 +35,9 @@ def numbers(value: Any, name: str, shape: tuple[int, ...] | None = None) -> np.n
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise DataError(f"{name} is ragged; every frame must have the same shape: "
-                        "build one Frames per kind of molecule") from error
+        raise DataError(
+            f"{name} is ragged; every frame must have the same shape: build one Frames per kind of molecule"
+        ) from error
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} must hold real numbers, not {array.dtype}")
     if shape is not None and array.shape != shape:
@@ -77,8 +78,9 @@ def present_mask(value: Any, key: str, count: int) -> np.ndarray:
         return np.ones(count, dtype=bool)
     mask = np.asarray(value)
     if mask.dtype != bool or mask.shape != (count,):
-        raise DataError(f"present[{key!r}] must be a boolean mask of shape ({count},), "
-                        f"not {mask.dtype} of shape {mask.shape}")
+        raise DataError(
+            f"present[{key!r}] must be a boolean mask of shape ({count},), not {mask.dtype} of shape {mask.shape}"
+        )
     return mask.copy()
 
 
@@ -108,8 +110,10 @@ def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, fac
     if array.ndim == 0:
         std = float(array) * factor
         if not (np.isfinite(std) and std > 0):
-            raise DataError(f"{name} is {float(array):g}; a standard deviation must be finite and positive "
-                            "(leave it out to have it learned)")
+            raise DataError(
+                f"{name} is {float(array):g}; a standard deviation must be finite and positive "
+                "(leave it out to have it learned)"
+            )
         return std
     if array.shape == (n, m, m) and array.shape != (n, *shape):
         return frozen(_blocks(array * factor**2, name, rows))
@@ -120,8 +124,10 @@ def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, fac
             raise ValueError
         array = np.array(np.broadcast_to(array, (n, *shape))) * factor
     except ValueError:
-        raise DataError(f"{name} has shape {np.shape(value)}; pass a number, ({n},), {(n, *shape)}, or covariance "
-                        f"blocks ({n}, {m}, {m})") from None
+        raise DataError(
+            f"{name} has shape {np.shape(value)}; pass a number, ({n},), {(n, *shape)}, or covariance "
+            f"blocks ({n}, {m}, {m})"
+        ) from None
     array[~rows] = np.nan
     bad = ~(np.isfinite(array) & (array > 0))
     bad[~rows] = False
@@ -144,8 +150,10 @@ def _blocks(array: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
         try:
             np.linalg.cholesky(array[k])
         except np.linalg.LinAlgError:
-            raise DataError(f"{name}: the covariance block of row {k} is not positive definite; add a small "
-                            "variance to its diagonal or average over more samples") from None
+            raise DataError(
+                f"{name}: the covariance block of row {k} is not positive definite; add a small "
+                "variance to its diagonal or average over more samples"
+            ) from None
     return array
 
 
@@ -187,8 +195,10 @@ def cells(value: Any, count: int, factor: float) -> np.ndarray:
     require_finite(array, "cell")
     row = first_bad_row(np.abs(np.linalg.det(array)) <= 0)
     if row is not None:
-        raise DataError(f"the cell of row {row} has no volume; pass three independent vectors, "
-                        "or no cell at all for a system that is not periodic")
+        raise DataError(
+            f"the cell of row {row} has no volume; pass three independent vectors, "
+            "or no cell at all for a system that is not periodic"
+        )
     return frozen(array * factor)
 
 

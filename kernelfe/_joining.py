@@ -53,17 +53,22 @@ def _check_same(first: Frames, part: Frames, number: int) -> None:
         return (a is None) == (b is None) and (a is None or np.array_equal(a, b))
 
     if first.shape[1:] != part.shape[1:] or (first.positions is None) != (part.positions is None):
-        raise DataError(f"part {number} has coordinates of shape {part.shape[1:]}, part 0 {first.shape[1:]}; "
-                        "only frames of the same molecule can be joined")
+        raise DataError(
+            f"part {number} has coordinates of shape {part.shape[1:]}, part 0 {first.shape[1:]}; "
+            "only frames of the same molecule can be joined"
+        )
     for name in ("kinds", "masses", "bonds"):
         if not same(name):
-            raise DataError(f"part {number} and part 0 differ in {name}; make them equal, for example with "
-                            f"replace({name}=...)")
+            raise DataError(
+                f"part {number} and part 0 differ in {name}; make them equal, for example with replace({name}=...)"
+            )
     if (first.cell is None) != (part.cell is None):
         raise DataError(f"only one of part {number} and part 0 has a cell; give it to both or to none")
     if set(first.parameters) != set(part.parameters):
-        raise DataError(f"part {number} has the parameters {list(part.parameters)}, part 0 {list(first.parameters)}; "
-                        "give every part the same parameters")
+        raise DataError(
+            f"part {number} has the parameters {list(part.parameters)}, part 0 {list(first.parameters)}; "
+            "give every part the same parameters"
+        )
 
 
 def _stack(arrays: list) -> Any:
@@ -80,8 +85,10 @@ def _fields(parts: list[Frames]) -> np.ndarray | None:
     if not shapes:
         return None
     if len(shapes) > 1:
-        raise DataError(f"the parts have displacement fields of different shapes {sorted(shapes)}; "
-                        "give every part the same number of fields")
+        raise DataError(
+            f"the parts have displacement fields of different shapes {sorted(shapes)}; "
+            "give every part the same number of fields"
+        )
     shape = shapes.pop()
     return _stack([np.full((len(p), *shape), np.nan) if p.displacements is None else p.displacements for p in parts])
 

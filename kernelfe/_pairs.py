@@ -56,21 +56,26 @@ class PairLabels:
             array = np.atleast_1d(numbers(rows_given, f"pair labels: {name}"))
             bad = (array != np.round(array)) | (array < -rows) | (array >= rows)
             if bad.any():
-                raise DataError(f"pair labels: {name} = {array[bad][0]:g} is no row of these {rows} frames; "
-                                "pass row indices")
+                raise DataError(
+                    f"pair labels: {name} = {array[bad][0]:g} is no row of these {rows} frames; pass row indices"
+                )
             ends.append(np.where(array < 0, array + rows, array).astype(np.int64))
-        measured = [np.atleast_1d(numbers(x, f"pair labels: {name}")) * factor
-                    for name, x in (("value", value), ("std", std))]
+        measured = [
+            np.atleast_1d(numbers(x, f"pair labels: {name}")) * factor for name, x in (("value", value), ("std", std))
+        ]
         try:
             a, b, v, s = (np.array(x) for x in np.broadcast_arrays(*ends, *measured))
         except ValueError as error:
-            raise DataError("pair labels: i, j, value and std have lengths that do not match; "
-                            "pass equal lengths or single numbers") from error
+            raise DataError(
+                "pair labels: i, j, value and std have lengths that do not match; pass equal lengths or single numbers"
+            ) from error
         if a.ndim != 1:
             raise DataError("pair labels: i, j, value and std must be one-dimensional")
         for k in np.flatnonzero(~np.isfinite(v) | ~np.isfinite(s) | (s <= 0) | (a == b)):
-            raise DataError(f"pair label {k} (rows {a[k]} and {b[k]}, value {v[k]:g}, std {s[k]:g}) is unusable: "
-                            "the rows must differ, the value be finite and std be positive")
+            raise DataError(
+                f"pair label {k} (rows {a[k]} and {b[k]}, value {v[k]:g}, std {s[k]:g}) is unusable: "
+                "the rows must differ, the value be finite and std be positive"
+            )
         return cls(a, b, v, s)
 
     def take(self, rows: np.ndarray, total: int) -> PairLabels:

@@ -132,17 +132,39 @@ class Frames:
         UnitsError
             If a unit is unknown, of the wrong dimension, or missing where ``units`` is given.
         """
-        return cls(**checked_fields(
-            positions, variables, temperature=temperature, labels=labels or {}, noise=noise,
-            displacements=displacements, parameters=parameters or {}, kinds=kinds, masses=masses, cell=cell,
-            bonds=bonds, units=units, present=present))
+        return cls(
+            **checked_fields(
+                positions,
+                variables,
+                temperature=temperature,
+                labels=labels or {},
+                noise=noise,
+                displacements=displacements,
+                parameters=parameters or {},
+                kinds=kinds,
+                masses=masses,
+                cell=cell,
+                bonds=bonds,
+                units=units,
+                present=present,
+            )
+        )
 
     @classmethod
-    def from_atoms(cls, images: Atoms | Iterable[Atoms], labels: Mapping[str, str] | None = None, *,
-                   units: str | Mapping[str, str] | None = None, temperature: Any = None,
-                   noise: Mapping[str, Any] | None = None, displacements: Any = None,
-                   parameters: Mapping[str, Any] | None = None, kinds: Sequence[str] | None = None,
-                   masses: Any = None, bonds: Iterable[tuple[int, int]] | None = None) -> Frames:
+    def from_atoms(
+        cls,
+        images: Atoms | Iterable[Atoms],
+        labels: Mapping[str, str] | None = None,
+        *,
+        units: str | Mapping[str, str] | None = None,
+        temperature: Any = None,
+        noise: Mapping[str, Any] | None = None,
+        displacements: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        kinds: Sequence[str] | None = None,
+        masses: Any = None,
+        bonds: Iterable[tuple[int, int]] | None = None,
+    ) -> Frames:
         """Frames from ASE Atoms, one bead per atom.
 
         Parameters
@@ -173,13 +195,30 @@ class Frames:
         """
         from . import _atoms
 
-        return cls.from_arrays(units=units, **_atoms.arrays_of(
-            images, labels, temperature=temperature, noise=noise, displacements=displacements,
-            parameters=parameters, kinds=kinds, masses=masses, bonds=bonds))
+        return cls.from_arrays(
+            units=units,
+            **_atoms.arrays_of(
+                images,
+                labels,
+                temperature=temperature,
+                noise=noise,
+                displacements=displacements,
+                parameters=parameters,
+                kinds=kinds,
+                masses=masses,
+                bonds=bonds,
+            ),
+        )
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], labels: Mapping[str, str] | None = None, *,
-             units: str | Mapping[str, str] | None = None, **options: Any) -> Frames:
+    def read(
+        cls,
+        path: str | os.PathLike[str],
+        labels: Mapping[str, str] | None = None,
+        *,
+        units: str | Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Frames:
         """Frames from an extended-XYZ file (through ASE), or from a ``.npz`` file of :meth:`save`.
 
         Parameters
@@ -202,13 +241,17 @@ class Frames:
 
         if Path(path).suffix == ".npz":
             if units is not None or labels is not None or options:
-                raise UnitsError("a .npz file of Frames.save is in internal units and complete; "
-                                 "leave out units= and all other options")
+                raise UnitsError(
+                    "a .npz file of Frames.save is in internal units and complete; "
+                    "leave out units= and all other options"
+                )
             return cls.load(path)
         images, stated = _atoms.read_extxyz(path)
         if stated is None and units is None:
-            raise UnitsError(f"{Path(path).name} does not state its units; pass units=, for example "
-                             "units={'energy': 'kJ/mol', 'length': 'nm'} or units='ase'")
+            raise UnitsError(
+                f"{Path(path).name} does not state its units; pass units=, for example "
+                "units={'energy': 'kJ/mol', 'length': 'nm'} or units='ase'"
+            )
         if stated is not None and units is not None and resolve(units) != resolve(stated):
             raise UnitsError(f"{Path(path).name} states its units ({stated}), and units= says otherwise; leave it out")
         return cls.from_atoms(images, labels, units=stated or units, **options)
@@ -272,8 +315,10 @@ class Frames:
         wanted = {keys} if isinstance(keys, str) else set(keys)
         for key in sorted(wanted - {"pairs"} - set(self.labels)):
             raise DataError(f"these frames have no label {key!r}; they have {', '.join(self.labels) or 'none'}")
-        kept: dict[str, Any] = {name: {k: v for k, v in getattr(self, name).items() if k in wanted}
-                for name in ("labels", "present", "noise")}
+        kept: dict[str, Any] = {
+            name: {k: v for k, v in getattr(self, name).items() if k in wanted}
+            for name in ("labels", "present", "noise")
+        }
         return replace(self, pairs=self.pairs if "pairs" in wanted else PairLabels(), **kept)
 
     def drop_labels(self, keys: str | Iterable[str] | None = None) -> Frames:

@@ -72,8 +72,9 @@ def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], com
     DataError
         If an array is of another kind (objects would need pickle).
     """
-    stored = {name: np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
-              for name, array in arrays.items()}
+    stored = {
+        name: np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array) for name, array in arrays.items()
+    }
     for name, array in stored.items():
         if array.dtype.kind not in _KINDS:
             raise DataError(f"array {name!r} has dtype {array.dtype}; only numbers, booleans and text can be saved")
@@ -130,8 +131,9 @@ def _check_entries(entries: list[zipfile.ZipInfo], shown: str, max_bytes: int) -
         raise ModelFileError(f"{shown} is not a npz archive: entries {names[:5]} are repeated or are not arrays")
     total = sum(entry.file_size for entry in entries)
     if total > max_bytes:
-        raise ModelFileError(f"{shown} unpacks to {total} bytes, more than the limit of {max_bytes}; "
-                             "if you trust it, raise max_bytes")
+        raise ModelFileError(
+            f"{shown} unpacks to {total} bytes, more than the limit of {max_bytes}; if you trust it, raise max_bytes"
+        )
 
 
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str) -> np.ndarray:
@@ -145,14 +147,18 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str) ->
         except (ValueError, KeyError, SyntaxError, TypeError) as error:
             raise ModelFileError(f"array {name!r} in {shown} has an unreadable header ({error})") from error
         if dtype.kind not in _KINDS:
-            raise ModelFileError(f"array {name!r} in {shown} has dtype {dtype}; only numbers, booleans and text "
-                                 "are read, never pickled objects")
+            raise ModelFileError(
+                f"array {name!r} in {shown} has dtype {dtype}; only numbers, booleans and text "
+                "are read, never pickled objects"
+            )
         count = 1
         for size in shape:
             count *= size  # Python integers: no overflow
         if min(shape, default=0) < 0 or count * dtype.itemsize != entry.file_size - handle.tell():
-            raise ModelFileError(f"array {name!r} in {shown} declares shape {shape} of {dtype}, which does not match "
-                                 f"its {entry.file_size} bytes; the file is damaged")
+            raise ModelFileError(
+                f"array {name!r} in {shown} declares shape {shape} of {dtype}, which does not match "
+                f"its {entry.file_size} bytes; the file is damaged"
+            )
         data = bytearray(handle.read())
         if len(data) != count * dtype.itemsize:
             raise ModelFileError(f"array {name!r} in {shown} is truncated; write the file again")

@@ -34,11 +34,15 @@ class Spec:
         for key, value in params.items():
             name, _, inner = key.partition("__")
             if name not in self.get_params(deep=False):
-                raise DataError(f"{type(self).__name__} has no parameter {name!r}; it has {list(self.get_params(deep=False))}")
+                raise DataError(
+                    f"{type(self).__name__} has no parameter {name!r}; it has {list(self.get_params(deep=False))}"
+                )
             if inner:
                 nested = getattr(self, name)
                 if not hasattr(nested, "set_params"):
-                    raise DataError(f"{type(self).__name__}: {name!r} is {nested!r} and has no parameter {inner!r}; set {name} first")
+                    raise DataError(
+                        f"{type(self).__name__}: {name!r} is {nested!r} without parameter {inner!r}; set {name} first"
+                    )
                 nested.set_params(**{inner: value})
             else:
                 object.__setattr__(self, name, value)
@@ -47,7 +51,10 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: the class name and its parameters."""
-        return {"class": type(self).__name__, **{key: _plain(value) for key, value in self.get_params(deep=False).items()}}
+        return {
+            "class": type(self).__name__,
+            **{key: _plain(value) for key, value in self.get_params(deep=False).items()},
+        }
 
 
 def _plain(value: Any) -> Any:
@@ -61,7 +68,9 @@ def _plain(value: Any) -> Any:
         return value
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         return value.item()
-    raise DataError(f"{value!r} of type {type(value).__name__} is not a plain parameter; use numbers, strings and tuples")
+    raise DataError(
+        f"{value!r} of type {type(value).__name__} is not a plain parameter; use numbers, strings and tuples"
+    )
 
 
 def from_dict(data: Any, classes: dict[str, type]) -> Any:

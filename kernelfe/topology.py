@@ -81,6 +81,12 @@ def dihedrals_of(bonds: Iterable[Pair]) -> tuple[tuple[int, int, int, int], ...]
     return tuple(sorted(out))
 
 
+def torsions_of(bonds: Iterable[Pair]) -> tuple[tuple[int, int, int, int], ...]:
+    """One dihedral about each bond that has any: the first of :func:`dihedrals_of`."""
+    first = {quad[1:3]: quad for quad in reversed(dihedrals_of(bonds))}
+    return tuple(sorted(first.values()))
+
+
 def impropers_of(bonds: Iterable[Pair]) -> tuple[tuple[int, int, int, int], ...]:
     """Impropers (centre, a, b, c) at every bead with at least three bonds.
 

@@ -198,8 +198,10 @@ def resolve(units: str | Mapping[str, str] | None, known: tuple[str, ...] = ()) 
         return None
     if isinstance(units, str):
         if units not in SYSTEMS:
-            raise UnitsError(f"unknown unit system {units!r}; known: {', '.join(SYSTEMS)}; or pass a dict such as "
-                             "{'energy': 'kJ/mol', 'length': 'nm'}")
+            raise UnitsError(
+                f"unknown unit system {units!r}; known: {', '.join(SYSTEMS)}; or pass a dict such as "
+                "{'energy': 'kJ/mol', 'length': 'nm'}"
+            )
         return dict(SYSTEMS[units])
     base = ("energy", "length", "temperature", "mass", "force")
     for key, unit in units.items():
@@ -243,6 +245,8 @@ def quantity_factor(units: Mapping[str, str] | None, quantity: str, unit: str) -
         if power and name in units:
             result *= factor(units[name], name) ** power
         elif power and name in ("energy", "length"):
-            raise UnitsError(f"units says nothing about {name}, which {quantity!r} ({unit}) needs; add "
-                             f"{{{name!r}: ...}} or {{{quantity!r}: ...}}")
+            raise UnitsError(
+                f"units says nothing about {name}, which {quantity!r} ({unit}) needs; add "
+                f"{{{name!r}: ...}} or {{{quantity!r}: ...}}"
+            )
     return result

@@ -86,9 +86,16 @@ def test_from_atoms(images):
 
 
 def test_named_keys(images):
-    frames = Frames.from_atoms(images, {"mean_force": "REF_mean_force"}, temperature=320.0,
-                               noise={"mean_force": "my_std"}, parameters={"charge": "my_std"},
-                               units={"energy": "kJ/mol", "length": "nm"}, masses=[1, 2, 3], kinds=["a", "b", "c"])
+    frames = Frames.from_atoms(
+        images,
+        {"mean_force": "REF_mean_force"},
+        temperature=320.0,
+        noise={"mean_force": "my_std"},
+        parameters={"charge": "my_std"},
+        units={"energy": "kJ/mol", "length": "nm"},
+        masses=[1, 2, 3],
+        kinds=["a", "b", "c"],
+    )
     assert list(frames.labels) == ["mean_force"] and (frames.temperature == 320).all()
     kj_nm = 0.0010364269574711572
     np.testing.assert_allclose(frames.noise["mean_force"][2], 2.1 * kj_nm)
@@ -121,8 +128,10 @@ def test_plain_extxyz_keys_move_into_a_calculator_and_are_found(tmp_path, images
 
 
 def test_invented_energy_of_lammps_dumps_is_refused(tmp_path):
-    dump = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n" \
-           "ITEM: ATOMS id type x y z fx fy fz\n1 1 0 0 0 0.1 0 0\n2 1 1 0 0 -0.1 0 0\n"
+    dump = (
+        "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
+        "ITEM: ATOMS id type x y z fx fy fz\n1 1 0 0 0 0.1 0 0\n2 1 1 0 0 -0.1 0 0\n"
+    )
     (tmp_path / "a.dump").write_text(dump)
     images = ase.io.read(tmp_path / "a.dump", index=":", format="lammps-dump-text")
     assert images[0].get_potential_energy() == 0.0  # the trap
@@ -241,8 +250,9 @@ def test_round_trip_is_exact(frames, tmp_path, suffix):
 
 
 def test_round_trip_of_the_least(tmp_path):
-    frames = Frames.from_arrays(np.arange(6.0).reshape(1, 2, 3), temperature=300, labels={"mean_energy": [-1.5]},
-                                noise={"mean_energy": 0.25})
+    frames = Frames.from_arrays(
+        np.arange(6.0).reshape(1, 2, 3), temperature=300, labels={"mean_energy": [-1.5]}, noise={"mean_energy": 0.25}
+    )
     frames.write(tmp_path / "f.xyz")
     back = Frames.read(tmp_path / "f.xyz")
     np.testing.assert_array_equal(back.positions, frames.positions)

@@ -132,8 +132,13 @@ def test_units():
     np.testing.assert_allclose(frames.cell, 10 * plain.cell)
     np.testing.assert_allclose(frames.displacements, 10 * plain.displacements)
     np.testing.assert_allclose(frames.temperature, plain.temperature)
-    for key, factor in {"mean_force": kj / 10, "mean_energy": kj, "generalized_force": kj, "stress": kj / 1000,
-                        "parameter_derivative:charge": 4.184 * kj}.items():
+    for key, factor in {
+        "mean_force": kj / 10,
+        "mean_energy": kj,
+        "generalized_force": kj,
+        "stress": kj / 1000,
+        "parameter_derivative:charge": 4.184 * kj,
+    }.items():
         np.testing.assert_allclose(frames.labels[key], factor * plain.labels[key], rtol=1e-12, err_msg=key)
     assert frames.noise["mean_energy"] == pytest.approx(0.2 * kj)
     np.testing.assert_allclose(frames.noise["mean_force"], kj / 10 * plain.noise["mean_force"])
@@ -142,8 +147,12 @@ def test_units():
 
 def test_units_of_variables_and_fields():
     x = np.array([[30.0, 60.0]])
-    frames = Frames.from_arrays(variables=x, temperature=300, labels={"mean_force": x, "mean_energy": [2.0]},
-                                units={"energy": "kJ/mol", "variables": "degrees"})
+    frames = Frames.from_arrays(
+        variables=x,
+        temperature=300,
+        labels={"mean_force": x, "mean_energy": [2.0]},
+        units={"energy": "kJ/mol", "variables": "degrees"},
+    )
     np.testing.assert_allclose(frames.variables, np.radians(x))
     np.testing.assert_allclose(frames.labels["mean_force"], 0.010364269574711572 * np.degrees(x))
     assert frames.labels["mean_energy"] == pytest.approx(2 * 0.010364269574711572)
@@ -151,8 +160,11 @@ def test_units_of_variables_and_fields():
     a = arrays()
     a = {k: a[k] for k in ("positions", "temperature", "displacements")}
     base = {"energy": "eV", "length": "Å"}
-    per_degree = Frames.from_arrays(**a, labels={"generalized_force": np.ones((N, 2))}, units=base | {
-        "generalized_force": "eV/degree", "displacements": "Å/degree"})
+    per_degree = Frames.from_arrays(
+        **a,
+        labels={"generalized_force": np.ones((N, 2))},
+        units=base | {"generalized_force": "eV/degree", "displacements": "Å/degree"},
+    )
     np.testing.assert_allclose(per_degree.labels["generalized_force"], 180 / np.pi)
     np.testing.assert_allclose(per_degree.displacements, a["displacements"] * 180 / np.pi)
 
@@ -306,8 +318,10 @@ def test_boolean_expressions_of_the_quickstart(frames):
     assert [len(row) for row in frames] == [1] * N
 
 
-@pytest.mark.parametrize("index", [6, -7, [0, 6], np.ones(5, bool), 1.5, [0.5], "mean_force", (0, 1), (slice(None), 0),
-                                   np.zeros((2, 2), int), None])
+@pytest.mark.parametrize(
+    "index",
+    [6, -7, [0, 6], np.ones(5, bool), 1.5, [0.5], "mean_force", (0, 1), (slice(None), 0), np.zeros((2, 2), int), None],
+)
 def test_bad_index(frames, index):
     with pytest.raises(IndexError):
         frames[index]
@@ -347,19 +361,30 @@ def test_pairs_follow_their_rows(frames):
 def test_pairs_join_the_same_frames_after_any_slicing(rows):
     frames = Frames.from_arrays(**arrays()).add_pair_labels([0, 1, 2, 4], [3, 5, 1, 0], np.arange(4.0), 0.1)
     part = frames[rows]
-    ends = {(frames.temperature[i], frames.temperature[j], v)
-            for i, j, v in zip(frames.pairs.i, frames.pairs.j, frames.pairs.value, strict=True)
-            if i in rows and j in rows}
-    assert ends == {(part.temperature[i], part.temperature[j], v)
-                    for i, j, v in zip(part.pairs.i, part.pairs.j, part.pairs.value, strict=True)}
+    ends = {
+        (frames.temperature[i], frames.temperature[j], v)
+        for i, j, v in zip(frames.pairs.i, frames.pairs.j, frames.pairs.value, strict=True)
+        if i in rows and j in rows
+    }
+    assert ends == {
+        (part.temperature[i], part.temperature[j], v)
+        for i, j, v in zip(part.pairs.i, part.pairs.j, part.pairs.value, strict=True)
+    }
 
 
 def test_add_pair_labels(frames):
     assert frames.add_pair_labels(-1, 0, 1.0, 2.0, unit="kJ/mol") is frames
     assert len(frames.pairs) == 3 and frames.pairs.i[-1] == 5
     assert frames.pairs.value[-1] == pytest.approx(0.010364269574711572)
-    for bad in [(0, 6, 1.0, 1.0), (0, 0, 1.0, 1.0), (0, 1, np.nan, 1.0), (0, 1, 1.0, 0.0), (0.5, 1, 1.0, 1.0),
-                ([0, 1], [1, 2, 3], 1.0, 1.0), (np.nan, 1, 1.0, 1.0)]:
+    for bad in [
+        (0, 6, 1.0, 1.0),
+        (0, 0, 1.0, 1.0),
+        (0, 1, np.nan, 1.0),
+        (0, 1, 1.0, 0.0),
+        (0.5, 1, 1.0, 1.0),
+        ([0, 1], [1, 2, 3], 1.0, 1.0),
+        (np.nan, 1, 1.0, 1.0),
+    ]:
         with pytest.raises(DataError, match="pair label"):
             frames.add_pair_labels(*bad)
     with pytest.raises(UnitsError):
@@ -396,8 +421,9 @@ def test_replace(frames):
     np.testing.assert_equal(warm.noise, frames.noise)
     new = frames.replace(labels=frames.labels | {"mean_energy": np.zeros(N)})
     assert new.present["mean_energy"].all() and "mean_energy" not in new.noise and "mean_force" in new.noise
-    flat = frames.replace(variables=np.zeros((N, 2)), labels={}, kinds=None, masses=None, cell=None, bonds=None,
-                          displacements=None)
+    flat = frames.replace(
+        variables=np.zeros((N, 2)), labels={}, kinds=None, masses=None, cell=None, bonds=None, displacements=None
+    )
     assert flat.positions is None and flat.shape == (N, 2)
     with pytest.raises(DataError, match="temperature"):
         frames.replace(temperature=0.0)
@@ -499,8 +525,8 @@ def test_load_refuses_what_it_cannot_trust(frames, tmp_path):
         "inconsistent": good | {"temperature": good["temperature"][:2]},
         "not finite": good | {"labels/mean_force": good["labels/mean_force"] * np.nan},
         "labels/stress": {k: v for k, v in good.items() if k != "labels/stress"},
-        "unknown quantity": good | {"header": np.array(json.dumps(header | {"labels": ["gold"]})),
-                                    "labels/gold": np.zeros(N)},
+        "unknown quantity": good
+        | {"header": np.array(json.dumps(header | {"labels": ["gold"]})), "labels/gold": np.zeros(N)},
         "pairs/std": {k: v for k, v in good.items() if k != "pairs/std"},
     }
     for match, content in broken.items():

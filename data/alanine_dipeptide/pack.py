@@ -55,8 +55,10 @@ def basin(phi, psi):
 
 def read_training(folder):
     """All-atom frames of every training run, ordered by temperature, in eV and Å."""
-    runs = sorted((np.load(path) for path in glob.glob(os.path.join(folder, "train_*.npz"))),
-                  key=lambda run: float(run["temperature"]))
+    runs = sorted(
+        (np.load(path) for path in glob.glob(os.path.join(folder, "train_*.npz"))),
+        key=lambda run: float(run["temperature"]),
+    )
     return {
         "positions": np.concatenate([run["positions"] for run in runs]),
         "forces": np.concatenate([run["forces"].astype(float) * KJ for run in runs]).astype(np.float32),
@@ -73,8 +75,14 @@ def constants():
     group = np.full(len(ATOM_NAMES), -1)
     for bead, atoms in enumerate(FORCE_GROUPS):
         group[list(atoms)] = bead
-    return {"atom_names": np.array(ATOM_NAMES), "atom_masses": np.array(masses), "bonds": np.array(BONDS),
-            "constraints": np.array(constraints), "bead_atoms": np.array(BEADS), "force_group": group}
+    return {
+        "atom_names": np.array(ATOM_NAMES),
+        "atom_masses": np.array(masses),
+        "bonds": np.array(BONDS),
+        "constraints": np.array(constraints),
+        "bead_atoms": np.array(BEADS),
+        "force_group": group,
+    }
 
 
 def labelled(atoms, fixed):
@@ -87,8 +95,11 @@ def labelled(atoms, fixed):
     return Frames.from_arrays(
         map_positions(slice_map(n_atoms, BEADS), atoms["positions"]),
         temperature=atoms["temperature"],
-        labels={"mean_force": map_forces(forces, atoms["forces"]), "generalized_force": values,
-                "mean_energy": atoms["energies"].astype(float)},
+        labels={
+            "mean_force": map_forces(forces, atoms["forces"]),
+            "generalized_force": values,
+            "mean_energy": atoms["energies"].astype(float),
+        },
         displacements=shifts,
         kinds=BEAD_NAMES,
         masses=[fixed["atom_masses"][list(group)].sum() for group in FORCE_GROUPS],
@@ -125,8 +136,10 @@ def reference_arrays(energies, torsions, ladder):
         halves = [(energies[0][:middle], torsions[0][:middle]), (energies[0][middle:], torsions[0][middle:])]
     u, x = np.concatenate(energies), np.concatenate(torsions)
     blocks, weights = time_blocks(energies), temperature_weights(u, ladder, ladder)
-    surfaces = [surface(x.reshape(-1, 2), weights[list(ladder).index(t)].ravel(), (EDGES, EDGES), blocks.ravel(), rng)
-                for t in TARGETS]
+    surfaces = [
+        surface(x.reshape(-1, 2), weights[list(ladder).index(t)].ravel(), (EDGES, EDGES), blocks.ravel(), rng)
+        for t in TARGETS
+    ]
     half_probability = np.zeros((2, len(TARGETS), 36, 36))
     sizes = np.zeros(len(TARGETS))
     for h, (uh, xh) in enumerate(halves):
@@ -166,13 +179,17 @@ def report(frames, energies, torsions, ladder, packed):
     """Print the physics checks: labels, training runs and reference against one another."""
     weights = temperature_weights(np.concatenate(energies), ladder, ladder)
     x, blocks = np.concatenate(torsions), time_blocks(energies)
-    print(f"reference: {len(energies)} run(s), {len(x)} rounds of {len(ladder)} rungs; effective sample size "
-          f"{packed['effective_sample_size'].round()} at {TARGETS} K")
+    print(
+        f"reference: {len(energies)} run(s), {len(x)} rounds of {len(ladder)} rungs; effective sample size "
+        f"{packed['effective_sample_size'].round()} at {TARGETS} K"
+    )
     for k, t in enumerate(TARGETS):
         large = packed["probability"][k] > 1e-3
         relative = np.median(packed["probability_std"][k][large] / packed["probability"][k][large])
-        print(f"  {t:g} K: JS divergence of the halves {js(*packed['halves'][:, k]):.4f}; "
-              f"median relative error of bins above 1e-3: {relative:.3f}")
+        print(
+            f"  {t:g} K: JS divergence of the halves {js(*packed['halves'][:, k]):.4f}; "
+            f"median relative error of bins above 1e-3: {relative:.3f}"
+        )
     for t in np.unique(frames.temperature):
         part = frames[frames.temperature == t]
         rung = list(ladder).index(t) if t in ladder else None
@@ -181,27 +198,33 @@ def report(frames, energies, torsions, ladder, packed):
         ess = effective_sample_size(np.stack([np.cos(phi), np.sin(phi), np.cos(psi), np.sin(psi)], 1)).min()
         torque = part.labels["generalized_force"] / KJ
         projected = np.einsum("nbx,nkbx->nk", part.labels["mean_force"], part.displacements) / KJ
-        print(f"{t:g} K: {len(part)} frames, effective {ess:.0f}; std of the torque labels (phi, psi) "
-              f"{torque.std(0).round(2)} kJ/mol/rad at all angles, {within_bins(torque, phi, psi).round(2)} within "
-              f"10° bins; projected bead forces {within_bins(projected, phi, psi).round(2)}; "
-              f"group forces std {part.labels['mean_force'].std() / KJ:.1f} kJ/mol/Å")
+        print(
+            f"{t:g} K: {len(part)} frames, effective {ess:.0f}; std of the torque labels (phi, psi) "
+            f"{torque.std(0).round(2)} kJ/mol/rad at all angles, {within_bins(torque, phi, psi).round(2)} within "
+            f"10° bins; projected bead forces {within_bins(projected, phi, psi).round(2)}; "
+            f"group forces std {part.labels['mean_force'].std() / KJ:.1f} kJ/mol/Å"
+        )
         populations = np.eye(3)[basin(phi, psi)]
-        print(f"  <U> = {u.mean():.5f} ± {block_standard_error(u):.5f} eV, basins {populations.mean(0).round(4)} ± "
-              f"{block_standard_error(populations).round(4)}; std(U) = {u.std() / KJ:.2f} kJ/mol")
+        print(
+            f"  <U> = {u.mean():.5f} ± {block_standard_error(u):.5f} eV, basins {populations.mean(0).round(4)} ± "
+            f"{block_standard_error(populations).round(4)}; std(U) = {u.std() / KJ:.2f} kJ/mol"
+        )
         if rung is None:
             continue
         error = np.hypot(block_standard_error(u), packed["mean_energy_std"][rung])
         z = (populations.mean(0) - packed["basin_population"][rung]) / np.hypot(
-            block_standard_error(populations), packed["basin_population_std"][rung])
-        print(f"  reference <U> = {packed['mean_energy'][rung]:.5f} ± {packed['mean_energy_std'][rung]:.5f}, "
-              f"z = {(u.mean() - packed['mean_energy'][rung]) / error:+.2f}; basins "
-              f"{packed['basin_population'][rung].round(4)} ± {packed['basin_population_std'][rung].round(4)}, "
-              f"z = {z.round(2)}")
+            block_standard_error(populations), packed["basin_population_std"][rung]
+        )
+        print(
+            f"  reference <U> = {packed['mean_energy'][rung]:.5f} ± {packed['mean_energy_std'][rung]:.5f}, "
+            f"z = {(u.mean() - packed['mean_energy'][rung]) / error:+.2f}; basins "
+            f"{packed['basin_population'][rung].round(4)} ± {packed['basin_population_std'][rung].round(4)}, "
+            f"z = {z.round(2)}"
+        )
         if t in TARGETS:
             k = TARGETS.index(t)
             h = np.histogram2d(phi, psi, (EDGES, EDGES))[0] / len(phi)
-            print(f"  JS divergence of the training histogram from the reference "
-                  f"{js(h, packed['probability'][k]):.4f}")
+            print(f"  JS divergence of the training histogram from the reference {js(h, packed['probability'][k]):.4f}")
         # both within φ < 0, which rotation about ψ does not leave: training runs are not equilibrated with φ > 0
         left, kept = phi < 0.0, x[..., 0] < 0.0
         for k, (name, angle, window) in enumerate((("phi", phi, (-180, -40)), ("psi", psi, (-110, 250)))):
@@ -241,13 +264,16 @@ def profile(t, name, window, angle, torque, reference_angle, weights, blocks, te
     integral -= p @ integral
     reference = -kt * np.log(p)
     difference = integral @ coefficients - (reference - p @ reference)
-    error = np.hypot(np.sqrt(np.einsum("ia,ab,ib->i", integral, covariance, integral)),
-                     kt * bins.std[used] / bins.probability[used])
+    error = np.hypot(
+        np.sqrt(np.einsum("ia,ab,ib->i", integral, covariance, integral)), kt * bins.std[used] / bins.probability[used]
+    )
     worst = np.abs(difference).argmax()
-    print(f"  {name} torque in {window}°, kJ/mol: {closes}integral against −kT ln p of the reference: rms "
-          f"{np.sqrt(p @ difference**2):.3f} (expected {np.sqrt(p @ error**2):.3f}), largest {difference[worst]:+.2f} "
-          f"± {error[worst]:.2f} at {np.degrees(at[worst] + low):.0f}°, rms z "
-          f"{np.sqrt(np.mean((difference / error) ** 2)):.2f}, {used.sum()} of {len(used)} bins")
+    print(
+        f"  {name} torque in {window}°, kJ/mol: {closes}integral against −kT ln p of the reference: rms "
+        f"{np.sqrt(p @ difference**2):.3f} (expected {np.sqrt(p @ error**2):.3f}), largest {difference[worst]:+.2f} "
+        f"± {error[worst]:.2f} at {np.degrees(at[worst] + low):.0f}°, rms z "
+        f"{np.sqrt(np.mean((difference / error) ** 2)):.2f}, {used.sum()} of {len(used)} bins"
+    )
 
 
 def within_bins(values, phi, psi):
@@ -273,8 +299,9 @@ def main(raw, out):
     frames = labelled(atoms, fixed)
     frames.save(os.path.join(out, "frames.npz"), dtype="float32")
     chosen = np.arange(0, len(frames), ATOM_STRIDE)
-    save_npz(os.path.join(out, "atoms.npz"),
-             {key: value[chosen] for key, value in atoms.items()} | fixed | {"frame": chosen})
+    save_npz(
+        os.path.join(out, "atoms.npz"), {key: value[chosen] for key, value in atoms.items()} | fixed | {"frame": chosen}
+    )
     energies, torsions, ladder = read_reference(raw)
     packed = reference_arrays(energies, torsions, ladder)
     save_npz(os.path.join(out, "reference.npz"), packed)

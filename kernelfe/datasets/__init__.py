@@ -95,8 +95,9 @@ def _root(package: str) -> Traversable:
     try:
         return files(package)
     except ModuleNotFoundError:
-        raise MissingDependencyError(f"the data package {package!r} is not installed; install kernelfe with pip "
-                                     "(pip install -e . in a checkout)") from None
+        raise MissingDependencyError(
+            f"the data package {package!r} is not installed; install kernelfe with pip (pip install -e . in a checkout)"
+        ) from None
 
 
 def _file(name: str, filename: str, package: str) -> Traversable:

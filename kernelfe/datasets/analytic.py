@@ -156,8 +156,13 @@ class EliminatedMode:
         }
 
     def generalized_force(
-        self, variables: Tensor, fields: Tensor, temperature: Tensor | float, parameter: Tensor | float = 1.0,
-        swirl: float = 0.0, nodes: int = 400,
+        self,
+        variables: Tensor,
+        fields: Tensor,
+        temperature: Tensor | float,
+        parameter: Tensor | float = 1.0,
+        swirl: float = 0.0,
+        nodes: int = 400,
     ) -> Tensor:
         """⟨f·t + f_x w_x + kT ∂w_x/∂x⟩ with w_x = swirl·sin x: −t·∇A whatever the swirl.
 
@@ -200,7 +205,10 @@ class EliminatedMode:
     # ------------------------------------------------------------------ data
 
     def sample(
-        self, variables: np.ndarray, temperature: np.ndarray | float, parameter: np.ndarray | float,
+        self,
+        variables: np.ndarray,
+        temperature: np.ndarray | float,
+        parameter: np.ndarray | float,
         rng: np.random.Generator,
     ) -> dict[str, np.ndarray]:
         """One all-atom frame per row, drawn exactly from p(x|R) by rejection, with its single-frame labels.
@@ -234,12 +242,21 @@ class EliminatedMode:
         lam_t = torch.from_numpy(lam).requires_grad_()
         u = self.energy(r, torch.from_numpy(x), lam_t)
         g_r, g_lam = torch.autograd.grad(u.sum(), (r, lam_t))
-        return {"x": x, "mean_force": -g_r.numpy(), "mean_energy": u.detach().numpy(),
-                "parameter_derivative": g_lam.numpy()}
+        return {
+            "x": x,
+            "mean_force": -g_r.numpy(),
+            "mean_energy": u.detach().numpy(),
+            "parameter_derivative": g_lam.numpy(),
+        }
 
     def frames(
-        self, variables: np.ndarray, temperature: np.ndarray | float, labels: tuple[str, ...] = ("mean_force",),
-        parameter: np.ndarray | float = 1.0, rng: np.random.Generator | None = None, as_bead: bool = False,
+        self,
+        variables: np.ndarray,
+        temperature: np.ndarray | float,
+        labels: tuple[str, ...] = ("mean_force",),
+        parameter: np.ndarray | float = 1.0,
+        rng: np.random.Generator | None = None,
+        as_bead: bool = False,
     ) -> Frames:
         """Frames with labels: exact conditional averages, or with ``rng`` the labels of single all-atom frames.
 

@@ -87,9 +87,7 @@ class ParameterDerivative(Functional):
     """
 
     def __init__(self, parameter: str = "*"):
-        super().__init__(
-            _key("parameter_derivative", parameter), "eV/[λ]", (Read(Spatial.VALUE, parameter=parameter),)
-        )
+        super().__init__(_key("parameter_derivative", parameter), "eV/[λ]", (Read(Spatial.VALUE, parameter=parameter),))
 
 
 class ParameterResponseForce(Functional):

@@ -65,7 +65,9 @@ class MeanFunction:
         """N_X per row, shape (n, X); None for reads that differentiate in space, which see no constant."""
         return counts if spatial is Spatial.VALUE else None
 
-    def prior_mean(self, read: Read, temperature: Tensor, parameters: dict[str, Tensor], counts: Tensor) -> Tensor | float:
+    def prior_mean(
+        self, read: Read, temperature: Tensor, parameters: dict[str, Tensor], counts: Tensor
+    ) -> Tensor | float:
         """What the prior means of e_X contribute to the rows of a read, shape (n,)."""
         if read.spatial is not Spatial.VALUE:
             return 0.0

@@ -134,7 +134,11 @@ def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """½‖a_i − b_j‖² by one matrix product, about the mean of b so that little cancels; never negative."""
     centre = b.mean(0)
     a, b = a - centre, b - centre
-    return torch.addmm((0.5 * (b * b).sum(1)).expand(len(a), -1), a, b.T, alpha=-1.0).add(0.5 * (a * a).sum(1, keepdim=True)).clamp_min(0.0)
+    return (
+        torch.addmm((0.5 * (b * b).sum(1)).expand(len(a), -1), a, b.T, alpha=-1.0)
+        .add(0.5 * (a * a).sum(1, keepdim=True))
+        .clamp_min(0.0)
+    )
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,15 @@ class Term(Spec):
     parameters
         One :class:`ParameterExpansion` per parameter λ that this term depends on; None: one of second
         order for each parameter of the data.
+    fixed
+        Keep the numbers of the kernel and the thermal part as they are instead of fitting them.
     """
 
     descriptor: Any = None
     kernel: RadialKernel | None = None
     thermal: SecondOrder | None = None
     parameters: tuple[ParameterExpansion, ...] | None = None
+    fixed: bool = False
 
 
 class TermModule(gpytorch.Module):
@@ -71,9 +74,11 @@ class TermModule(gpytorch.Module):
                 f"the kernel has {lengthscale.numel()} length scales, its descriptor {dimension} columns: "
                 "give one number, or one per column"
             )
-        scales = torch.tensor([spec.thermal.energy, spec.thermal.entropy, spec.thermal.heat_capacity], dtype=torch.float64)
+        scales = torch.tensor(
+            [spec.thermal.energy, spec.thermal.entropy, spec.thermal.heat_capacity], dtype=torch.float64
+        )
         for name, start in (("lengthscale", lengthscale), ("scales", scales)):
-            self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log()))
+            self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log(), requires_grad=not spec.fixed))
             self.register_buffer(f"start_{name}", start.log())
 
     @property

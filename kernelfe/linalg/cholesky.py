@@ -62,7 +62,9 @@ class CholeskyFactor:
         if self.lower.is_cuda:
             return torch.linalg.solve_triangular(self.lower, b.reshape(len(b), -1), upper=False).reshape(b.shape)
         upper = self.lower.numpy().T  # Fortran order without a copy
-        return torch.from_numpy(np.asarray(solve_triangular(upper, b.numpy(), trans=1, lower=False, check_finite=False)))
+        return torch.from_numpy(
+            np.asarray(solve_triangular(upper, b.numpy(), trans=1, lower=False, check_finite=False))
+        )
 
     def solve(self, b: Tensor) -> Tensor:
         """A⁻¹ b for b of shape (n,) or (n, k)."""

@@ -50,6 +50,8 @@ class Whitening:
         """
         if not bool(torch.isfinite(gram).all()):
             raise SolverError("the Gram of the inducing environments is not finite: check the descriptors")
+        if not len(gram):  # no environment was ever in range
+            return cls(gram)
         values, vectors = torch.linalg.eigh(gram)
         keep = values > tolerance * values[-1]
         return cls(vectors[:, keep] / values[keep].sqrt())
@@ -154,7 +156,9 @@ class NormalEquations:
             wide,
             torch.tensor([group.square for group in both], dtype=torch.float64),
             torch.tensor([group.count for group in both], dtype=torch.float64),
-            torch.stack([g.missing for g in groups]) if groups else torch.zeros(0, len(self.ranks), dtype=torch.float64),
+            torch.stack([g.missing for g in groups])
+            if groups
+            else torch.zeros(0, len(self.ranks), dtype=torch.float64),
             sum(group.log_weight for group in both),
         )
 
@@ -216,30 +220,63 @@ class Stacked:
                 b = b + amplitude * group.rhs / noise[grouped + k]
         return precision, b
 
-    def log_evidence(self, variances: list[Tensor], noise: Tensor) -> Tensor:
-        """Collapsed lower bound on the log evidence; differentiable in variances and noise."""
-        lower, half = self._factorize(variances, noise)
-        missing = sum(
-            ((f**2) @ v) * self.missing[:, t] for t, (f, v) in enumerate(zip(self.factors, variances, strict=True))
+    def log_evidence(self, variances: list[Tensor], noise: Tensor, bound: bool = True) -> Tensor:
+        """Log evidence of the sparse model; differentiable in variances and noise.
+
+        Parameters
+        ----------
+        bound
+            True: the collapsed lower bound on the log evidence of the exact model. False: without its trace
+            term, the exact log evidence log N(y | 0, Q + σ²) of the sparse model itself.
+        """
+        fit = _GaussianIntegral.apply(*self.precision(variances, noise))
+        out = fit - 0.5 * (
+            (self.square / noise).sum()
+            + (self.count * noise.log()).sum()
+            + self.log_weight
+            + self.count.sum() * math.log(2.0 * math.pi)
         )
-        trace = (missing / noise[: len(self.gram)]).sum()
+        return out - 0.5 * self._trace(variances, noise) if bound else out
+
+    def _trace(self, variances: list[Tensor], noise: Tensor) -> Tensor:
+        """Σ_i (k_ii − q_ii)/σ_i²: what the features miss of the prior variance of the labels."""
+        parts = [(f**2) @ v * self.missing[:, t] for t, (f, v) in enumerate(zip(self.factors, variances, strict=True))]
+        trace = (torch.stack(parts).sum(0) / noise[: len(self.gram)]).sum()
         for k, group in enumerate(self.wide):
             trace = trace + (torch.cat(variances) @ group.missing) / noise[len(self.gram) + k]
-        quadratic = (self.square / noise).sum() - half @ half
-        logdet = 2.0 * lower.diagonal().log().sum() + (self.count * noise.log()).sum() + self.log_weight
-        return -0.5 * (quadratic + logdet + trace + self.count.sum() * math.log(2.0 * math.pi))
+        return trace
 
     def solve(self, variances: list[Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean of the whitened weights and the lower Cholesky factor of Λ."""
-        lower, half = self._factorize(variances, noise)
-        return torch.linalg.solve_triangular(lower.T, half[:, None], upper=True)[:, 0], lower
-
-    def _factorize(self, variances: list[Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
         precision, b = self.precision(variances, noise)
-        lower, info = torch.linalg.cholesky_ex(precision)
-        if int(info):
-            raise SolverError(
-                "the normal equations of the sparse model are not positive definite in float64: "
-                "the noise is too small against the prior; raise it, or use solver='dense'"
-            )
-        return lower, torch.linalg.solve_triangular(lower, b[:, None], upper=False)[:, 0]
+        lower = _cholesky(precision)
+        return torch.cholesky_solve(b[:, None], lower)[:, 0], lower
+
+
+class _GaussianIntegral(torch.autograd.Function):
+    """½ bᵀ Λ⁻¹ b − ½ log det Λ with its gradient in closed form, a third of the cost of autograd's.
+
+    With μ = Λ⁻¹ b: ∂/∂Λ = −½ (Λ⁻¹ + μ μᵀ), ∂/∂b = μ.
+    """
+
+    @staticmethod
+    def forward(ctx, precision: Tensor, b: Tensor) -> Tensor:
+        lower = _cholesky(precision)
+        mean = torch.cholesky_solve(b[:, None], lower)[:, 0]
+        ctx.save_for_backward(lower, mean)
+        return 0.5 * (b @ mean) - lower.diagonal().log().sum()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        lower, mean = ctx.saved_tensors
+        return (-0.5 * gradient) * torch.cholesky_inverse(lower).addr_(mean, mean), gradient * mean
+
+
+def _cholesky(precision: Tensor) -> Tensor:
+    lower, info = torch.linalg.cholesky_ex(precision)
+    if int(info):
+        raise SolverError(
+            "the normal equations of the sparse model are not positive definite in float64: "
+            "the noise is too small against the prior; raise it, or use solver='dense'"
+        )
+    return lower

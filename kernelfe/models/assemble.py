@@ -12,7 +12,7 @@ from ..descriptors import Distances, Variables
 from ..errors import DataError
 from ..kernels import RBF, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
 from .baseline import BoltzmannInversion
-from .labels import LabelSet, baseline_rows, pair_labels
+from .labels import PAIR, LabelSet, baseline_rows, pair_labels
 from .prior import Prior
 from .states import States
 
@@ -47,7 +47,7 @@ def fit_baseline(spec, frames):
         raise DataError(f"baseline={spec!r}: pass a spec such as BoltzmannInversion(), None for the default, or False")
     if frames.positions is None:
         raise DataError("a baseline needs bead positions; these Frames hold collective variables: pass baseline=False")
-    return spec.fit(frames.positions, frames.temperature)
+    return spec.fit(frames.positions, frames.temperature, frames.cell)
 
 
 def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
@@ -58,12 +58,14 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
     elif isinstance(keys, str):
         keys = [keys]
     noise = dict(noise or {})
+    if PAIR in noise:
+        raise DataError("free-energy differences carry their own std: give it to add_pair_labels, not in noise=")
     for key in [*keys, *noise]:
-        if key not in available and key != "free_energy_difference":
+        if key not in available and key != PAIR:
             raise DataError(f"label {key!r} was asked for, but the Frames hold {available}")
     out = []
     for key in keys:
-        if key == "free_energy_difference":
+        if key == PAIR:
             continue
         functional = functionals.get(key)
         index = np.flatnonzero(frames.present[key])
@@ -71,11 +73,17 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
         states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)))
         y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
         y = y - baseline_rows(baseline, functional, states).reshape(y.shape)
-        out.append(LabelSet(key, functional, states, y, _noise(key, noise.get(key, part.noise.get(key)), y)))
+        given = noise.get(key)
+        if given is not None and np.ndim(given) and len(given) == len(frames):
+            given = np.asarray(given)[index]  # one entry per frame: those of the rows that have the label
+        out.append(
+            LabelSet(key, functional, states, y, _noise(key, part.noise.get(key) if given is None else given, y))
+        )
     pairs = frames.pairs
-    if len(pairs.i) and (keys is available or "free_energy_difference" in keys):
+    if len(pairs.i) and (keys is available or PAIR in keys):
         first, second = (
-            States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1))) for k in (np.asarray(pairs.i), np.asarray(pairs.j))
+            States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1)))
+            for k in (np.asarray(pairs.i), np.asarray(pairs.j))
         )
         read = functionals.FreeEnergy()
         value = torch.as_tensor(np.array(pairs.value, dtype=np.float64))
@@ -94,6 +102,10 @@ def _noise(key: str, noise, y: torch.Tensor) -> torch.Tensor | None:
         raise DataError(f"noise of {key!r} holds non-finite numbers: give a positive standard deviation for every row")
     n, m = y.shape
     if noise.ndim == 3 and noise.shape == (n, m, m) and n > 0 and m > 1:
+        bad = torch.nonzero(torch.linalg.cholesky_ex(noise)[1])
+        if len(bad) or not torch.allclose(noise, noise.mT):
+            row = int(bad[0]) if len(bad) else 0
+            raise DataError(f"noise of {key!r}: covariance block {row} is not symmetric positive definite")
         return noise
     if noise.ndim == 1 and len(noise) == n:
         noise = noise[:, None]
@@ -108,7 +120,7 @@ def _noise(key: str, noise, y: torch.Tensor) -> torch.Tensor | None:
     return noise.contiguous()
 
 
-def named_terms(terms) -> list[tuple[str, Term]]:
+def named_terms(terms, frames) -> list[tuple[str, Term]]:
     """``terms`` of the regressor as a list of (name, Term).
 
     Raises
@@ -117,7 +129,7 @@ def named_terms(terms) -> list[tuple[str, Term]]:
         If it is neither None, a Term, nor a list of (name, Term) with distinct names.
     """
     if terms is None:
-        return [("term", Term())]
+        return [("variables" if frames.positions is None else "distances", Term())]
     if isinstance(terms, Term):
         return [("term", terms)]
     try:
@@ -141,11 +153,12 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
     reference = float(np.mean(frames.temperature))
     expansions = tuple(_expansion(name, values) for name, values in sorted(frames.parameters.items()))
     names, modules, states = [], [], States.from_frames(frames[_sample(len(frames))], counts=None)
-    pairs = named_terms(terms)
+    pairs = named_terms(terms, frames)
     for name, term in pairs:
         descriptor = term.descriptor
         if descriptor is None:
             descriptor = Variables() if frames.positions is None else Distances()
+        descriptor = descriptor.bind(frames.kinds)
         z = descriptor.environments(states.coordinates, cell=states.cell).z
         kernel = term.kernel if term.kernel is not None else RBF()
         if kernel.lengthscale is None:
@@ -169,6 +182,7 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         )
         names.append(name)
         modules.append(TermModule(replace(filled, thermal=thermal), z.shape[1]))
+    assert modules[0].spec.thermal is not None
     mean = _mean_function(modules[0].spec.thermal, expansions, labels, counts)
     noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
     return names, Prior(modules, mean), noise, reference
@@ -184,12 +198,12 @@ def _expansion(name: str, values: np.ndarray) -> ParameterExpansion:
 
 
 def _lengthscale(z: torch.Tensor, per_column: bool) -> float | tuple[float, ...]:
-    """Root of the mean squared distance of two environments; per column it is spread over the columns."""
+    """Twice the root mean squared distance of two environments; per column the columns share it."""
     std = z.std(0, correction=0) if len(z) > 1 else torch.ones(z.shape[1], dtype=z.dtype)
     std = torch.where(std > 1e-12 * (1.0 + z.abs().amax(0)), std, torch.ones_like(std))
     if per_column:
         return tuple((std * (2.0 * z.shape[1]) ** 0.5).tolist())
-    return float((2.0 * (std**2).sum()).sqrt())
+    return float(2.0 * (2.0 * (std**2).sum()).sqrt())
 
 
 def _spread(label: LabelSet) -> float:
@@ -253,9 +267,17 @@ def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], cou
     start = torch.linalg.lstsq(scaled / column, target[:, None], driver="gelsd").solution[:, 0] / column
     spreads = []
     for k in range(2):
-        reach = [w / float(f[:, k].abs().max()) for f, w in zip(factors, widths, strict=True) if float(f[:, k].abs().max()) > 1e-9]
+        reach = [
+            w / float(f[:, k].abs().max())
+            for f, w in zip(factors, widths, strict=True)
+            if float(f[:, k].abs().max()) > 1e-9
+        ]
         spreads.append(max([*reach, abs(float(start[k])) if k else 0.0]) if reach else 1.0)
     offset = float(start[0]) if float(scaled[:, 0].abs().max()) > 0 else 0.0
     return MeanFunction(
-        thermal, expansions, tuple(offset / total for _ in counts), BROAD * spreads[0] / total, BROAD * spreads[1] / total
+        thermal,
+        expansions,
+        tuple(offset / total for _ in counts),
+        BROAD * spreads[0] / total,
+        BROAD * spreads[1] / total,
     )

@@ -83,7 +83,9 @@ class DensePosterior:
             self.mean_weights = self._mean_weights()
             if self._factor is not None:
                 half = self._factor.half_solve(target)
-                self.log_evidence = float(-0.5 * (half @ half + self._factor.logdet() + len(target) * math.log(2 * math.pi)))
+                self.log_evidence = float(
+                    -0.5 * (half @ half + self._factor.logdet() + len(target) * math.log(2 * math.pi))
+                )
 
     @property
     def factor(self) -> CholeskyFactor:

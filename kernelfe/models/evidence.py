@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import SolverError
 from ..kernels.term import LOG_PRIOR_WIDTH
+from ..linalg.normal import Stacked
 from .dense import add_noise
 from .labels import LabelSet
 from .prior import Prior
@@ -79,7 +80,9 @@ class NoiseLevels(torch.nn.Module):
     def values(self) -> dict[str, tuple[float, float]]:
         """(σ₀, p) by kind."""
         exponents = self.exponent.detach().tolist()
-        return {k: (math.exp(v), p) for k, v, p in zip(self.kinds, self.log_noise.detach().tolist(), exponents, strict=True)}
+        return {
+            k: (math.exp(v), p) for k, v, p in zip(self.kinds, self.log_noise.detach().tolist(), exponents, strict=True)
+        }
 
 
 def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Tensor:
@@ -91,7 +94,9 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     """
     blocks = [label.rows(prior) for label in labels]
     gram = torch.cat([torch.cat([prior.gram(a, b) for b in blocks], 1) for a in blocks])
-    fixed = torch.zeros_like(gram) if any(label.noise is not None and label.noise.ndim == 3 for label in labels) else None
+    fixed = (
+        torch.zeros_like(gram) if any(label.noise is not None and label.noise.ndim == 3 for label in labels) else None
+    )
     parts, row = [], 0
     for label in labels:
         scale = label.row_scale()
@@ -108,7 +113,7 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     if fixed is not None:
         gram = gram + fixed
     residual = torch.cat([label.y.reshape(-1) for label in labels]) - torch.cat([b.prior_mean for b in blocks])
-    gram = gram + 1e-12 * gram.detach().diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    gram = gram + 1e-12 * torch.diag(gram.detach().diagonal())  # row by row: labels come in different units
     lower, info = torch.linalg.cholesky_ex(gram)
     if int(info):
         raise SolverError("the covariance of the labels is not positive definite")
@@ -116,10 +121,13 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     return -0.5 * (half @ half + 2.0 * lower.diagonal().log().sum() + len(residual) * math.log(2.0 * math.pi))
 
 
-def maximise(objective: Callable[[], Tensor], parameters: list[torch.nn.Parameter], max_iter: int) -> float:
+def maximise(
+    objective: Callable[[], Tensor], parameters: list[torch.nn.Parameter], max_iter: int, scale: float = 1.0
+) -> float:
     """Maximise a differentiable objective over parameters by L-BFGS-B; they end at the best point seen.
 
-    A trial point where the covariance cannot be factorized counts as very bad, not as an error.
+    A trial point where the covariance cannot be factorized counts as very bad, not as an error. ``scale``, the
+    number of labels, brings the gradient to order one: the first step then cannot leave the sensible region.
     """
     start = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy().copy()
     best = (-math.inf, start)
@@ -130,6 +138,9 @@ def maximise(objective: Callable[[], Tensor], parameters: list[torch.nn.Paramete
             p.data.copy_(torch.from_numpy(x[at : at + p.numel()]).reshape(p.shape))
             at += p.numel()
 
+    def bad() -> float:  # worse than anything seen, yet of its size: the line search interpolates and comes back
+        return 1e25 if best[0] == -math.inf else (10.0 * (1.0 + abs(best[0])) - best[0]) / scale
+
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best
         assign(x)
@@ -139,16 +150,16 @@ def maximise(objective: Callable[[], Tensor], parameters: list[torch.nn.Paramete
             value = objective()
             value.backward()
         except SolverError:
-            return 1e25, np.zeros_like(x)
+            return bad(), np.zeros_like(x)
         gradient = np.concatenate(
             [np.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1).numpy() for p in parameters]
         )
         result = value.item()
         if not math.isfinite(result) or not np.isfinite(gradient).all():
-            return 1e25, np.zeros_like(x)
+            return bad(), np.zeros_like(x)
         if result > best[0]:
             best = (result, x.copy())
-        return -result, -gradient
+        return -result / scale, -gradient / scale
 
     scipy.optimize.minimize(
         negative,
@@ -156,20 +167,46 @@ def maximise(objective: Callable[[], Tensor], parameters: list[torch.nn.Paramete
         jac=True,
         method="L-BFGS-B",
         bounds=[(v - LOG_BOUND, v + LOG_BOUND) for v in start],
-        options={"maxiter": max_iter, "ftol": 1e-7},
+        options={"maxiter": max_iter, "ftol": 1e-6},
     )
     assign(best[1])
     if not math.isfinite(best[0]):
-        raise SolverError("the evidence could not be evaluated at the starting hyperparameters: check the labels' scales")
+        raise SolverError(
+            "the evidence could not be evaluated at the starting hyperparameters: check the labels' scales"
+        )
     return best[0]
 
 
 def fit_dense(prior: Prior, labels: list[LabelSet], noise: NoiseLevels, max_iter: int = 60) -> float:
     """Maximise the exact log evidence; ``prior`` and ``noise`` are changed in place."""
-    parameters = [*prior.parameters(), *(p for p in noise.parameters() if p.requires_grad and noise.kinds)]
+    parameters = [
+        *(p for p in prior.parameters() if p.requires_grad),
+        *(p for p in noise.parameters() if p.requires_grad and noise.kinds),
+    ]
     return maximise(
-        lambda: dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior(), parameters, max_iter
+        lambda: dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior(),
+        parameters,
+        max_iter,
+        scale=float(sum(len(label) for label in labels)),
     )
+
+
+def fit_scales(prior: Prior, noise: NoiseLevels, stacked: Stacked, max_iter: int) -> float:
+    """Maximise the evidence over prior scales and noise with the length scales as they are: no pass over the data.
+
+    Parameters
+    ----------
+    stacked
+        All labels, accumulated in the basis of the present length scales.
+    """
+    free = [*(term.log_scales for term in prior.terms), *(noise.parameters() if noise.kinds else [])]
+
+    def objective() -> Tensor:
+        levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
+        evidence = stacked.log_evidence(prior.variances(), levels, bound=False)
+        return evidence + prior.hyperpriors() + noise.hyperprior()
+
+    return maximise(objective, [p for p in free if p.requires_grad], max_iter, scale=float(stacked.count.sum()))
 
 
 def fit_sparse(
@@ -180,16 +217,14 @@ def fit_sparse(
     *,
     gradients: bool = False,
     block_rows: int = 8192,
-    evaluations: int = 7,
+    evaluations: int = 4,
     progress=None,
 ) -> float:
-    """Maximise the collapsed bound; ``prior`` and ``noise`` are changed in place.
+    """Maximise the evidence of the sparse model; ``prior`` and ``noise`` are changed in place.
 
     Length scales (one common factor per term) by bounded scalar searches in turn, everything else by
     gradients within each trial.
     """
-    scales = [term.log_scales for term in prior.terms]
-    inner = [*scales, *(p for p in noise.parameters() if p.requires_grad and noise.kinds)]
     best: list = [-math.inf, None]
 
     def snapshot():
@@ -203,28 +238,26 @@ def fit_sparse(
         with torch.no_grad():
             stacked = accumulate(SparseBasis(prior, inducing, gradients), labels, block_rows)
 
-        def objective():
-            levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
-            return stacked.log_evidence(prior.variances(), levels) + prior.hyperpriors() + noise.hyperprior()
-
-        value = maximise(objective, inner, max_iter)
+        value = fit_scales(prior, noise, stacked, max_iter)
         if value > best[0]:
             best[:] = [value, snapshot()]
         if progress is not None:
             progress.update(1)
         return value
 
-    trial(40)
+    trial(30)
     for index, term in enumerate(prior.terms):
+        if term.spec.fixed:
+            continue
         start = term.log_lengthscale.detach().clone()
 
         def shifted(shift: float, term=term, start=start) -> float:
             restore(best[1])
             term.log_lengthscale.data.copy_(start + shift)
-            return -trial(12)
+            return -trial(6)
 
         scipy.optimize.minimize_scalar(
-            shifted, bounds=(-1.4, 1.4), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
+            shifted, bounds=(-0.7, 0.7), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
         )
         restore(best[1])
         logger.info("term %d: length scale %s", index, term.log_lengthscale.exp().tolist())

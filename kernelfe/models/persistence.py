@@ -39,7 +39,17 @@ FORMAT, VERSION = "kernelfe-model", 1
 MAX_HEADER = 64 << 20
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
-    for cls in (Term, RBF, Matern52, SecondOrder, ParameterExpansion, Dense, Sparse, BoltzmannInversion, *DESCRIPTORS.values())
+    for cls in (
+        Term,
+        RBF,
+        Matern52,
+        SecondOrder,
+        ParameterExpansion,
+        Dense,
+        Sparse,
+        BoltzmannInversion,
+        *DESCRIPTORS.values(),
+    )
 }
 
 
@@ -164,7 +174,9 @@ def load(path: str | os.PathLike, classes: list[type] | None = None):
         model.parameters_ = list(header["parameter_names"])
         model.coordinate_shape_ = tuple(header["coordinate_shape"])
         model.kinds_ = None if header["kinds"] is None else tuple(header["kinds"])
-        model.masses_ = None if header["masses"] is None else torch.tensor(header["masses"], dtype=torch.float64).numpy()
+        model.masses_ = (
+            None if header["masses"] is None else torch.tensor(header["masses"], dtype=torch.float64).numpy()
+        )
         model.temperatures_, model.zero_known_ = header["temperatures"], header["zero_known"]
         model.periodic_ = header["periodic"]
         if header["n_features_in"] is not None:

@@ -161,10 +161,8 @@ class Prior(gpytorch.Module):
         """Covariances of the labels of one read with those of another, by one term (or one function of it)."""
         fx = x.factors if x.jets.frame is None else x.factors[x.jets.frame]
         fy = y.factors if y.jets.frame is None else y.factors[y.jets.frame]
-        if function is None:
-            weight = (fx * term.variances()) @ fy.T
-        else:
-            weight = fx[:, function, None] * fy[:, function]
+        variances = term.variances() if function is None else torch.eye(term.size, dtype=fx.dtype)[function]
+        weight = (fx * variances) @ fy.T
         block = term.kernel.gram(x.jets, y.jets, weight)
         labels = a.scatter(block.flatten(2), x.jets)
         if _direct(y.jets):

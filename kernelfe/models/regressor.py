@@ -18,7 +18,7 @@ from ..frames import Frames
 from ..functionals import Functional
 from . import assemble
 from .dense import DensePosterior
-from .evidence import NoiseLevels, fit_dense, fit_sparse
+from .evidence import NoiseLevels, fit_dense, fit_scales, fit_sparse
 from .frozen import FrozenModel, PeriodicFrozenModel
 from .labels import LabelSet, baseline_rows, difference
 from .posterior import predict_mean
@@ -177,11 +177,13 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
                     block_rows=solver.block_rows,
                     progress=bar,
                 )
-        prior.requires_grad_(False)
         with torch.no_grad():
             basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
         with _bar(self.progress, "labels", sum(len(label) for label in labels)) as bar:
             stacked = accumulate(basis, labels, solver.block_rows, progress=bar)
+        if self.optimizer == "evidence":  # a richer basis explains more: scales and noise once more, with all of it
+            fit_scales(prior, noise, stacked, solver.final_iterations)
+        prior.requires_grad_(False)
         return SparsePosterior.fit(basis, stacked, noise)
 
     def _training_frames(self, X, y) -> Frames:
@@ -447,7 +449,7 @@ def _numbers(X) -> np.ndarray:
 
 
 def _subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
-    """Random frames of every kind, in proportion, with about ``rows`` rows in all; the same frames where kinds share them."""
+    """Random frames of every kind, with about ``rows`` rows in all; the same frames where kinds share them."""
     total = sum(len(label) for label in labels)
     if total <= rows:
         return labels

@@ -41,14 +41,17 @@ class Sparse(Spec):
     block_rows
         Label rows in memory at a time.
     evidence_rows, evidence_inducing
-        Label rows and inducing environments with which hyperparameters are fitted.
+        Label rows and inducing environments with which length scales are fitted.
+    final_iterations
+        Steps of the last fit of prior scales and noise, with all labels and all inducing environments.
     """
 
     inducing: int = 600
     gradients: bool = False
     block_rows: int = 8192
     evidence_rows: int = 25_000
-    evidence_inducing: int = 200
+    evidence_inducing: int = 100
+    final_iterations: int = 8
 
     def __post_init__(self):
         if min(self.inducing, self.block_rows, self.evidence_rows, self.evidence_inducing) < 1:

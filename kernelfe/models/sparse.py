@@ -122,7 +122,9 @@ class SparseBasis:
 
     def amplitudes(self) -> Tensor:
         """Prior standard deviation of every weight, shape (W,)."""
-        return torch.cat([v.sqrt().repeat_interleave(r) for v, r in zip(self.prior.variances(), self.ranks, strict=True)])
+        return torch.cat(
+            [v.sqrt().repeat_interleave(r) for v, r in zip(self.prior.variances(), self.ranks, strict=True)]
+        )
 
 
 @torch.no_grad()
@@ -168,7 +170,7 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
         equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight)
         return
     parts, factors, lost = [], [], []
-    for t, term in enumerate(prior.terms):
+    for t in range(len(prior.terms)):
         read = rows.terms[t][0]
         features = basis.term_features(rows, t, 0)
         parts.append(features)

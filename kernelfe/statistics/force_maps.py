@@ -113,15 +113,21 @@ def check_force_map(position_map: ArrayLike, force_map: ArrayLike, constraints: 
     for bead, other in np.argwhere(np.abs(overlap - np.eye(len(overlap))) > 1e-9):
         value = overlap[bead, other]
         if bead == other:
-            raise DataError(f"force map of bead {bead} moves its own bead by {value:g} instead of 1: "
-                            "include the bead's own atom with weight 1")
-        raise DataError(f"force map of bead {bead} also moves bead {other} (by {value:g} instead of 0): "
-                        f"take the atom of bead {other} out of the group of bead {bead}")
+            raise DataError(
+                f"force map of bead {bead} moves its own bead by {value:g} instead of 1: "
+                "include the bead's own atom with weight 1"
+            )
+        raise DataError(
+            f"force map of bead {bead} also moves bead {other} (by {value:g} instead of 0): "
+            f"take the atom of bead {other} out of the group of bead {bead}"
+        )
     for a, c in constraints:
         a, c = _atom_indices((a, c), positions.shape[1], f"constrained pair ({a}, {c})")
         for bead in np.flatnonzero(np.abs(forces[:, a] - forces[:, c]) > 1e-9):
-            raise DataError(f"force map of bead {bead} has weights {forces[bead, a]:g} and {forces[bead, c]:g} "
-                            f"on the constrained pair of atoms ({a}, {c}): put both atoms into the same group")
+            raise DataError(
+                f"force map of bead {bead} has weights {forces[bead, a]:g} and {forces[bead, c]:g} "
+                f"on the constrained pair of atoms ({a}, {c}): put both atoms into the same group"
+            )
 
 
 def map_positions(position_map: ArrayLike, positions: ArrayLike) -> FloatArray:
@@ -151,8 +157,10 @@ def map_forces(force_map: ArrayLike, forces: ArrayLike) -> FloatArray:
 def _apply(matrix: ArrayLike, values: ArrayLike, name: str) -> FloatArray:
     matrix, values = np.asarray(matrix, float), np.asarray(values, float)
     if values.ndim != 3 or values.shape[1:] != (matrix.shape[-1], 3):
-        raise DataError(f"{name} of shape {values.shape} do not fit a map of {matrix.shape[-1]} atoms: "
-                        f"expected (frames, {matrix.shape[-1]}, 3)")
+        raise DataError(
+            f"{name} of shape {values.shape} do not fit a map of {matrix.shape[-1]} atoms: "
+            f"expected (frames, {matrix.shape[-1]}, 3)"
+        )
     bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
     if bad.size:
         raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")

@@ -214,6 +214,8 @@ def _check_axis(field: TorsionField, beads: Sequence[int]) -> None:
     missing = [a for a in (field.i, field.j) if a not in beads]
     moved = sorted(set(field.moving) & set(beads))
     if missing and moved:
-        raise DataError(f"rotation about the bond ({field.i}, {field.j}) moves the beads at atoms {moved}, but atom "
-                        f"{missing[0]} of its axis is no bead, so the displacement is no function of the beads: "
-                        "rotate about a bond between two beads (see rotatable_bonds)")
+        raise DataError(
+            f"rotation about the bond ({field.i}, {field.j}) moves the beads at atoms {moved}, but atom "
+            f"{missing[0]} of its axis is no bead, so the displacement is no function of the beads: "
+            "rotate about a bond between two beads (see rotatable_bonds)"
+        )

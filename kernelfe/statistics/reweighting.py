@@ -130,8 +130,10 @@ def surface(
     grid = tuple(np.asarray(e, float) for e in edges)
     label, block = np.unique(np.asarray(blocks), return_inverse=True)
     if x.ndim != 2 or x.shape != (len(w), len(grid)) or block.shape != w.shape or w.ndim != 1:
-        raise DataError(f"coordinates {x.shape}, weights {w.shape}, blocks {block.shape} and {len(grid)} edges do "
-                        "not fit: expected (n, d), (n,), (n,) and d arrays of edges")
+        raise DataError(
+            f"coordinates {x.shape}, weights {w.shape}, blocks {block.shape} and {len(grid)} edges do "
+            "not fit: expected (n, d), (n,), (n,) and d arrays of edges"
+        )
     if len(label) < 2:
         raise DataError("one block gives no error bar: label the samples with two or more independent blocks")
     shape = tuple(len(e) - 1 for e in grid)
@@ -176,8 +178,10 @@ def reweighted_mean(values: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, 
     """
     a, w = np.asarray(values, float), np.asarray(weights, float)
     if w.ndim != 2 or a.shape[:2] != w.shape or a.ndim > 3:
-        raise DataError(f"values {a.shape} and weights {w.shape} do not fit: expected (rounds, replicas[, m]) "
-                        "and (rounds, replicas)")
+        raise DataError(
+            f"values {a.shape} and weights {w.shape} do not fit: expected (rounds, replicas[, m]) "
+            "and (rounds, replicas)"
+        )
     w = (w / w.sum()).reshape(*w.shape, *([1] * (a.ndim - 2)))
     mean = (w * a).sum(axis=(0, 1))
     series = (w * (a - mean)).sum(axis=1)

@@ -71,7 +71,9 @@ def test_noise_is_the_power_law_the_model_learned_or_what_the_frames_state():
 
 
 def test_rows_without_the_label_are_left_out():
-    part = frames(labels={"mean_energy": [1.0, np.nan, 2.0, np.nan]}, present={"mean_energy": [True, False, True, False]})
+    part = frames(
+        labels={"mean_energy": [1.0, np.nan, 2.0, np.nan]}, present={"mean_energy": [True, False, True, False]}
+    )
     found = parity(Model(), part, "mean_energy")
     assert found.label[:, 0].tolist() == [1.0, 2.0]
     assert found.std is not None and found.rmse == pytest.approx(np.sqrt(2.5))

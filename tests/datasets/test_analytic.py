@@ -127,7 +127,9 @@ def test_closed_form_of_the_gaussian_case():
         "heat_capacity": torch.full_like(t, 0.5 * BOLTZMANN),
         "parameter_derivative": -lam * m**2 / k,
         "parameter_curvature": -(m**2) / k,
-        "thermal_response_force": -0.5 * BOLTZMANN * GAUSSIAN.stiffness_change
+        "thermal_response_force": -0.5
+        * BOLTZMANN
+        * GAUSSIAN.stiffness_change
         * torch.stack([torch.ones_like(t), 0.5 * torch.cos(r[:, 1])], dim=1),
     }
     for key, value in expected.items():

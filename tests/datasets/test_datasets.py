@@ -24,8 +24,11 @@ def package(tmp_path, monkeypatch):
     frames = Frames.from_arrays(
         rng.normal(size=(4, 2, 3)),
         temperature=300.0,
-        labels={"mean_force": rng.normal(size=(4, 2, 3)), "mean_energy": rng.normal(size=4),
-                "generalized_force": rng.normal(size=(4, 2))},
+        labels={
+            "mean_force": rng.normal(size=(4, 2, 3)),
+            "mean_energy": rng.normal(size=4),
+            "generalized_force": rng.normal(size=(4, 2)),
+        },
         displacements=rng.normal(size=(4, 2, 2, 3)),
     )
     frames.save(folder / "frames.npz", dtype="float32")

@@ -146,6 +146,7 @@ TOY_BONDS, TOY_BEADS, T, SPRING = ((0, 1), (1, 2), (2, 3), (2, 4)), (0, 1, 2, 3)
 
 def toy_energy(x):
     """U in eV: e on a spring to c and repelled by the other beads, which repel each other; x (..., 5, 3)."""
+
     def soft(i, j, strength):
         return strength / (1.0 + ((x[..., i, :] - x[..., j, :]) ** 2).sum(-1))
 
@@ -207,6 +208,7 @@ TOY_FIELDS = [TorsionField(TOY_BONDS, 1, 2), Swell(), Slide()]
 
 def toy_exact(beads):
     """−t·∇A for the fields by central differences of A(R) = −kT ln ∫ exp(−bU) de."""
+
     def a(r):
         return -BOLTZMANN * T * np.log(quadrature(r)[1].sum())
 

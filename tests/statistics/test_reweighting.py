@@ -85,8 +85,14 @@ def test_error_bars_of_surface_and_mean_are_calibrated():
 
 
 def test_free_energy_of_a_surface():
-    s = surface(np.array([[0.5], [0.5], [1.5], [0.2]]), np.ones(4), [np.arange(4.0)], [0, 0, 1, 1],
-                np.random.default_rng(0), bootstraps=10)
+    s = surface(
+        np.array([[0.5], [0.5], [1.5], [0.2]]),
+        np.ones(4),
+        [np.arange(4.0)],
+        [0, 0, 1, 1],
+        np.random.default_rng(0),
+        bootstraps=10,
+    )
     np.testing.assert_allclose(s.probability, [0.75, 0.25, 0.0])
     np.testing.assert_allclose(s.free_energy(300.0), [0.0, BOLTZMANN * 300.0 * np.log(3.0), np.inf])
 

@@ -1,0 +1,172 @@
+"""A real comparison on the bundled data, made tiny, and the bookkeeping around it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import kernelfe
+from kernelfe.datasets import Reference
+from kernelfe.errors import DataError, KernelfeError
+from kernelfe.quickstart import LABEL_SETS, TARGET, Case, Plan, Sampler, run, run_cases, training_rows
+from kernelfe.quickstart.cases import effective_samples
+from kernelfe.quickstart.collect import all_is_best, floors, frame_ratios, group
+
+TINY = Sampler(replicas=40, burn_in=20, steps=60, stride=5, effective=200, longest=90)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart") / "made" / "here"
+    plan = Plan(sizes=(8, 16), subsets=2, sampler=TINY, single=16, single_subsets=1, small=True)
+    return folder, run(folder, plan, workers=2, progress=False)
+
+
+def test_files_are_complete_and_nothing_is_left_aside(outcome):
+    folder, numbers = outcome
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["metrics.json", "report.html", "model.kfe", "samples.npz", "summary.png"]
+    )
+    assert (folder / "summary.png").read_bytes().startswith(b"\x89PNG")
+    stored = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert stored["divergences"] == json.loads(json.dumps(numbers["divergences"]))
+    model = kernelfe.load(folder / "model.kfe")
+    assert model.temperatures_ == [300.0, 400.0, 500.0, 600.0]
+
+
+def test_every_label_set_is_compared_at_every_size(outcome):
+    _, numbers = outcome
+    found = {(r["labels"], r["frames_per_temperature"], len(r["temperatures"])): r for r in numbers["divergences"]}
+    assert set(found) == {(name, n, 4) for name in LABEL_SETS for n in (8, 16)} | {
+        (name, 16, 1) for name in ("forces", "forces + torques")
+    }
+    for row in found.values():
+        assert all(0.0 < d < np.log(2.0) for d in row["divergences"])
+        assert row["mean"] == pytest.approx(np.mean(row["divergences"]))
+        assert 0 < row["effective_samples"] <= row["samples"]
+        assert sum(row["populations"].values()) == pytest.approx(1.0)
+    # even this little data tells: torques beat plain forces
+    assert found["all", 16, 4]["mean"] < found["forces", 16, 4]["mean"]
+
+
+def test_what_a_chemist_asks_for_is_in_the_metrics(outcome):
+    _, numbers = outcome
+    assert numbers["small"] is True and numbers["logarithm"] == "natural" and numbers["bins"] == 36
+    assert 0.0 < numbers["floors"]["reference"] < numbers["floors"]["perfect_model"]
+    assert numbers["reference"]["effective_samples"] > 500
+    for kind in ("mean_force", "mean_energy", "generalized_force"):
+        found = numbers["parity"][kind]
+        assert found["frames"] == 2500 and found["noise_floor"] > 0.0 and np.isfinite(found["log_density"])
+    heat = numbers["heat_capacity_J_mol_K"]
+    assert heat["model"] == pytest.approx(heat["held_out_frames"], rel=0.5)
+    assert numbers["versions"]["torch"] and numbers["seconds"] > 0.0
+    assert 2**27 < numbers["peak_memory_bytes"] < 2**32
+    for case in numbers["cases"]:
+        assert case["held_out"]["mean_force"]["frames"] == 500
+
+
+def test_report_is_one_file_that_loads_nothing(outcome):
+    folder, numbers = outcome
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == page.count("data:image/png;base64,") == 5
+    assert not re.search(r"<script|<link|https?://|src=\"(?!data:)", page)
+    assert "Small version" in page and "What to keep in mind" in page
+    assert "plain forces" in page and "forces + fragment torques" in page
+    row = next(r for r in numbers["divergences"] if r["labels"] == "all" and r["frames_per_temperature"] == 16)
+    assert f"{row['mean']:.3f}"[:4] in page
+
+
+def test_results_do_not_depend_on_the_number_of_processes():
+    cases = [Case("forces", 8, s, 2, seed=s) for s in range(2)]
+    one, two = (run_cases(cases, TINY, "kernelfe_data", workers, progress=False) for workers in (1, 2))
+    assert [r["divergence"] for r in one] == [r["divergence"] for r in two]
+    assert one[0]["divergence"] != one[1]["divergence"]
+
+
+def test_an_error_in_a_worker_comes_back_typed():
+    with pytest.raises(DataError, match="2 disjoint subsets of 4000 frames need 8000"):
+        run_cases([Case("forces", 4000, 0, 2)], TINY, "kernelfe_data", 1, progress=False)
+    with pytest.raises(KernelfeError, match="not installed"):
+        run_cases([Case("forces", 8, 0, 1)], TINY, "no_such_package", 1, progress=False)
+
+
+@pytest.mark.parametrize("size", [75, 300, 1250])
+def test_subsets_are_disjoint_equal_and_spread_over_the_runs(size):
+    temperature = np.repeat([300.0, 350.0, 400.0, 500.0, 600.0], [5000, 2500, 5000, 5000, 5000])
+    rows = [training_rows(temperature, Case("all", size, s, 3)) for s in range(3)]
+    assert all(len(r) == 4 * size for r in rows)
+    assert len(np.unique(np.concatenate(rows))) == 12 * size
+    assert not (temperature[np.concatenate(rows)] == TARGET).any()
+    first = rows[0][temperature[rows[0]] == 300.0]
+    assert first.max() - first.min() > 0.97 * 5000
+
+
+def test_the_plan_keeps_one_model_and_starts_with_the_longest():
+    cases = Plan().cases("somewhere")
+    assert len(cases) == 4 * 3 * 3 + 4
+    kept = [c for c in cases if c.keep]
+    assert [(c.labels, c.size, c.subset) for c in kept] == [("all", 1250, 0)]
+    assert cases[0].size == 1250 and cases[-1].size == 75
+    assert len({c.seed for c in cases}) == len(cases)
+    assert {c.seed for c in cases}.isdisjoint({c.seed for c in Plan(seed=1).cases()})
+    with pytest.raises(DataError, match="subsets=0"):
+        Plan(subsets=0)
+
+
+def result(labels, size, subset, divergence, temperatures=(300.0, 400.0)):
+    return {
+        "labels": labels,
+        "size": size,
+        "subset": subset,
+        "temperatures": temperatures,
+        "divergence": divergence,
+        "rmsd": 0.01,
+        "populations": {"beta": 1.0},
+        "samples": 10,
+        "effective_samples": 5.0,
+        "fit_seconds": 1.0,
+        "sample_seconds": 1.0,
+        "held_out": {},
+        "half_against_half": 0.004,
+    }
+
+
+def test_frames_for_equal_divergence_are_bounds_where_the_curve_ends():
+    results = [result("forces", n, s, 40.0 / n) for n in (100, 1600) for s in range(2)]
+    results += [result("all", 100, s, 0.05) for s in range(2)] + [result("all", 1600, s, 0.005) for s in range(2)]
+    rows = group(results)
+    ratios = {r["frames_per_temperature"]: r for r in frame_ratios(rows)}
+    assert ratios[100]["forces_need"] == pytest.approx(800.0) and not ratios[100]["is_lower_bound"]
+    assert ratios[1600]["ratio"] == 1.0 and ratios[1600]["is_lower_bound"]
+    assert all(r["not_worse"] for r in all_is_best(rows))
+    worse = all_is_best(group([*results[:4], *[result("all", 1600, s, 0.03 + s) for s in range(2)]]))
+    assert not worse[0]["not_worse"] and worse[0]["best_smaller_set"] == "forces"
+
+
+def test_floors_are_quarters_of_halves():
+    p = np.full((36, 36), 1.0)
+    half = p.copy()
+    half[:18] += 0.1
+    reference = Reference(
+        np.array([TARGET]),
+        np.linspace(-np.pi, np.pi, 37),
+        p[None] / p.sum(),
+        p[None],
+        np.array([p[None], half[None]]),
+        np.array([100.0]),
+    )
+    found = floors(reference, [result("all", 8, 0, 0.1)], 1e4, 0)
+    expected = kernelfe.analysis.jensen_shannon_divergence(p, half)
+    assert found["reference"] == pytest.approx(expected / 4)
+    assert found["perfect_model"] == pytest.approx((expected + 0.004) / 4)
+
+
+def test_effective_samples_see_a_basin_that_is_never_left():
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(-3.0, -1.0, (50, 100, 2))
+    assert effective_samples(angles) > 3500
+    angles[:, :50, 0] += 3.5  # half of the replicas stay at φ > 0
+    assert effective_samples(angles) < 150

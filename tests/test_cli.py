@@ -1,0 +1,159 @@
+"""Commands end to end, and errors as one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import kernelfe
+from kernelfe.cli import main, parse_units
+from kernelfe.errors import DataError, UnitsError
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def frames():
+    data = kernelfe.datasets.load("alanine-dipeptide")
+    return data[data.temperature != 350.0][::700]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, frames):
+    path = tmp_path_factory.mktemp("cli")
+    frames.save(path / "data.npz")
+    assert (
+        call("fit", path / "data.npz", "-o", path / "model.kfe", "--labels", "mean_force,generalized_force").exit_code
+        == 0
+    )
+    return path
+
+
+def test_fit_conditions_on_the_labels_asked_for(folder):
+    model = kernelfe.load(folder / "model.kfe")
+    assert set(model.noise_) == {"mean_force", "generalized_force"}
+
+
+def test_fit_needs_units_and_takes_them(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(scale=0.1, size=(12, 3, 3)) + np.array([[0, 0, 0], [1.5, 0, 0], [3, 0.5, 0]])
+    lines = []
+    for frame in x:
+        lines += ["3", 'Properties=species:S:1:pos:R:3:REF_mean_force:R:3 pbc="F F F"']
+        lines += [" ".join(["C", *(f"{v:.6f}" for v in bead), "1.0 0.0 0.0"]) for bead in frame]
+    (tmp_path / "x.extxyz").write_text("\n".join(lines) + "\n")
+    refused = call("fit", tmp_path / "x.extxyz", "-T", 300, "-o", tmp_path / "m.kfe")
+    assert refused.exit_code == 1 and "does not state its units" in refused.output
+    taken = call("fit", tmp_path / "x.extxyz", "-T", 300, "--units", "mdanalysis", "-o", tmp_path / "m.kfe")
+    assert taken.exit_code == 0, taken.output
+    assert kernelfe.load(tmp_path / "m.kfe").temperatures_ == [300.0]
+
+
+def test_sample_at_one_temperature(folder, tmp_path):
+    out = tmp_path / "t.npz"
+    ran = call(
+        "sample",
+        folder / "model.kfe",
+        "--start",
+        folder / "data.npz",
+        "-T",
+        350,
+        "-o",
+        out,
+        "--replicas",
+        6,
+        "--steps",
+        40,
+        "--burn-in",
+        10,
+        "--stride",
+        10,
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "accepted moves: torsion" in ran.output
+    samples = kernelfe.Frames.load(out)
+    assert len(samples) == 6 * 4 and set(samples.temperature) == {350.0}
+    assert samples.bonds == ((0, 1), (1, 2), (2, 3), (2, 4), (4, 5))
+    assert np.ptp(samples.positions, axis=0).min() > 0.0
+
+
+def test_sample_by_replica_exchange_warns_outside_the_data(folder, tmp_path):
+    out = tmp_path / "t.extxyz"
+    ran = call(
+        "sample",
+        folder / "model.kfe",
+        "--start",
+        folder / "data.npz",
+        "--exchange",
+        "350,450,700",
+        "-o",
+        out,
+        "--replicas",
+        2,
+        "--steps",
+        40,
+        "--burn-in",
+        0,
+        "--stride",
+        20,
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "700 K lies outside the training temperatures (300 to 600 K)" in ran.output
+    assert "accepted swaps" in ran.output
+    samples = kernelfe.Frames.read(out)
+    assert [int((samples.temperature == t).sum()) for t in (350, 450, 700)] == [4, 4, 4]
+
+
+def test_report(folder, tmp_path, frames):
+    ran = call("report", folder / "model.kfe", folder / "data.npz", "-o", tmp_path / "r.html")
+    assert ran.exit_code == 0, ran.output
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "model.kfe" in page and f"{len(frames)} frames" in page and "fragment torque" in page
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("fit", "{}/data.npz", "--labels", "nonsense", "-o", "{}/x.kfe"), "nonsense"),
+        (("fit", "{}/data.npz", "-o", "{}/missing/x.kfe"), "make it first"),
+        (("fit", "{}/model.kfe", "-o", "{}/x.kfe"), "cannot read"),
+        (("report", "{}/data.npz", "{}/data.npz"), "data.npz"),
+        (("sample", "{}/model.kfe", "--start", "{}/data.npz", "-T", "350", "-o", "{}/x.pdb"), "use .npz"),
+        (("quickstart", "--frames", "4000", "--no-progress", "-o", "{}/q", "--workers", "1"), "use fewer subsets"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(folder, arguments, message):
+    ran = call(*(a.format(folder) for a in arguments))
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: ") and message in ran.output
+    assert "Traceback" not in ran.output and ran.output.count("\n") == 1
+    assert not (folder / "x.kfe").exists()
+
+
+def test_debug_shows_where_an_error_came_from(folder):
+    ran = call("--debug", "fit", folder / "data.npz", "--labels", "nonsense", "-o", folder / "x.kfe")
+    assert isinstance(ran.exception, DataError)
+
+
+def test_wrong_usage_has_exit_code_2(folder):
+    for arguments in (
+        ("sample", folder / "model.kfe", "--start", folder / "data.npz", "-o", "x.npz"),
+        ("quickstart", "--frames", "a,b"),
+        ("fit", folder / "none.npz"),
+    ):
+        assert call(*arguments).exit_code == 2
+
+
+def test_units_of_the_command_line():
+    assert parse_units("gromacs") == "gromacs"
+    assert parse_units("energy=kJ/mol, length=nm") == {"energy": "kJ/mol", "length": "nm"}
+    with pytest.raises(UnitsError, match="name=unit"):
+        parse_units("energy=")
+
+
+def test_help_names_all_commands():
+    text = call("--help").output
+    assert all(name in text for name in ("quickstart", "fit", "sample", "report"))
