@@ -168,12 +168,12 @@ def fit(
     if not Path(output).absolute().parent.is_dir():
         raise DataError(f"the folder of {output} does not exist; make it first")  # before the work, not after
     frames = read_frames(data, units, temperature)
-    click.echo(frames)
     kinds = [kind.strip() for kind in labels.split(",")] if labels else None
     model = FreeEnergyRegressor(labels=kinds, solver=solver, random_state=seed, progress=sys.stderr.isatty()).fit(
         frames
     )
     model.save(output)
+    click.echo(frames)
     for kind, (level, power) in model.noise_.items():
         click.echo(
             f"  noise of {kind}: {level:.4g} at {model.noise_temperature_:.0f} K, power of T {power:.2f} (eV, Å)"

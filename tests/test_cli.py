@@ -18,7 +18,7 @@ def call(*arguments):
 @pytest.fixture(scope="module")
 def frames():
     data = kernelfe.datasets.load("alanine-dipeptide")
-    return data[data.temperature != 350.0][::700]
+    return data[data.temperature != 350.0][::1500]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_fit_needs_units_and_takes_them(folder, tmp_path):
     lines = []
     for frame in x:
         lines += ["3", 'Properties=species:S:1:pos:R:3:REF_mean_force:R:3 pbc="F F F"']
-        lines += [" ".join(["C", *(f"{v:.6f}" for v in bead), "1.0 0.0 0.0"]) for bead in frame]
+        lines += ["C " + " ".join(f"{v:.6f}" for v in bead) + " 1.0 0.0 0.0" for bead in frame]
     (tmp_path / "x.extxyz").write_text("\n".join(lines) + "\n")
     refused = call("fit", tmp_path / "x.extxyz", "-T", 300, "-o", tmp_path / "m.kfe")
     assert refused.exit_code == 1 and "does not state its units" in refused.output
