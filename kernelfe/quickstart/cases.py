@@ -70,7 +70,7 @@ class Sampler:
     steps: int = 400
     stride: int = 10
     effective: int = 30_000
-    longest: int = 2400
+    longest: int = 1600
     timestep: float = 5.0
     friction: float = 10.0
 
