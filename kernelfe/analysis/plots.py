@@ -129,7 +129,7 @@ def _curves(
     ax.minorticks_off()
     _plain_ticks(ax)
     ax.grid(axis="y", color="#DDDDDD", lw=0.6)
-    ax.legend(fontsize=7, frameon=False, loc="upper right")
+    ax.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def _plain_ticks(ax: Any) -> None:
