@@ -213,11 +213,15 @@ def run_child(peer: str, args: argparse.Namespace, constant: float, folder: Path
     environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), OPENBLAS_NUM_THREADS=str(args.threads))
     subprocess.run(command, check=True, env=environment)
     with np.load(out, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+        found = {key: file[key] for key in file.files}
+    load = os.getloadavg()[0]
+    print(f"{peer}: {found['seconds']:.2f} s, {found['peak']:.0f} MB (load {load:.1f})", file=sys.stderr, flush=True)
+    return found
 
 
 def measure(args: argparse.Namespace) -> dict:
     """All repeats of all peers, interleaved, and what the table says."""
+    load = list(os.getloadavg())
     truth = smooth(problem(args.n, args.dimension, args.seed).new)[0]
     with tempfile.TemporaryDirectory() as folder:
         reference = run_child("reference", args, 0.0, Path(folder))
@@ -246,6 +250,7 @@ def measure(args: argparse.Namespace) -> dict:
         "dimension": args.dimension,
         "repeats": args.repeats,
         "threads": args.threads,
+        "load_before": load,
         "machine": processor(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
