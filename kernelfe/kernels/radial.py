@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ class RadialKernel(Spec):
 
     lengthscale: float | tuple[float, ...] | None = None
 
+    #: κ'/κ where it is constant: then one product of κ with coefficients gives values and slopes alike.
+    SLOPE: ClassVar[float | None] = None
+
     def __post_init__(self):
         if self.lengthscale is None:
             return
@@ -49,6 +53,10 @@ class RadialKernel(Spec):
     def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """κ(s), κ'(s), κ''(s)."""
         raise NotImplementedError
+
+    def value_(self, s: Tensor) -> Tensor:
+        """κ(s) alone; may overwrite ``s``."""
+        return self.functions(s)[0]
 
     def gram(self, a: Jets, b: Jets, weight: Tensor | None = None) -> Tensor:
         """Covariances of all rows of ``a`` with all rows of ``b``, both scaled by 1/ℓ.
@@ -144,6 +152,12 @@ def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class RBF(RadialKernel):
     """κ(s) = exp(−s), the Gaussian (squared-exponential) kernel: infinitely smooth."""
+
+    SLOPE: ClassVar[float | None] = -1.0
+
+    def value_(self, s: Tensor) -> Tensor:
+        """κ(s), in place."""
+        return s.neg_().exp_()
 
     def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """κ, −κ and κ."""
