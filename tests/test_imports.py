@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "statistics": {"frames", "functionals", "topology"},
     "simulate": {"models.protocol", "topology"},
     "calculators": {"models.protocol"},
-    "training": {"models", "simulate", "statistics"},
+    "training": {"models", "simulate", "statistics", "frames", "functionals"},
     "dynamics": set(),
     "selection": set(),
     "datasets": {"frames"},

@@ -6,6 +6,8 @@ is two thin matrix products per term (four with gradient coefficients) and one p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,27 @@ from .prior import frame_chunks
 
 #: Environments taken at a time: with 600 nodes the arrays of a block stay in a core's cache.
 BLOCK = 256
+#: Mean length of runs of equal temperature from which they are worth blocks of their own.
+SHORTEST_RUN = 32
+
+
+def _blocks(temperature: float | Tensor, size: int) -> Iterator[tuple[int, int, float | None]]:
+    """(start, stop, temperature) of blocks of rows; None where a block holds several temperatures.
+
+    Replicas sorted by temperature, long runs of each, are taken run by run: one temperature needs a collapsed
+    coefficient per node only.
+    """
+    if not isinstance(temperature, Tensor) or temperature.numel() == 1:
+        yield from ((start, stop, float(temperature)) for start, stop in frame_chunks(size, BLOCK))
+        return
+    values, counts = torch.unique_consecutive(temperature, return_counts=True)
+    if len(values) * SHORTEST_RUN > size:
+        yield from ((start, stop, None) for start, stop in frame_chunks(size, BLOCK))
+        return
+    begin = 0
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        yield from ((begin + start, begin + stop, value) for start, stop in frame_chunks(count, BLOCK))
+        begin += count
 
 
 class FrozenModel:
@@ -100,12 +123,11 @@ class FrozenModel:
         """Values summed into frames, and slopes by z of every environment."""
         x = z * self._scale[t] - self._centre[t]
         value, gradient = x.new_empty(len(x)), torch.empty_like(x)
-        mixed = isinstance(temperature, Tensor) and temperature.numel() > 1
-        if mixed and frame is not None:
+        if isinstance(temperature, Tensor) and temperature.numel() > 1 and frame is not None:
             temperature = temperature[frame]
-        for start, stop in frame_chunks(len(x), BLOCK):
+        for start, stop, one in _blocks(temperature, len(x)):
             part = slice(start, stop)
-            value[part], gradient[part] = self._block(t, x[part], temperature[part] if mixed else float(temperature))
+            value[part], gradient[part] = self._block(t, x[part], temperature[part] if one is None else one)
         if frame is not None:
             value = value.new_zeros(frames).index_add_(0, frame, value)
         return value, gradient * self._scale[t]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .cases import LABEL_SETS, TARGET, TRAIN_TEMPERATURES, Case, Sampler, run_case, training_rows
+from .cases import DENSITY, LABEL_SETS, TARGET, TRAIN_TEMPERATURES, Case, Sampler, run_case, training_rows
 from .plan import Plan, run_cases
 from .run import run, write_json
 
 __all__ = [
+    "DENSITY",
     "LABEL_SETS",
     "TARGET",
     "TRAIN_TEMPERATURES",

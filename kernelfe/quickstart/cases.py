@@ -33,6 +33,7 @@ from ..frames import Frames
 from ..io import save_npz
 from ..models import FreeEnergyRegressor
 from ..simulate import TorsionMoves, Trajectory, run_langevin, sample, uniform_masses
+from ..training import minimize_relative_entropy
 
 DATA = "alanine-dipeptide"
 TRAIN_TEMPERATURES = (300.0, 400.0, 500.0, 600.0)
@@ -47,6 +48,8 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "forces + torques": ("mean_force", "generalized_force"),
     "all": ("mean_force", "mean_energy", "generalized_force"),
 }
+#: All labels and, by relative entropy, where the frames were found.
+DENSITY = "all + density"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Case:
     Parameters
     ----------
     labels
-        Name of the label set.
+        Name of the label set; "all" at several temperatures is then also conditioned on the density of its frames.
     size
         Frames per temperature.
     subset, subsets
@@ -92,7 +95,7 @@ class Case:
     seed
         Seed of the sampling.
     keep
-        Folder to leave ``model.kfe`` and ``samples.npz`` in, or None.
+        Folder to leave ``model.kfe`` and ``samples.npz`` of the model with density in, or None.
     """
 
     labels: str
@@ -107,6 +110,11 @@ class Case:
     def single(self) -> bool:
         """Whether only one temperature is trained on."""
         return len(self.temperatures) == 1
+
+    @property
+    def density(self) -> bool:
+        """Whether a second model is made, conditioned on the density of the frames, too."""
+        return self.labels == "all" and not self.single
 
     @property
     def name(self) -> str:
@@ -144,14 +152,46 @@ def training_rows(temperature: np.ndarray, case: Case) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def run_case(case: Case, sampler: Sampler, package: str) -> dict[str, Any]:
-    """Fit, sample at the target temperature and compare; everything that the report needs as plain numbers."""
+def run_case(case: Case, sampler: Sampler, package: str) -> list[dict[str, Any]]:
+    """Fit, sample at the target temperature and compare; everything that the report needs as plain numbers.
+
+    Returns
+    -------
+    list of dict
+        One result; for a case with density also that of the model conditioned on it.
+    """
     torch.set_num_threads(1)
-    frames, reference = data(package)
+    frames, _ = data(package)
     train = frames[training_rows(frames.temperature, case)]
     begin, cpu = time.perf_counter(), time.process_time()
-    model = FreeEnergyRegressor(labels=list(LABEL_SETS[case.labels])).fit(train)
-    fitted = time.perf_counter()
+    # always sparse, whatever the size: one method along the whole learning curve
+    model = FreeEnergyRegressor(labels=list(LABEL_SETS[case.labels]), solver="sparse").fit(train)
+    seconds = time.perf_counter() - begin
+    out = [_assess(model, case, train, sampler, package) | {"fit_seconds": seconds}]
+    out[0]["cpu_seconds"] = time.process_time() - cpu
+    if case.density:
+        begin, cpu = time.perf_counter(), time.process_time()
+        refined = minimize_relative_entropy(model, train, seed=case.seed, progress=False)
+        seconds += time.perf_counter() - begin
+        more = {
+            "labels": DENSITY,
+            "keep": case.keep is not None,
+            "fit_seconds": seconds,
+            "converged": refined.converged,
+            "rounds": [asdict(r) for r in refined.rounds],
+            "inefficiency": refined.inefficiency,
+        }
+        out.append(_assess(refined.model, case, train, sampler, package) | more)
+        out[1]["cpu_seconds"] = time.process_time() - cpu
+        if case.keep is not None:
+            refined.model.save(Path(case.keep) / "model.kfe")
+    return out
+
+
+def _assess(model: FreeEnergyRegressor, case: Case, train: Frames, sampler: Sampler, package: str) -> dict[str, Any]:
+    """Sample a model, compare the samples with the reference and its predictions with held-out labels."""
+    frames, reference = data(package)
+    begin = time.perf_counter()
     run = sample_model(model, train, sampler, case.seed)
     sampled = time.perf_counter()
     angles = dihedral_angles(run.positions, (PHI, PSI))
@@ -159,14 +199,13 @@ def run_case(case: Case, sampler: Sampler, package: str) -> dict[str, Any]:
     truth = reference.probability[reference.temperatures.tolist().index(TARGET)]
     test = frames[frames.temperature == UNSEEN][::5]
     held_out = {kind: parity(model, test, kind).summary() for kind in model.noise_}
-    if case.keep is not None:
-        model.save(Path(case.keep) / "model.kfe")
+    if case.keep is not None:  # of two models the later one is kept
         every = max(1, len(run) * run.positions.shape[1] // 20_000)
         positions = run.flat()[::every]
         save_npz(Path(case.keep) / "samples.npz", {"positions": positions, "temperature": np.array(TARGET)})
     acceptance = run.acceptance
     return asdict(case) | {
-        "keep": case.keep is not None,
+        "keep": False,
         # of two halves of the replicas: the scatter of the samples, by the measure that is quoted
         "half_against_half": jensen_shannon_divergence(
             *(periodic_histogram(half.reshape(-1, 2), len(truth)) for half in np.array_split(angles, 2, axis=1))
@@ -181,9 +220,7 @@ def run_case(case: Case, sampler: Sampler, package: str) -> dict[str, Any]:
         "noise": {kind: list(values) for kind, values in model.noise_.items()},
         "noise_temperature": model.noise_temperature_,
         "held_out": held_out,
-        "fit_seconds": fitted - begin,
-        "sample_seconds": sampled - fitted,
-        "cpu_seconds": time.process_time() - cpu,
+        "sample_seconds": sampled - begin,
         "peak_bytes": peak_bytes(),
         "probability": p.tolist(),
     }

@@ -18,7 +18,7 @@ from ..analysis import (
 )
 from ..analysis.style import KJ_MOL
 from ..datasets import Reference
-from .cases import LABEL_SETS, TARGET, TRAIN_TEMPERATURES
+from .cases import DENSITY, LABEL_SETS, TARGET, TRAIN_TEMPERATURES
 from .plan import Plan
 
 #: Packages whose versions decide the numbers.
@@ -55,7 +55,7 @@ def group(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "sample_seconds": float(np.mean([m["sample_seconds"] for m in members])),
             }
         )
-    order = list(LABEL_SETS)
+    order = [*LABEL_SETS, DENSITY]
     return sorted(
         out, key=lambda r: (len(r["temperatures"]) == 1, r["frames_per_temperature"], order.index(r["labels"]))
     )
@@ -63,7 +63,7 @@ def group(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def curves(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
     """Label set → frames per temperature → divergences, for the fits on all training temperatures."""
-    out: dict[str, dict[int, list[float]]] = {name: {} for name in LABEL_SETS}
+    out: dict[str, dict[int, list[float]]] = {name: {} for name in (*LABEL_SETS, DENSITY)}
     for row in rows:
         if len(row["temperatures"]) > 1:
             out[row["labels"]][row["frames_per_temperature"]] = row["divergences"]
@@ -113,23 +113,26 @@ def frame_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def all_is_best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each size, all labels against the best smaller set, subset by subset on the same frames."""
+    """For each size, all labels, without and with density, against the best smaller set, on the same frames."""
     out = []
     found = curves(rows)
-    for n in found.get("all", {}):
-        others = {name: curve[n] for name, curve in found.items() if name != "all" and n in curve}
-        if others:
-            best = min(others, key=lambda name: float(np.mean(others[name])))
-            difference = np.subtract(found["all"][n], others[best])
-            out.append(
-                {
-                    "frames_per_temperature": n,
-                    "best_smaller_set": best,
-                    "difference": difference.tolist(),
-                    "mean_difference": float(difference.mean()),
-                    "not_worse": bool(difference.mean() <= 0.0),
-                }
-            )
+    for largest in ("all", DENSITY):
+        smaller = [name for name in found if name not in ("all", DENSITY) or (largest == DENSITY and name == "all")]
+        for n in found.get(largest, {}):
+            others = {name: found[name][n] for name in smaller if n in found[name]}
+            if others:
+                best = min(others, key=lambda name: float(np.mean(others[name])))
+                difference = np.subtract(found[largest][n], others[best])
+                out.append(
+                    {
+                        "labels": largest,
+                        "frames_per_temperature": n,
+                        "best_smaller_set": best,
+                        "difference": difference.tolist(),
+                        "mean_difference": float(difference.mean()),
+                        "not_worse": bool(difference.mean() <= 0.0),
+                    }
+                )
     return out
 
 

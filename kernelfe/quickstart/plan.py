@@ -77,7 +77,7 @@ class Plan:
         for labels in ("forces", "forces + torques") if self.single else ():
             for subset in range(self.single_subsets):
                 out.append(Case(labels, self.single, subset, self.single_subsets, (TARGET,), self._seed(len(out))))
-        return sorted(out, key=lambda case: -case.size * len(case.temperatures))
+        return sorted(out, key=lambda case: -case.size * len(case.temperatures) * (1 + case.density))
 
     def _seed(self, number: int) -> int:
         return 1000 * self.seed + number
@@ -86,7 +86,7 @@ class Plan:
 def run_cases(
     cases: Sequence[Case], sampler: Sampler, package: str, workers: int | None = None, progress: bool = True
 ) -> list[dict[str, Any]]:
-    """Results of all cases, in their order.
+    """Results of all cases, in their order; see :func:`run_case` for cases with two.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def run_cases(
     count = worker_count(workers, len(cases))
     # a fresh interpreter per worker: forking a process that has used torch's threads may hang
     pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread)
-    results: dict[int, dict[str, Any]] = {}
+    results: dict[int, list[dict[str, Any]]] = {}
     try:
         futures = {pool.submit(run_case, case, sampler, package): k for k, case in enumerate(cases)}
         with tqdm(total=len(cases), unit="model", desc="fit and sample", disable=not progress) as bar:
@@ -115,7 +115,7 @@ def run_cases(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return [results[k] for k in range(len(cases))]
+    return [result for k in range(len(cases)) for result in results[k]]
 
 
 def worker_count(workers: int | None, cases: int) -> int:

@@ -79,7 +79,7 @@ def run(
     shown = {NAMES[name]: curve for name, curve in curves(numbers["divergences"]).items()}
     floor = numbers["floors"]["perfect_model"]
     figures = final.figures | {
-        "surface": surface_figure(p, truth, TARGET, "model, all labels"),
+        "surface": surface_figure(p, truth, TARGET, "model, all labels and density"),
         "learning": learning_curve_figure(shown, floor),
     }
     numbers |= final.numbers

@@ -18,7 +18,10 @@ NAMES = {
     "forces + energies": "forces + energies",
     "forces + torques": "forces + fragment torques",
     "all": "all labels",
+    "all + density": "all labels + density",
 }
+#: The most that is learned from the frames.
+MOST = "all + density"
 
 
 def comparison_page(numbers: Mapping[str, Any], figures: Mapping[str, Figure], model: Any) -> Page:
@@ -51,15 +54,12 @@ def comparison_page(numbers: Mapping[str, Any], figures: Mapping[str, Figure], m
     page.heading("What was done")
     page.paragraph(
         "A coarse-grained free energy A(R; T) of six backbone beads was learned from all-atom frames at "
-        f"{trained} K, by "
-        f"Gaussian-process conditioning on single-frame labels, then sampled at {t:g} K, a temperature without "
-        "any training "
-        "frame. Four sets of labels of the same frames are compared: forces mapped onto the beads; these and "
-        "potential energies; "
-        "these and the torques that rotate whole fragments about φ and ψ; all three. Length scales, prior scales "
-        "and noise levels "
-        "of every fit come from the evidence of its own labels; nothing was tuned to the reference, and no fit "
-        "knows of another."
+        f"{trained} K, by Gaussian-process conditioning on single-frame labels, then sampled at {t:g} K, a temperature "
+        "without any training frame. Compared are, for the same frames: forces mapped onto the beads; these and "
+        "potential energies; these and the torques that rotate whole fragments about φ and ψ; all three labels; and "
+        "all three with where the frames were found, the density of the training frames at their own temperatures, by "
+        "relative entropy. Length scales, prior scales and noise levels of every fit come from the evidence of its own "
+        "labels; nothing was tuned to the reference, and no fit knows of another."
     )
     reference, floors = numbers["reference"], numbers["floors"]
     page.table(
@@ -97,7 +97,7 @@ def comparison_page(numbers: Mapping[str, Any], figures: Mapping[str, Figure], m
     page.heading(f"The surface at {t:g} K")
     page.figure(
         figures["surface"],
-        f"Free energy of φ and ψ at {t:g} K: model with all labels at {sizes[-1]} frames per training "
+        f"Free energy of φ and ψ at {t:g} K: model with all labels and density at {sizes[-1]} frames per training "
         "temperature (left), all-atom reference (middle) and their difference where the reference has p > 10⁻⁴ "
         "(right); "
         "−kT ln p of samples, zero at the minimum. Grey: never visited.",
@@ -176,19 +176,19 @@ def _headline(page: Page, numbers: Mapping[str, Any], several: list[dict[str, An
     largest = sizes[-1]
     text = (
         f"From {largest} frames per training temperature the model reaches a divergence of "
-        f"{_mean(_row(several, 'all', largest))} "
+        f"{_mean(_row(several, MOST, largest))} "
         f"from the reference at {numbers['temperature']:g} K; plain force matching with the same frames reaches "
         f"{_mean(_row(several, 'forces', largest))}. A perfect model would show about "
         f"{number(numbers['floors']['perfect_model'])}."
     )
-    ratios = [r for r in numbers["frames_for_equal_divergence"] if r["labels"] == "all"]
+    ratios = [r for r in numbers["frames_for_equal_divergence"] if r["labels"] == MOST]
     if ratios:
         best = max(ratios, key=lambda r: r["ratio"])
         if best["ratio"] > 1.0:
             text += (
                 " Plain forces need "
                 f"{'more than ' if best['is_lower_bound'] else 'about '}{number(best['ratio'], 2)} times as many "
-                f"frames for what all labels reach with {best['frames_per_temperature']}."
+                f"frames for what it reaches with {best['frames_per_temperature']}."
             )
     page.paragraph(text, "lead")
 
@@ -222,7 +222,7 @@ def _divergences(page: Page, several: list[dict[str, Any]], single: list[dict[st
         "Mean ± standard deviation over disjoint training subsets. rms ΔA: of −kT ln p, weighted by the "
         "reference, bins with "
         "p > 10⁻³. Effective samples: the least of the subsets.",
-        [k for k, r in enumerate(several) if r["labels"] == "all"],
+        [k for k, r in enumerate(several) if r["labels"] == MOST],
     )
     if single:
         t = single[0]["temperatures"][0]
@@ -257,7 +257,7 @@ def _ratios(page: Page, numbers: Mapping[str, Any]) -> None:
     for r in numbers["all_labels_against_fewer"]:
         if not r["not_worse"]:
             page.paragraph(
-                f"With {r['frames_per_temperature']} frames all labels are worse than "
+                f"With {r['frames_per_temperature']} frames {NAMES[r['labels']]} are worse than "
                 f"{NAMES[r['best_smaller_set']]} by "
                 f"{number(r['mean_difference'], 2)} on average; by subset: "
                 f"{', '.join(f'{v:+.4f}' for v in r['difference'])}.",
@@ -335,6 +335,15 @@ def _caveats(page: Page, numbers: Mapping[str, Any], single: bool) -> None:
         "takes all noise as "
         "independent, with one level per kind of label and a power of T.",
     ]
+    fitted = {(r["labels"], r["frames_per_temperature"]) for r in numbers["divergences"] if len(r["temperatures"]) > 1}
+    absent = [
+        f"{NAMES[name]} with {size} frames"
+        for name in NAMES
+        for size in sorted({size for _, size in fitted})
+        if (name, size) not in fitted
+    ]
+    if absent:
+        items.append(f"Not fitted, for the run to stay within five minutes: {'; '.join(absent)}.")
     if single:
         items.append(
             "Energies at a single temperature do not determine A there; the single-temperature fits therefore "

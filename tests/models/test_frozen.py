@@ -126,3 +126,15 @@ def test_periodic_models_give_stress():
         model.predict(Frames.from_arrays(X, temperature=300.0), "mean_force")
     with pytest.raises(DataError, match="without a cell"):
         fit(Term(Distances(), RBF(1.0), THERMAL)).predict(test, "mean_force")
+
+
+def test_runs_of_equal_temperature_are_what_single_temperatures_are():
+    frozen = fit([("a", one_term()), ("near", Term(PairDistances(cutoff=4.0), RBF(lengthscale=1.0), THERMAL))]).frozen()
+    x = torch.from_numpy(np.concatenate([beads(1, np.random.default_rng(k)) for k in range(80)]))
+    for counts in ((40, 0, 40), (13, 40, 27)):
+        t = torch.repeat_interleave(torch.tensor([300.0, 400.0, 500.0], dtype=torch.float64), torch.tensor(counts))
+        together = frozen.energy_and_forces(x, t)
+        for kelvin in (300.0, 400.0, 500.0):
+            alone = frozen.energy_and_forces(x[t == kelvin], kelvin)
+            for a, b in zip(together, alone, strict=True):
+                torch.testing.assert_close(a[t == kelvin], b, rtol=0, atol=1e-10)

@@ -11,7 +11,7 @@ import pytest
 import kernelfe
 from kernelfe.datasets import Reference
 from kernelfe.errors import DataError, KernelfeError
-from kernelfe.quickstart import LABEL_SETS, TARGET, Case, Plan, Sampler, run, run_cases, training_rows
+from kernelfe.quickstart import DENSITY, LABEL_SETS, TARGET, Case, Plan, Sampler, run, run_cases, training_rows
 from kernelfe.quickstart.cases import effective_samples
 from kernelfe.quickstart.collect import all_is_best, floors, frame_ratios, group
 
@@ -40,7 +40,7 @@ def test_files_are_complete_and_nothing_is_left_aside(outcome):
 def test_every_label_set_is_compared_at_every_size(outcome):
     _, numbers = outcome
     found = {(r["labels"], r["frames_per_temperature"], len(r["temperatures"])): r for r in numbers["divergences"]}
-    assert set(found) == {(name, n, 4) for name in LABEL_SETS for n in (4, 8)} | {
+    assert set(found) == {(name, n, 4) for name in (*LABEL_SETS, DENSITY) for n in (4, 8)} | {
         (name, 8, 1) for name in ("forces", "forces + torques")
     }
     for row in found.values():
@@ -72,8 +72,8 @@ def test_report_is_one_file_that_loads_nothing(outcome):
     assert page.count("<figure>") == page.count("data:image/png;base64,") == 5
     assert not re.search(r"<script|<link|https?://|src=\"(?!data:)", page)
     assert "Small version" in page and "What to keep in mind" in page
-    assert "plain forces" in page and "forces + fragment torques" in page
-    row = next(r for r in numbers["divergences"] if r["labels"] == "all" and r["frames_per_temperature"] == 8)
+    assert "all labels + density" in page and "plain forces" in page and "forces + fragment torques" in page
+    row = next(r for r in numbers["divergences"] if r["labels"] == DENSITY and r["frames_per_temperature"] == 8)
     assert f"{row['mean']:.3f}"[:4] in page
 
 
@@ -141,6 +141,8 @@ def test_frames_for_equal_divergence_are_bounds_where_the_curve_ends():
     assert ratios[100]["forces_need"] == pytest.approx(800.0) and not ratios[100]["is_lower_bound"]
     assert ratios[1600]["ratio"] == 1.0 and ratios[1600]["is_lower_bound"]
     assert all(r["not_worse"] for r in all_is_best(rows))
+    with_density = all_is_best(group([*results, result(DENSITY, 1600, 0, 0.004), result(DENSITY, 1600, 1, 0.008)]))
+    assert with_density[-1]["best_smaller_set"] == "all" and not with_density[-1]["not_worse"]
     worse = all_is_best(group([*results[:4], *[result("all", 1600, s, 0.03 + s) for s in range(2)]]))
     assert not worse[0]["not_worse"] and worse[0]["best_smaller_set"] == "forces"
 
