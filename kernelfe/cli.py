@@ -157,21 +157,46 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--output", "-o", default="model.kfe", show_default=True, type=click.Path(dir_okay=False))
 @click.option("--labels", help="Label kinds to condition on, separated by commas.  [default: all that are present]")
 @click.option("--solver", type=click.Choice(["auto", "dense", "sparse"]), default="auto", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Seed of the subsets on which hyperparameters are fitted.")
+@click.option(
+    "--density",
+    is_flag=True,
+    help="Condition on where the frames are found, too (unbiased equilibrium frames of beads, in their order in time).",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    help="Seed of the subsets on which hyperparameters are fitted, and of the sampling of --density.",
+)
 @data_options
 def fit(
-    data: str, output: str, labels: str | None, solver: str, seed: int, units: str | None, temperature: float | None
+    data: str,
+    output: str,
+    labels: str | None,
+    solver: str,
+    density: bool,
+    seed: int,
+    units: str | None,
+    temperature: float | None,
 ) -> None:
     """Fit a model to the labels in DATA (.npz of Frames.save, or .extxyz)."""
     from . import FreeEnergyRegressor
+    from .training import minimize_relative_entropy
+
+    if density and solver == "dense":
+        raise click.UsageError("--density needs the sparse solver")
 
     if not Path(output).absolute().parent.is_dir():
         raise DataError(f"the folder of {output} does not exist; make it first")  # before the work, not after
     frames = read_frames(data, units, temperature)
     kinds = [kind.strip() for kind in labels.split(",")] if labels else None
-    model = FreeEnergyRegressor(labels=kinds, solver=solver, random_state=seed, progress=sys.stderr.isatty()).fit(
-        frames
-    )
+    shown = sys.stderr.isatty()
+    model = FreeEnergyRegressor(
+        labels=kinds, solver="sparse" if density else solver, random_state=seed, progress=shown
+    ).fit(frames)
+    if density:
+        refined = minimize_relative_entropy(model, frames, seed=seed, progress=shown)
+        model = refined.model
     model.save(output)
     click.echo(frames)
     for kind, (level, power) in model.noise_.items():
@@ -181,6 +206,13 @@ def fit(
     click.echo(
         f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}; log evidence {model.log_evidence_:.6g}"
     )
+    if density:
+        last = refined.rounds[-1]
+        click.echo(
+            f"density: {len(refined.rounds)} rounds, {'converged' if refined.converged else 'NOT converged'}, "
+            f"{last.distance:.1f} standard deviations from the model of the labels alone, "
+            f"{last.samples_per_replica:.1f} independent samples per replica"
+        )
     click.echo(f"wrote {output}")
 
 
