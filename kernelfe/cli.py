@@ -56,7 +56,7 @@ class Numbers(click.ParamType):
 @click.option(
     "--output",
     "-o",
-    default="quickstart",
+    default="kernelfe-quickstart",
     show_default=True,
     type=click.Path(file_okay=False),
     help="Folder for the results.",

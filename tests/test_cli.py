@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -35,6 +37,19 @@ def folder(tmp_path_factory, frames):
 def test_fit_conditions_on_the_labels_asked_for(folder):
     model = kernelfe.load(folder / "model.kfe")
     assert set(model.noise_) == {"mean_force", "generalized_force"}
+
+
+def test_fit_conditions_on_density(folder, tmp_path):
+    out = tmp_path / "m.kfe"
+    ran = call("fit", folder / "data.npz", "--density", "--labels", "mean_force", "-o", out)
+    assert ran.exit_code == 0, ran.output
+    assert re.search(r"density: \d+ rounds, (NOT )?converged", ran.output)
+    plain = tmp_path / "plain.kfe"
+    assert call("fit", folder / "data.npz", "--solver", "sparse", "--labels", "mean_force", "-o", plain).exit_code == 0
+    with_density, without = kernelfe.load(out), kernelfe.load(plain)
+    assert not np.array_equal(with_density.posterior_.weights, without.posterior_.weights)
+    refused = call("fit", folder / "data.npz", "--density", "--solver", "dense", "-o", out)
+    assert refused.exit_code == 2 and "needs the sparse solver" in refused.output
 
 
 def test_fit_needs_units_and_takes_them(folder, tmp_path):
