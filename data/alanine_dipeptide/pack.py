@@ -78,6 +78,9 @@ def constants():
     return {
         "atom_names": np.array(ATOM_NAMES),
         "atom_masses": np.array(masses),
+        "simulation_masses": np.array(
+            [system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(system.getNumParticles())]
+        ),
         "bonds": np.array(BONDS),
         "constraints": np.array(constraints),
         "bead_atoms": np.array(BEADS),

@@ -45,6 +45,43 @@ class Reference:
     effective_sample_size: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class AllAtomFrames:
+    """All-atom frames of a data set, and what is needed to make labels of them.
+
+    Attributes
+    ----------
+    positions, forces
+        (n, atoms, 3), Å and eV/Å; forces without those of constraints.
+    energies, temperature
+        (n,), eV and K.
+    bonds, constraints
+        Pairs of atoms.
+    bead_atoms
+        (beads,), the atom each bead stands for.
+    force_group
+        (atoms,), the bead whose force each atom's force is summed into.
+    masses
+        (atoms,), u, as they were in the simulation (not always the true ones).
+    names
+        (atoms,), ``RESIDUE:ATOM``.
+    frame
+        (n,), row in the frames of :func:`load`.
+    """
+
+    positions: np.ndarray
+    forces: np.ndarray
+    energies: np.ndarray
+    temperature: np.ndarray
+    bonds: np.ndarray
+    constraints: np.ndarray
+    bead_atoms: np.ndarray
+    force_group: np.ndarray
+    masses: np.ndarray
+    names: np.ndarray
+    frame: np.ndarray
+
+
 def names(package: str = PACKAGE) -> list[str]:
     """Names that :func:`load` knows.
 
@@ -64,7 +101,7 @@ def load(name: str, package: str = PACKAGE) -> Frames:
     ----------
     name
         One of :func:`names`. ``"alanine-dipeptide"``: six backbone beads with single-frame mapped forces,
-        potential energies and the torques about φ and ψ; its README tells how it was made.
+        potential energies and the torques about φ and ψ; PROVENANCE.md beside it tells how it was made.
     package
         See :func:`names`.
 
@@ -91,6 +128,20 @@ def load_reference(name: str, package: str = PACKAGE) -> Reference:
     return Reference(**{field: arrays[field] for field in Reference.__dataclass_fields__})
 
 
+def load_atoms(name: str, package: str = PACKAGE) -> AllAtomFrames:
+    """All-atom frames behind a part of the frames of a data set; parameters and errors as in :func:`load`."""
+    with _file(name, "atoms.npz", package).open("rb") as handle:
+        arrays = load_npz(handle)
+    source = {field: field for field in AllAtomFrames.__dataclass_fields__}
+    source |= {"masses": "simulation_masses", "names": "atom_names"}
+    lacking = [key for key in source.values() if key not in arrays]
+    if lacking:
+        raise DataError(f"the atoms of {name!r} lack {', '.join(lacking)}; build them again with their generator")
+    loaded = {field: arrays[key] for field, key in source.items()}
+    reals = {key: loaded[key].astype(float) for key in ("positions", "forces", "energies", "temperature", "masses")}
+    return AllAtomFrames(**(loaded | reals))
+
+
 def _root(package: str) -> Traversable:
     try:
         return files(package)
@@ -110,4 +161,4 @@ def _file(name: str, filename: str, package: str) -> Traversable:
     return file
 
 
-__all__ = ["EliminatedMode", "Reference", "load", "load_reference", "names"]
+__all__ = ["AllAtomFrames", "EliminatedMode", "Reference", "load", "load_atoms", "load_reference", "names"]

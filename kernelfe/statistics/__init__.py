@@ -12,23 +12,32 @@ from .blocks import (
 )
 from .force_maps import check_force_map, group_force_map, map_forces, map_positions, slice_map
 from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
+from .noise import ReducedLabels, distance_features, local_frames, reduce_noise
 from .reweighting import Surface, reweighted_mean, surface, temperature_weights
+from .variates import FragmentMotion, Variates, fragment_motions
 
 __all__ = [
     "Field",
+    "FragmentMotion",
+    "ReducedLabels",
     "Surface",
     "TorsionField",
+    "Variates",
     "autocorrelation",
     "autocorrelation_time",
     "block_labels",
     "block_standard_error",
     "bootstrap_counts",
     "check_force_map",
+    "distance_features",
     "effective_sample_size",
+    "fragment_motions",
     "generalized_forces",
     "group_force_map",
+    "local_frames",
     "map_forces",
     "map_positions",
+    "reduce_noise",
     "reweighted_mean",
     "rotatable_bonds",
     "slice_map",
