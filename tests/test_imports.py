@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "statistics": {"frames", "functionals", "topology"},
     "simulate": {"models.protocol", "topology"},
     "calculators": {"models.protocol"},
-    "training": {"models", "simulate", "statistics", "frames", "functionals"},
+    "training": {"models", "simulate", "statistics", "frames", "functionals", "descriptors", "topology"},
     "dynamics": set(),
     "selection": set(),
     "datasets": {"frames"},

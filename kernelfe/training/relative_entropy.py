@@ -11,10 +11,11 @@ weights w, A = w·f(R, T), after all linear labels. With that as the prior, this
 
     −½ (w − μ)ᵀ Λ (w − μ) − Σ_T (n_T/g_T) [w·f̄_T/kT + ln Z_T(w)],
 
-f̄_T the mean of the features over the frames at T and g_T their statistical inefficiency. ln Z_T comes from samples of
-the model of the last round, reweighted; a round ends where reweighting becomes unreliable, and the next samples anew.
+f̄_T the mean of the features over the frames at T, g_T their statistical inefficiency (two of them where a torsion
+is slow, see :mod:`~kernelfe.training.sides`). ln Z_T comes from samples of the model of the last round, reweighted; a
+round ends where reweighting becomes unreliable, and the next samples anew.
 At the maximum the Laplace approximation adds (n_T/g_T) Cov_T(f, f)/(kT)² to the precision: error bars shrink, too.
-The objective is convex in w, so there is one maximum.
+The objective is concave in w, so there is one maximum.
 """
 
 from __future__ import annotations
@@ -39,21 +40,18 @@ from ..models.prior import frame_chunks
 from ..models.sparse import SparsePosterior
 from ..models.states import States
 from ..simulate import Move, TorsionMoves, run_langevin, uniform_masses
-from ..statistics import autocorrelation_time
-from ..units import BOLTZMANN
+from ..units import BOLTZMANN, FEMTOSECOND
+from .ensembles import maximum, refined_precision, trusted_step, weighted_ensemble
+from .sides import SlowVariables, samples_per_replica, side_inefficiencies, slowest_torsion
 
 logger = logging.getLogger(__name__)
 
-#: Share of the samples that reweighting must leave effective: less, and the step of a round is shortened.
-TRUSTED = 0.3
 #: A full step that leaves this share effective has arrived: samples anew would say the same.
 ARRIVED = 0.9
 #: Independent samples per replica below which the start is not forgotten.
 FORGOTTEN = 3.0
 #: Frames whose features are held at a time.
 FEATURE_FRAMES = 1024
-#: Samples from which the curvature of ln Z is taken.
-CURVATURE_SAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -92,13 +90,14 @@ class RelativeEntropyFit:
     converged
         Whether the last round took its full step and would sample the same again.
     inefficiency
-        Temperature → statistical inefficiency of the frames used.
+        Temperature → statistical inefficiencies used: of the density on either side of the slowest torsion (the sides
+        where it is negative and positive), and of the populations of the sides.
     """
 
     model: FreeEnergyRegressor
     rounds: tuple[Round, ...]
     converged: bool
-    inefficiency: dict[float, float]
+    inefficiency: dict[float, tuple[float, float, float]]
 
 
 def minimize_relative_entropy(
@@ -111,7 +110,7 @@ def minimize_relative_entropy(
     steps: int = 200,
     stride: int = 20,
     burn_in: int = 100,
-    timestep: float = 5.0,
+    timestep: float | None = None,
     friction: float = 10.0,
     masses: np.ndarray | None = None,
     moves: Move | str | None = "auto",
@@ -128,9 +127,10 @@ def minimize_relative_entropy(
         Unbiased equilibrium frames, at one or several temperatures; labels are not looked at. Best those the model was
         fitted to: no further all-atom simulation is needed.
     inefficiency
-        Statistical inefficiency g = 2τ of the frames, in frames: n frames tell as much of the density as n/g
-        independent ones. None: estimated at each temperature from the slowest descriptor, taking the frames in their
-        order as a time series (shuffled frames count as independent, and error bars are then too small).
+        Statistical inefficiency g = 2τ of the frames: n frames tell as much of the density as n/g independent ones.
+        None: estimated at each temperature, taking the frames in their order as a time series, from descriptors and
+        torsions on each side of the slowest torsion, and from the crossings between the sides for their populations.
+        Shuffled frames count as independent, and error bars are then too small.
     rounds
         Most rounds of sampling.
     replicas
@@ -139,7 +139,7 @@ def minimize_relative_entropy(
         Langevin steps per round, steps between samples, and steps before the first sample (a fourth of them in later
         rounds, which go on from the samples of the round before).
     timestep, friction
-        fs and 1/ps.
+        fs and 1/ps. timestep=None: 5 fs, less where the bonds of the baseline need it.
     masses
         (beads,), u; None: equal masses. Averages do not depend on them.
     moves
@@ -160,30 +160,40 @@ def minimize_relative_entropy(
     SamplingError
         If a model cannot be sampled (see :func:`~kernelfe.simulate.run_langevin`).
     """
-    _check(model, frames, rounds, replicas, inefficiency)
+    _check(model, frames)
+    _check_numbers(frames, rounds, replicas, inefficiency, seed, moves)
     posterior = model.posterior_
     temperatures = np.unique(frames.temperature).tolist()
     positions = np.asarray(frames.positions, dtype=np.float64)
     places = [positions[frames.temperature == t] for t in temperatures]
-    g = {
-        t: _inefficiency(model, x) if inefficiency is None else float(inefficiency)
-        for t, x in zip(temperatures, places, strict=True)
-    }
-    data = [_features(model, x, t).mean(0) for t, x in zip(temperatures, places, strict=True)]
+    slow = [SlowVariables.of(model, frames.bonds, x) for x in places]
+    torsion = slowest_torsion(slow)
+    if inefficiency is None:
+        g = {t: side_inefficiencies(one, torsion) for t, one in zip(temperatures, slow, strict=True)}
+    else:
+        g = {t: (float(inefficiency),) * 3 for t in temperatures}
+    visited = [set(one.side(torsion).tolist()) for one in slow]
+    _report_unvisited(temperatures, visited)
+    data = [
+        [_mean_features(model, x[one.side(torsion) == side], t) if side in seen else None for side in (0, 1)]
+        for t, x, one, seen in zip(temperatures, places, slow, visited, strict=True)
+    ]
     share = max(1, replicas // len(temperatures))
     rng = np.random.default_rng(seed)
     start = np.concatenate([rng.choice(x, share) for x in places])
+    masses = uniform_masses(start.shape[1]) if masses is None else np.asarray(masses, dtype=float)
     arguments: dict[str, Any] = {
-        "masses": uniform_masses(start.shape[1]) if masses is None else masses,
-        "moves": _moves(frames) if isinstance(moves, str) else moves,
+        "masses": masses,
+        "moves": _moves(frames) if moves == "auto" else moves,
         "moves_every": 1,
-        "timestep": timestep,
+        "timestep": _timestep(model, masses) if timestep is None else timestep,
         "friction": friction,
         "steps": steps,
         "stride": stride,
         "progress": False,
     }
     out, history = copy.copy(model), []
+    out.density_ = {t: len(x) / g[t][2] for t, x in zip(temperatures, places, strict=True)}
     v = torch.zeros_like(posterior.weights)
     with tqdm(total=rounds, unit="round", desc="relative entropy", disable=not progress, leave=False) as bar:
         for number in range(rounds):
@@ -197,20 +207,32 @@ def minimize_relative_entropy(
             )
             start, ensembles, independent = run.positions[-1], [], math.inf
             for k, t in enumerate(temperatures):
-                samples = run.positions[:, k * share : (k + 1) * share]
-                each = _samples_per_replica(model, samples)
+                samples = run.positions[:, k * share : (k + 1) * share].reshape(-1, *start.shape[1:])
+                found = SlowVariables.of(model, frames.bonds, samples)
+                each = samples_per_replica(np.column_stack([found.columns, found.side(torsion)]), len(run))
                 independent = min(independent, each)
-                features = _features(model, samples.reshape(-1, *start.shape[1:]), t) - data[k]
-                # averages of frames and of samples are compared: their variances add
-                weight = 1.0 / (g[t] / len(places[k]) + 1.0 / (share * each))
-                ensembles.append(_Ensemble(BOLTZMANN * t, weight, features, v))
+                ensembles.append(
+                    weighted_ensemble(
+                        BOLTZMANN * t,
+                        _features(model, samples, t),
+                        found.side(torsion),
+                        data[k],
+                        np.bincount(slow[k].side(torsion), minlength=2),
+                        g[t],
+                        share * each,
+                        silent=set().union(*visited) - visited[k],
+                        origin=v,
+                    )
+                )
             bar.update()
-            target = _maximum(v, ensembles)
-            moved, effective = _trusted_step(target - v, ensembles)
+            target = maximum(v, ensembles)
+            moved, effective = trusted_step(target - v, ensembles)
             v = v + moved * (target - v)
             history.append(Round(moved, effective, float(torch.linalg.vector_norm(v)), independent))
             arrived = moved == 1.0 and effective >= ARRIVED
-            lower = posterior.lower @ _curvature(v, ensembles) if arrived or number == rounds - 1 else posterior.lower
+            lower = (
+                refined_precision(posterior.lower, v, ensembles) if arrived or number == rounds - 1 else posterior.lower
+            )
             out.posterior_ = _moved(posterior, v, lower)
             if arrived:
                 break
@@ -225,71 +247,32 @@ def minimize_relative_entropy(
     return RelativeEntropyFit(out, tuple(history), arrived, g)
 
 
-@dataclass(frozen=True)
-class _Ensemble:
-    """Samples of the model with weights ``origin`` at one temperature, in whitened coordinates v = Lᵀ(w − μ)."""
-
-    kt: float
-    weight: float  # n/g, less for the scatter of the samples
-    features: Tensor  # L⁻¹(f_s − f̄), shape (S, W)
-    origin: Tensor
-
-    def exponents(self, v: Tensor) -> Tensor:
-        """−(v − origin)·f/kT of every sample: reweighting to v."""
-        return (self.features @ (v - self.origin)) / -self.kt
-
-    def effective_fraction(self, step: Tensor) -> float:
-        """Share of the samples that is effective after reweighting by a step from the origin."""
-        p = torch.softmax(self.features @ step / -self.kt, 0)
-        return float(1.0 / (p @ p)) / len(p)
-
-
-def _maximum(v: Tensor, ensembles: list[_Ensemble]) -> Tensor:
-    """v at the least of ½ v² + Σ (n/g) ln⟨exp(−(w − w₀)·(f − f̄)/kT)⟩, the objective as the samples see it."""
-    v = v.clone().requires_grad_(True)
-    optimizer = torch.optim.LBFGS([v], max_iter=60, history_size=20, tolerance_grad=1e-3, line_search_fn="strong_wolfe")
-
-    def objective() -> Tensor:
-        optimizer.zero_grad()
-        out = 0.5 * (v @ v)
-        for ensemble in ensembles:
-            out = out + ensemble.weight * torch.logsumexp(ensemble.exponents(v), 0)
-        out.backward()
-        return out
-
-    optimizer.step(objective)
-    return v.detach()
-
-
-def _trusted_step(step: Tensor, ensembles: list[_Ensemble]) -> tuple[float, float]:
-    """The largest share of a step, to a fifth, at which reweighting is reliable, and the effective share there."""
-    share = 1.0
-    while True:
-        effective = min(ensemble.effective_fraction(share * step) for ensemble in ensembles)
-        if effective >= TRUSTED or share < 1e-3:
-            return share, effective
-        share *= 0.8
-
-
-def _curvature(v: Tensor, ensembles: list[_Ensemble]) -> Tensor:
-    """Cholesky factor of 1 + Σ (n/g) Cov(f, f)/(kT)² in whitened coordinates."""
-    out = torch.eye(len(v), dtype=v.dtype)
-    most = max(1, CURVATURE_SAMPLES // len(ensembles))
-    for ensemble in ensembles:
-        every = -(-len(ensemble.features) // most)
-        p = torch.softmax(ensemble.exponents(v)[::every], 0)
-        f = ensemble.features[::every]
-        f = (f - p @ f) * p.sqrt()[:, None]
-        out.addmm_(f.T, f, alpha=ensemble.weight / ensemble.kt**2)
-    return torch.linalg.cholesky(out)
-
-
 def _moved(posterior: SparsePosterior, v: Tensor, lower: Tensor) -> SparsePosterior:
     """The posterior at w = μ + L⁻ᵀ v with another Cholesky factor of its precision."""
     w = posterior.weights + torch.linalg.solve_triangular(posterior.lower.T, v[:, None], upper=True)[:, 0]
     out = SparsePosterior(posterior.basis, w, lower)
     out.log_evidence = posterior.log_evidence
     return out
+
+
+def _report_unvisited(temperatures: list[float], visited: list[set[int]]) -> None:
+    """Say where a run never crossed the slowest torsion: its frames then tell nothing of the other side."""
+    everywhere = set().union(*visited)
+    for t, seen in zip(temperatures, visited, strict=True):
+        if seen != everywhere:
+            logger.warning(
+                "relative entropy: the frames at %g K never visit one side of the slowest torsion, which others do at "
+                "their temperatures; they are taken to tell nothing of its population",
+                t,
+            )
+
+
+def _mean_features(model: FreeEnergyRegressor, positions: np.ndarray, temperature: float) -> Tensor:
+    """Mean of the features over frames, without holding those of all."""
+    total = torch.zeros_like(model.posterior_.weights)
+    for start, stop in frame_chunks(len(positions), FEATURE_FRAMES):
+        total += _features(model, positions[start:stop], temperature).sum(0)
+    return total / len(positions)
 
 
 @torch.no_grad()
@@ -306,36 +289,14 @@ def _features(model: FreeEnergyRegressor, positions: np.ndarray, temperature: fl
     return torch.cat(out)
 
 
-def _descriptors(model: FreeEnergyRegressor, positions: np.ndarray) -> np.ndarray:
-    """Columns that vary of the descriptors of all terms, shape (n, columns).
-
-    Environments of a frame beyond one have no names, so terms with them are left out.
-    """
-    x, columns = torch.from_numpy(np.ascontiguousarray(positions)), []
-    for _, term in model.terms_:
-        z, frame, _ = term.spec.descriptor.values_and_pullback(x)
-        if frame is None:
-            columns.append(z.detach().numpy())
-    out = np.concatenate(columns, 1) if columns else np.zeros((len(x), 0))
-    return out[:, np.ptp(out, axis=0) > 0.0]
-
-
-def _inefficiency(model: FreeEnergyRegressor, positions: np.ndarray) -> float:
-    """Statistical inefficiency of the slowest descriptor of a series of frames, at least 1."""
-    if len(positions) < 4:
-        return 1.0
-    z = _descriptors(model, positions)
-    return max(1.0, float(np.max(2.0 * np.asarray(autocorrelation_time(z))))) if z.shape[1] else 1.0
-
-
-def _samples_per_replica(model: FreeEnergyRegressor, positions: np.ndarray) -> float:
-    """Var(x)/Var(replica means of x), the least of all descriptors; positions (samples, replicas, beads, 3)."""
-    samples, replicas = positions.shape[:2]
-    z = _descriptors(model, positions.reshape(-1, *positions.shape[2:]))
-    if replicas < 2 or not z.shape[1]:
-        return 1.0
-    means = z.reshape(samples, replicas, -1).mean(0)
-    return min(float(samples), float((z.var(0) / means.var(0, ddof=1)).min()))
+def _timestep(model: FreeEnergyRegressor, masses: np.ndarray) -> float:
+    """5 fs, or what keeps ω·dt of the stiffest bond of the baseline at 1.4 (stability needs less than 2)."""
+    fastest = 0.0
+    for (i, j), (stiffness, _) in zip(
+        getattr(model.baseline_, "bonds", ()), getattr(model.baseline_, "bond_parameters", ()), strict=True
+    ):
+        fastest = max(fastest, math.sqrt(stiffness * (1.0 / masses[i] + 1.0 / masses[j])) * FEMTOSECOND)
+    return min(5.0, 1.4 / fastest) if fastest > 0.0 else 5.0
 
 
 def _moves(frames: Frames) -> Move | None:
@@ -348,10 +309,14 @@ def _moves(frames: Frames) -> Move | None:
         return None
 
 
-def _check(model: FreeEnergyRegressor, frames: Frames, rounds: int, replicas: int, inefficiency: float | None) -> None:
+def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
     check_is_fitted(model, "posterior_")
     if not isinstance(model.posterior_, SparsePosterior):
         raise DataError("relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
+    if getattr(model, "density_", None) is not None:
+        raise DataError("the model is conditioned on the density of frames already: refine one of labels alone")
+    if not isinstance(frames, Frames):
+        raise DataError(f"frames must be kernelfe.Frames, not {type(frames).__name__}")
     if frames.positions is None or frames.cell is not None or model.periodic_ or frames.parameters:
         raise DataError(
             "relative entropy needs Frames of bead positions without a cell and without parameters: the model must be "
@@ -360,11 +325,24 @@ def _check(model: FreeEnergyRegressor, frames: Frames, rounds: int, replicas: in
     other_kinds = None not in (frames.kinds, model.kinds_) and frames.kinds != model.kinds_
     if other_kinds or tuple(frames.positions.shape[1:]) != model.coordinate_shape_:
         raise DataError("these frames are of another molecule than the model was fitted to")
+    low, high = min(model.temperatures_), max(model.temperatures_)
+    if len(frames) and not low <= frames.temperature.min() <= frames.temperature.max() <= high:
+        logger.warning("relative entropy: some frames lie outside the %g to %g K the model was fitted at", low, high)
+
+
+def _check_numbers(frames: Frames, rounds, replicas, inefficiency, seed, moves) -> None:
+    for name, value, least in (("rounds", rounds, 1), ("replicas", replicas, 1), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise DataError(f"{name}={value!r} must be a whole number of at least {least}")
     count = len(np.unique(frames.temperature))
-    if not len(frames) or rounds < 1 or replicas < count:
+    if not len(frames) or replicas < count:
         raise DataError(
-            f"{len(frames)} frames, rounds={rounds}, replicas={replicas}: needed are frames, a round and a replica for "
-            f"each of {count} temperatures (join temperatures that hardly differ)"
+            f"{len(frames)} frames, replicas={replicas}: needed are frames, and a replica for each of {count} "
+            "temperatures (join temperatures that hardly differ)"
         )
-    if inefficiency is not None and not (inefficiency > 0.0 and math.isfinite(inefficiency)):
-        raise DataError(f"inefficiency={inefficiency} must be positive: 1 for independent frames")
+    if inefficiency is not None:
+        real = isinstance(inefficiency, (int, float, np.number)) and math.isfinite(inefficiency)
+        if not real or not inefficiency > 0.0:
+            raise DataError(f"inefficiency={inefficiency!r} must be a positive number: 1 for independent frames")
+    if not (moves is None or moves == "auto" or hasattr(moves, "propose")):
+        raise DataError(f"moves={moves!r}: use 'auto', None, or moves such as kernelfe.simulate.TorsionMoves")

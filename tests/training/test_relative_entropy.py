@@ -15,7 +15,10 @@ from kernelfe.descriptors import Distances
 from kernelfe.errors import DataError
 from kernelfe.kernels import RBF, SecondOrder
 from kernelfe.models import BoltzmannInversion, Dense, Sparse
-from kernelfe.training import minimize_relative_entropy
+from kernelfe.simulate import SamplingError, TorsionMoves
+from kernelfe.training import minimize_relative_entropy, relative_entropy
+from kernelfe.training.ensembles import weighted_ensemble
+from kernelfe.training.sides import SlowVariables, inefficiency, side_inefficiencies, slowest_torsion
 from kernelfe.units import BOLTZMANN
 
 TEMPERATURES = (300.0, 500.0)
@@ -184,8 +187,10 @@ def test_inefficiency_is_estimated_from_the_order_of_the_frames():
     model = fitted(repeated)
     short = QUIET | {"rounds": 1, "steps": 40}
     found = minimize_relative_entropy(model, repeated, **short).inefficiency
-    assert list(found) == list(TEMPERATURES) and all(3.0 < g < 9.0 for g in found.values())
-    assert all(g < 2.5 for g in minimize_relative_entropy(model, train, **short).inefficiency.values())
+    assert list(found) == list(TEMPERATURES) and all(3.0 < g[0] < 9.0 for g in found.values())
+    plain = minimize_relative_entropy(fitted(train), train, **short)
+    assert all(g[0] < 2.5 for g in plain.inefficiency.values())
+    assert plain.model.density_ == {t: 200 / g[2] for t, g in plain.inefficiency.items()}
 
 
 def test_not_converged_is_said(case, caplog):
@@ -211,6 +216,11 @@ def test_replicas_that_stay_where_they_began_are_reported(case, caplog):
         ({"replicas": 1}, "replicas=1"),
         ({"inefficiency": 0.0}, "inefficiency=0.0"),
         ({"inefficiency": np.nan}, "inefficiency=nan"),
+        ({"inefficiency": "a"}, "inefficiency='a'"),
+        ({"rounds": 2.5}, "rounds=2.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"moves": "none"}, "moves='none'"),
+        ({"moves": 3}, "moves=3"),
     ],
 )
 def test_arguments_out_of_range_are_named(case, change, message):
@@ -228,18 +238,92 @@ def test_models_and_frames_that_cannot_be_used_are_refused(case):
         minimize_relative_entropy(model, flat)
     with pytest.raises(DataError, match="another molecule"):
         minimize_relative_entropy(model, Frames.from_arrays(np.arange(27.0).reshape(3, 3, 3), temperature=300.0))
+    with pytest.raises(DataError, match="must be kernelfe"):
+        minimize_relative_entropy(model, train.positions)
+    with pytest.raises(DataError, match="density of frames already"):
+        minimize_relative_entropy(case[2].model, train)
     with pytest.raises(DataError, match="0 frames"):
         minimize_relative_entropy(model, train[:0])
     with pytest.raises(Exception, match="not fitted"):
         minimize_relative_entropy(FreeEnergyRegressor(), train)
 
 
-def test_a_molecule_gets_its_torsion_moves():
-    data = kernelfe.datasets.load("alanine-dipeptide")
-    part = data[np.flatnonzero(data.temperature == 500.0)[::500]]
+def test_stiff_bonds_get_a_smaller_time_step():
+    rng = np.random.default_rng(0)
+    r = 1.5 + 0.01 * rng.standard_normal(60)
+    x = dimers(r, rng)
+    pull = -(r - 1.5) * BOLTZMANN * 300.0 / 1e-4
+    u = (x[:, 1] - x[:, 0]) / r[:, None]
+    labels = {"mean_force": np.stack([-pull[:, None] * u, pull[:, None] * u], 1)}
+    stiff = Frames.from_arrays(x, temperature=300.0, labels=labels, noise={"mean_force": NOISE})
+    found = minimize_relative_entropy(fitted(stiff), stiff, replicas=50, steps=40, rounds=1, progress=False)
+    assert np.isfinite(found.model.posterior_.weights.numpy()).all()
+    with pytest.raises(SamplingError):
+        minimize_relative_entropy(fitted(stiff), stiff, timestep=5.0, replicas=50, steps=40, progress=False)
+
+
+def test_frames_outside_the_temperatures_of_the_model_are_reported(case, caplog):
+    hot = frames(50, np.random.default_rng(8), (700.0,))
+    with caplog.at_level(logging.WARNING, "kernelfe"):
+        minimize_relative_entropy(case[1], hot, **(QUIET | {"rounds": 1, "steps": 40}))
+    assert "outside the 300 to 500 K" in caplog.text
+
+
+def test_a_molecule_gets_its_torsion_moves(monkeypatch, caplog):
+    """And its cold frames, which never turn φ to the other side, are said to tell nothing of it."""
+    data, used = kernelfe.datasets.load("alanine-dipeptide"), []
+    run = relative_entropy.run_langevin
+    monkeypatch.setattr(relative_entropy, "run_langevin", lambda *a, **k: used.append(k["moves"]) or run(*a, **k))
+    part = data[np.isin(data.temperature, (300.0, 600.0))][::100]
     model = FreeEnergyRegressor(Term(Distances()), Sparse(inducing=30), labels=["mean_force"]).fit(part)
-    found = minimize_relative_entropy(model, part, replicas=100, steps=40, rounds=2, progress=False)
-    assert len(found.rounds) >= 1 and np.isfinite(found.model.posterior_.weights.numpy()).all()
+    with caplog.at_level(logging.WARNING, "kernelfe"):
+        found = minimize_relative_entropy(model, part, replicas=100, steps=40, rounds=2, progress=False)
+    assert all(isinstance(moves, TorsionMoves) for moves in used) and len(used) == len(found.rounds)
+    assert "frames at 300 K never visit one side" in caplog.text and "600 K never" not in caplog.text
+    assert found.model.density_[300.0] == 1.0 < found.model.density_[600.0]
+
+
+def test_parts_of_the_likelihood_add_up():
+    """With one inefficiency it is the likelihood of the whole density; its curvature is its second derivative."""
+    rng = np.random.default_rng(0)
+    f, side = torch.from_numpy(rng.normal(size=(60, 4))), rng.integers(0, 2, 60)
+    means = [torch.from_numpy(rng.normal(size=4)) for _ in range(2)]
+    counts, origin, v = np.array([30, 10]), torch.zeros(4, dtype=torch.float64), torch.from_numpy(rng.normal(size=4))
+    arguments = (0.03, f, side, means, counts)
+    one = weighted_ensemble(*arguments, (2.0, 2.0, 2.0), 1e12, set(), origin)
+    mean = (30 * means[0] + 10 * means[1]) / 40
+
+    def whole(v):
+        return 20.0 * torch.logsumexp((f - mean) @ v / -0.03, 0)
+
+    zero = torch.zeros(4, dtype=torch.float64)
+    assert float(one.objective(v) - one.objective(zero)) == pytest.approx(float(whole(v) - whole(zero)), rel=1e-9)
+    two = weighted_ensemble(*arguments, (1.5, 2.0, 9.0), 500.0, set(), origin)
+    v = 0.02 * v
+    exact = torch.autograd.functional.hessian(two.objective, v)
+    torch.testing.assert_close(two.curvature(v), exact, rtol=1e-8, atol=1e-8)
+    assert float(torch.linalg.eigvalsh(exact).min()) > 0.0
+    silent = weighted_ensemble(0.03, f, side, [means[0], None], np.array([30, 0]), (2.0, 2.0, 30.0), 1e12, {1}, origin)
+    assert len(silent.features) == int((side == 0).sum())
+
+    def inside(v):
+        return 15.0 * torch.logsumexp((f[side == 0] - means[0]) @ v / -0.03, 0)
+
+    assert float(silent.objective(v) - silent.objective(zero)) == pytest.approx(float(inside(v) - inside(zero)))
+
+
+def test_inefficiencies_of_sides_and_crossings():
+    rng = np.random.default_rng(0)
+    side = np.repeat(rng.integers(0, 2, 40), 50)  # crosses every 50 frames or later
+    fast = rng.normal(size=(2000, 1))
+    series = SlowVariables(fast + 3.0 * side[:, None], np.column_stack([rng.uniform(-3, 3, 2000), 2.0 * side - 1.0]))
+    assert slowest_torsion([series]) == 1
+    low, high, crossing = side_inefficiencies(series, 1)
+    assert low < 1.5 and high < 1.5 and 25.0 < crossing < 200.0
+    assert inefficiency(np.ones((50, 3))) == 50.0 and inefficiency(np.ones((3, 1))) == 1.0
+    stuck = SlowVariables(fast[:50], np.column_stack([rng.uniform(-3, 3, 50), np.ones(50)]))
+    assert slowest_torsion([series, stuck]) == 1 and side_inefficiencies(stuck, 1)[2] == 50.0
+    assert slowest_torsion([stuck]) in (0, None)
 
 
 @pytest.mark.slow
