@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -125,7 +126,11 @@ def worker_count(workers: int | None, cases: int) -> int:
 
 
 def one_thread() -> None:
-    """Start of a worker: cores are shared by running cases side by side, not by threads."""
+    """Start of a worker: cores are shared by running cases side by side, not by threads.
+
+    Warnings of single fits would tear the progress bar: what they say is in the results, and in the report.
+    """
     import torch
 
+    logging.getLogger("kernelfe").setLevel(logging.ERROR)
     torch.set_num_threads(1)

@@ -326,7 +326,7 @@ def _caveats(page: Page, numbers: Mapping[str, Any], single: bool) -> None:
         "Their spread holds the scatter from frames, not that from rerunning the all-atom simulation.",
         "Training runs hardly visit φ > 0 below 500 K, so the population of α_L at the target temperature rests "
         "on the hot runs and on the "
-        "prior in T.",
+        "prior in T. Where a run never crosses to φ > 0, its density is taken to tell nothing of that population.",
         "Forces at any number of temperatures leave a function of T alone undetermined, energies leave a "
         "temperature-proportional part: "
         "A and S are shown relative to their averages.",
