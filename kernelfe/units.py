@@ -194,7 +194,7 @@ def resolve(units: str | Mapping[str, str] | None, known: tuple[str, ...] = ()) 
     UnitsError
         If a name, key or unit is unknown.
     """
-    if units is None or (not isinstance(units, str) and len(units) == 0):
+    if units is None or (isinstance(units, Mapping) and not units):
         return None
     if isinstance(units, str):
         if units not in SYSTEMS:
@@ -203,6 +203,11 @@ def resolve(units: str | Mapping[str, str] | None, known: tuple[str, ...] = ()) 
                 "{'energy': 'kJ/mol', 'length': 'nm'}"
             )
         return dict(SYSTEMS[units])
+    if not isinstance(units, Mapping):
+        raise UnitsError(
+            f"units must be the name of a system ({', '.join(SYSTEMS)}) or a dict such as "
+            f"{{'energy': 'kJ/mol', 'length': 'nm'}}, not {units!r}"
+        )
     base = ("energy", "length", "temperature", "mass", "force")
     for key, unit in units.items():
         if key in base:
