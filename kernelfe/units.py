@@ -29,8 +29,6 @@ from .errors import UnitsError
 BOLTZMANN: float = _ase.kB
 #: One femtosecond in the internal unit of time, Å·(u/eV)^½.
 FEMTOSECOND: float = _ase.fs
-#: One bar in eV/Å³.
-BAR: float = _ase.bar
 
 # (energy, length, temperature, mass, amount of substance, time); angles are pure numbers, in radians
 Dimension = tuple[int, int, int, int, int, int]
