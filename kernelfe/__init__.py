@@ -1,9 +1,17 @@
 """kernelfe: temperature-aware coarse-grained free energies from all-atom simulation."""
 
-from . import calculators, datasets, descriptors, functionals, kernels, models, simulate, statistics
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import calculators, datasets, descriptors, functionals, kernels, models, simulate, statistics, training
 from .frames import Frames
 from .kernels import ParameterExpansion, Term
 from .models import BoltzmannInversion, Dense, FreeEnergyRegressor, Sparse, load
+
+if TYPE_CHECKING:
+    from . import analysis
 
 __version__ = "0.1.0"
 
@@ -15,6 +23,7 @@ __all__ = [
     "ParameterExpansion",
     "Sparse",
     "Term",
+    "analysis",
     "calculators",
     "datasets",
     "descriptors",
@@ -24,4 +33,16 @@ __all__ = [
     "models",
     "simulate",
     "statistics",
+    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``kernelfe.analysis``, imported when it is asked for: it takes matplotlib along."""
+    if name == "analysis":
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ._checks import (
     first_bad_row,
     frozen,
     known_keys,
+    mapping,
     noise_of,
     numbers,
     per_frame,
@@ -29,10 +29,10 @@ def checked_fields(
     variables: Any,
     *,
     temperature: Any,
-    labels: Mapping[str, Any],
+    labels: Any,
     noise: Any,
     displacements: Any,
-    parameters: Mapping[str, Any],
+    parameters: Any,
     kinds: Any,
     masses: Any,
     cell: Any,
@@ -43,6 +43,10 @@ def checked_fields(
     """The fields of Frames from the arguments of ``Frames.from_arrays``, checked and in internal units."""
     if (positions is None) == (variables is None):
         raise DataError("pass exactly one of positions=(n, beads, 3) and variables=(n, d)")
+    labels = mapping(labels, "labels", "{'mean_force': values}")
+    noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
+    present = mapping(present, "present", "{'mean_force': mask}, by label")
+    parameters = mapping(parameters, "parameters", "{'charge': values}")
     functionals = {key: get(key) for key in labels}
     stated = resolve(units, ("positions", "variables", "cell", "displacements", "masses", *OBSERVABLES, *labels))
     name = "variables" if positions is None else "positions"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._checks import mapping
 from .errors import DataError
 from .functionals import OBSERVABLES, get
 from .io import atomic_write
@@ -41,6 +42,9 @@ def arrays_of(
     for row, atoms in enumerate(images):
         if not hasattr(atoms, "get_positions"):
             raise DataError(f"frame {row} is no ASE Atoms but {type(atoms).__name__}; use Frames.from_arrays")
+    labels = None if labels is None else mapping(labels, "labels", "{'mean_force': 'forces'}")
+    noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
+    parameters = None if parameters is None else mapping(parameters, "parameters", "{'charge': 'CHARGE'}")
     names = _one_molecule(images)
     beads = len(names)
     if displacements is None and any(PREFIX + "displacements" in a.info for a in images):
@@ -61,12 +65,12 @@ def arrays_of(
                 "every 'energy' is exactly 0: some readers, such as ASE's for LAMMPS dumps, invent it; "
                 f"leave the label {key!r} out or take it from a custom key"
             )
-        given = (noise or {}).get(key)
+        given = noise.get(key)
         if given is None and labels is None and any(_find(a, _noise_key(key)) is not None for a in images):
             given = _noise_key(key)
         if given is not None:
             noises[key] = _noise(images, given, key, shape, present[key]) if isinstance(given, str) else given
-    for key in noise or {}:
+    for key in noise:
         if key not in values:
             raise DataError(f"noise names {key!r}, which is not among the labels: {', '.join(values) or 'none'}")
     if parameters is None:
@@ -243,8 +247,21 @@ def _own_keys(images: list) -> dict[str, str]:
 # ---------------------------------------------------------------------- extended XYZ
 
 
-def read_extxyz(path: str | os.PathLike[str]) -> tuple[list, str | None]:
-    """All frames of an extended-XYZ file, and the units it states (None if it states none)."""
+def read_extxyz(path: str | os.PathLike[str], index: str = ":") -> tuple[list, str | None]:
+    """Frames of an extended-XYZ file, and the units they state (None if they state none).
+
+    Parameters
+    ----------
+    path
+        ``.xyz`` or ``.extxyz``.
+    index
+        Which frames, as ASE writes it; all by default.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist, cannot be read, holds no frames, or frames of several units.
+    """
     import ase.io
 
     path = Path(path)
@@ -256,13 +273,15 @@ def read_extxyz(path: str | os.PathLike[str]) -> tuple[list, str | None]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; check the path")
     try:
-        images = list(ase.io.iread(path, index=":", format="extxyz"))
+        images = list(ase.io.iread(path, index=index, format="extxyz"))
     except Exception as error:  # ASE's reader raises many kinds
         raise DataError(f"{path.name} is not readable as extended XYZ ({error}); write it again") from error
+    if not images:
+        raise DataError(f"{path.name} holds no frames; write it again")
     stated = {a.info.get(_UNITS_KEY) for a in images}
     if len(stated) > 1:
         raise DataError(f"the frames of {path.name} state different units {stated}; split the file")
-    return images, stated.pop() if stated else None
+    return images, stated.pop()
 
 
 def write_extxyz(frames: Frames, path: str | os.PathLike[str]) -> None:

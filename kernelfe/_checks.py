@@ -168,7 +168,10 @@ def bead_data(
                 raise DataError(f"{name} belongs to beads, but these frames hold variables; leave it out")
         return None, None, None
     if kinds is not None:
-        kinds = tuple(str(kind) for kind in kinds)
+        try:
+            kinds = tuple(str(kind) for kind in kinds)
+        except TypeError:
+            raise DataError(f"kinds is {kinds!r}; pass the name of every bead, such as ['C', 'N', 'O']") from None
         if len(kinds) != beads:
             raise DataError(f"kinds has {len(kinds)} entries for {beads} beads; name every bead once")
     if masses is not None:
@@ -178,7 +181,10 @@ def bead_data(
             raise DataError(f"masses must be finite and positive; that of bead {bead} is {masses[bead]:g}")
         masses = frozen(masses * mass_factor)
     if bonds is not None:
-        bonds = tuple((int(a), int(b)) for a, b in bonds)
+        try:  # operator.index: int would make a bead of any number, 1 of 1.9
+            bonds = tuple((operator.index(a), operator.index(b)) for a, b in bonds)
+        except (TypeError, ValueError):
+            raise DataError("bonds must be pairs of bead numbers, counted from 0, such as [(0, 1), (1, 2)]") from None
         for a, b in bonds:
             if a == b or not (0 <= a < beads and 0 <= b < beads):
                 raise DataError(f"bond ({a}, {b}) does not join two of the beads 0 to {beads - 1}")
@@ -200,6 +206,21 @@ def cells(value: Any, count: int, factor: float) -> np.ndarray:
             "or no cell at all for a system that is not periodic"
         )
     return frozen(array * factor)
+
+
+def mapping(value: Any, name: str, example: str) -> dict[Any, Any]:
+    """A dict of a Mapping; None is an empty one.
+
+    Raises
+    ------
+    DataError
+        If the value is anything else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise DataError(f"{name} must be a dict such as {example}, not {type(value).__name__}")
+    return dict(value)
 
 
 def known_keys(given: Mapping[str, Any] | None, allowed: Mapping[str, Any], what: str) -> dict[str, Any]:

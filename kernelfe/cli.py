@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from .errors import DataError, KernelfeError, UnitsError
+from ._cli_files import read_frames, require_folder, start_frames
+from .errors import DataError, KernelfeError
 
 
 class Commands(click.Group):
@@ -49,6 +50,10 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 75,300", param, ctx)
 
 
+#: Seeds that every random number generator takes.
+SEED = click.IntRange(0, 2**63 - 1)
+
+
 # ------------------------------------------------------------------ quickstart
 
 
@@ -66,7 +71,7 @@ class Numbers(click.ParamType):
 )
 @click.option("--frames", type=Numbers(int, "N,N,…"), help="Training frames per temperature.  [default: 75,300,1250]")
 @click.option("--subsets", type=click.IntRange(1), help="Disjoint training subsets of each size.  [default: 3]")
-@click.option("--seed", default=0, show_default=True, help="Seed of the sampling.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the sampling.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one per core, at most 4]")
 @click.option("--progress/--no-progress", default=True, show_default=True)
 def quickstart(
@@ -103,38 +108,7 @@ def quickstart(
     click.echo(f"{found['seconds']:.0f} s. Report: {Path(output) / 'report.html'}")
 
 
-# ------------------------------------------------------------------ data
-
-
-def read_frames(path: str, units: str | None, temperature: float | None) -> Any:
-    """Frames of a file; ``units`` is the name of a system or ``energy=kJ/mol,length=nm``."""
-    from . import Frames
-
-    options: dict[str, Any] = {}
-    if temperature is not None:
-        options["temperature"] = temperature
-    if units is not None:
-        options["units"] = parse_units(units)
-    return Frames.read(path, **options)
-
-
-def parse_units(text: str) -> str | dict[str, str]:
-    """``"gromacs"``, or a dict from ``"energy=kJ/mol,length=nm"``.
-
-    Raises
-    ------
-    UnitsError
-        If a part is not ``name=unit``.
-    """
-    if "=" not in text:
-        return text
-    pairs = [part.partition("=") for part in text.split(",")]
-    for name, equals, unit in pairs:
-        if not (name.strip() and equals and unit.strip()):
-            raise UnitsError(
-                f"--units {text!r}: write name=unit pairs such as energy=kJ/mol,length=nm, or the name of a system"
-            )
-    return {name.strip(): unit.strip() for name, _, unit in pairs}
+# ------------------------------------------------------------------ fit
 
 
 def data_options(command: Any) -> Any:
@@ -163,9 +137,17 @@ FILE = click.Path(exists=True, dir_okay=False)
     help="Condition on where the frames are found, too (unbiased equilibrium frames of beads, in their order in time).",
 )
 @click.option(
+    "--timestep",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.0, min_open=True),
+    help="Of the sampling of --density, fs.",
+)
+@click.option(
     "--seed",
     default=0,
     show_default=True,
+    type=SEED,
     help="Seed of the subsets on which hyperparameters are fitted, and of the sampling of --density.",
 )
 @data_options
@@ -175,29 +157,26 @@ def fit(
     labels: str | None,
     solver: str,
     density: bool,
+    timestep: float,
     seed: int,
     units: str | None,
     temperature: float | None,
 ) -> None:
     """Fit a model to the labels in DATA (.npz of Frames.save, or .extxyz)."""
     from . import FreeEnergyRegressor
-    from .training import minimize_relative_entropy
 
     if density and solver == "dense":
         raise click.UsageError("--density needs the sparse solver")
 
-    if not Path(output).absolute().parent.is_dir():
-        raise DataError(f"the folder of {output} does not exist; make it first")  # before the work, not after
+    require_folder(output)
     frames = read_frames(data, units, temperature)
     kinds = [kind.strip() for kind in labels.split(",")] if labels else None
     shown = sys.stderr.isatty()
     model = FreeEnergyRegressor(
         labels=kinds, solver="sparse" if density else solver, random_state=seed, progress=shown
     ).fit(frames)
-    if density:
-        refined = minimize_relative_entropy(model, frames, seed=seed, progress=shown)
-        model = refined.model
-    model.save(output)
+    model.save(output)  # before the density, too, whose sampling may fail
+    refined = condition_on_density(model, frames, output, timestep, seed, shown) if density else None
     click.echo(frames)
     for kind, (level, power) in model.noise_.items():
         click.echo(
@@ -206,7 +185,7 @@ def fit(
     click.echo(
         f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}; log evidence {model.log_evidence_:.6g}"
     )
-    if density:
+    if refined is not None:
         last = refined.rounds[-1]
         click.echo(
             f"density: {len(refined.rounds)} rounds, {'converged' if refined.converged else 'NOT converged'}, "
@@ -214,6 +193,26 @@ def fit(
             f"{last.samples_per_replica:.1f} independent samples per replica"
         )
     click.echo(f"wrote {output}")
+
+
+def condition_on_density(model: Any, frames: Any, output: str, timestep: float, seed: int, progress: bool) -> Any:
+    """The model conditioned on where the frames are found, too, in place of the one in ``output``."""
+    from .training import minimize_relative_entropy
+
+    try:
+        refined = minimize_relative_entropy(model, frames, timestep=timestep, seed=seed, progress=progress)
+        refined.model.save(output)
+    except BaseException:  # Ctrl-C, too: what is in the file must be said
+        click.echo(f"The density step failed; {output} holds the model of the labels alone.", err=True)
+        raise
+    if not refined.converged:
+        click.echo(
+            f"Warning: the density step has NOT converged after {len(refined.rounds)} rounds, and {output} holds the "
+            "model of its last round. Try another --timestep, or kernelfe.training.minimize_relative_entropy with more "
+            "rounds, replicas or steps.",
+            err=True,
+        )
+    return refined
 
 
 # ------------------------------------------------------------------ sample
@@ -250,7 +249,7 @@ def fit(
     show_default=True,
     help="Monte Carlo rotations about the bonds, where there are any.",
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--units", help="Units of the start file where it states none.")
 def sample(
     model: str,
@@ -279,9 +278,11 @@ def sample(
         raise click.UsageError("give either --temperature or --exchange")
     if Path(output).suffix not in (".npz", ".xyz", ".extxyz"):
         raise DataError(f"cannot write {output}: use .npz, .xyz or .extxyz")
+    require_folder(output)
     fitted = load(model)
     # a start needs no temperature; one is given so that files without any can be read
     source = start_frames(start, units, temperature if temperature is not None else exchange[0])  # type: ignore[index]
+    fitted.check_frames(source)
     warn_temperatures(fitted, exchange if exchange is not None else (temperature,))
     rng = np.random.default_rng([seed, 1])
     common: dict[str, Any] = {
@@ -318,26 +319,6 @@ def sample(
     click.echo(f"wrote {len(positions)} samples to {output}")
 
 
-def start_frames(path: str, units: str | None, temperature: float) -> Any:
-    """Frames with positions, from a file that may lack temperatures and labels.
-
-    Raises
-    ------
-    DataError
-        If the file holds variables instead of positions.
-    """
-    import ase.io
-
-    if Path(path).suffix in (".xyz", ".extxyz"):
-        first: Any = ase.io.read(path, index=0, format="extxyz")
-        frames = read_frames(path, units, None if "temperature" in first.info else temperature)
-    else:
-        frames = read_frames(path, units, None)
-    if frames.positions is None:
-        raise DataError(f"{path} holds variables; sampling needs bead positions")
-    return frames
-
-
 def torsion_moves(source: Any) -> Any:
     """Rotations about the bonds of the start frames; None where nothing can be rotated."""
     from .simulate import TorsionMoves
@@ -372,6 +353,7 @@ def report(model: str, data: str, output: str, units: str | None, temperature: f
     from .quickstart.collect import versions
     from .report import model_page, number
 
+    require_folder(output)
     page, numbers = model_page(load(model), read_frames(data, units, temperature), Path(model).name, versions())
     page.write(output)
     for kind, found in numbers.items():

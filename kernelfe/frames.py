@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _archive, _joining
 from ._arguments import checked_fields
-from ._checks import frozen, row_numbers
+from ._checks import frozen, mapping, row_numbers
 from ._pairs import PairLabels
 from .errors import DataError, UnitsError
 from .functionals import get
@@ -137,10 +137,10 @@ class Frames:
                 positions,
                 variables,
                 temperature=temperature,
-                labels=labels or {},
+                labels=labels,
                 noise=noise,
                 displacements=displacements,
-                parameters=parameters or {},
+                parameters=parameters,
                 kinds=kinds,
                 masses=masses,
                 cell=cell,
@@ -275,7 +275,7 @@ class Frames:
         if "units" in changes:
             raise UnitsError("replace works in internal units; convert first (kernelfe.units.factor)")
         arguments = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "pairs"} | changes
-        new_labels = arguments["labels"] or {}
+        new_labels = mapping(arguments["labels"], "labels", "{'mean_force': values}")
         for name in ("noise", "present"):
             if name not in changes:
                 arguments[name] = {k: v for k, v in getattr(self, name).items() if new_labels.get(k) is self.labels[k]}

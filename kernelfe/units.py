@@ -29,8 +29,6 @@ from .errors import UnitsError
 BOLTZMANN: float = _ase.kB
 #: One femtosecond in the internal unit of time, Å·(u/eV)^½.
 FEMTOSECOND: float = _ase.fs
-#: One bar in eV/Å³.
-BAR: float = _ase.bar
 
 # (energy, length, temperature, mass, amount of substance, time); angles are pure numbers, in radians
 Dimension = tuple[int, int, int, int, int, int]
@@ -194,7 +192,7 @@ def resolve(units: str | Mapping[str, str] | None, known: tuple[str, ...] = ()) 
     UnitsError
         If a name, key or unit is unknown.
     """
-    if units is None or (not isinstance(units, str) and len(units) == 0):
+    if units is None or (isinstance(units, Mapping) and not units):
         return None
     if isinstance(units, str):
         if units not in SYSTEMS:
@@ -203,6 +201,11 @@ def resolve(units: str | Mapping[str, str] | None, known: tuple[str, ...] = ()) 
                 "{'energy': 'kJ/mol', 'length': 'nm'}"
             )
         return dict(SYSTEMS[units])
+    if not isinstance(units, Mapping):
+        raise UnitsError(
+            f"units must be the name of a system ({', '.join(SYSTEMS)}) or a dict such as "
+            f"{{'energy': 'kJ/mol', 'length': 'nm'}}, not {units!r}"
+        )
     base = ("energy", "length", "temperature", "mass", "force")
     for key, unit in units.items():
         if key in base:

@@ -7,10 +7,14 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sklearn.base import clone
 
 import kernelfe
-from kernelfe.cli import main, parse_units
+from kernelfe._cli_files import parse_units
+from kernelfe.cli import main
 from kernelfe.errors import DataError, UnitsError
+from kernelfe.simulate import SamplingError
+from kernelfe.training import RelativeEntropyFit, Round
 
 
 def call(*arguments):
@@ -135,6 +139,8 @@ def test_report(folder, tmp_path, frames):
         (("fit", "{}/data.npz", "--labels", "nonsense", "-o", "{}/x.kfe"), "nonsense"),
         (("fit", "{}/data.npz", "-o", "{}/missing/x.kfe"), "make it first"),
         (("fit", "{}/model.kfe", "-o", "{}/x.kfe"), "cannot read"),
+        (("fit", "{}/data.npz", "--labels", "mean_force,mean_force", "-o", "{}/x.kfe"), "'mean_force' is asked for tw"),
+        (("report", "{}/model.kfe", "{}/data.npz", "-o", "{}/missing/r.html"), "make it first"),
         (("report", "{}/data.npz", "{}/data.npz"), "data.npz"),
         (("sample", "{}/model.kfe", "--start", "{}/data.npz", "-T", "350", "-o", "{}/x.pdb"), "use .npz"),
         (("quickstart", "--frames", "4000", "--no-progress", "-o", "{}/q", "--workers", "1"), "use fewer subsets"),
@@ -146,6 +152,95 @@ def test_errors_are_one_line_without_a_traceback(folder, arguments, message):
     assert ran.output.startswith("Error: ") and message in ran.output
     assert "Traceback" not in ran.output and ran.output.count("\n") == 1
     assert not (folder / "x.kfe").exists()
+
+
+def start(folder, path, name="model.kfe", **options):
+    arguments = {"-T": 350, "-o": folder / "never.npz", "--steps": 1000} | options
+    return call("sample", folder / name, "--start", path, *(part for pair in arguments.items() for part in pair))
+
+
+def test_sample_refuses_what_it_cannot_start_from(folder, tmp_path, frames):
+    files = {name: tmp_path / name for name in ("empty.npz", "empty.xyz", "bad.xyz", "other.npz", "kinds.npz")}
+    frames[:0].save(files["empty.npz"])
+    files["empty.xyz"].write_text("")
+    files["bad.xyz"].write_text("1\nProperties=species:S:1:pos:R:3\nC 0.0 zero 0.0\n")
+    kernelfe.Frames.from_arrays(frames.positions[:, :5], temperature=300.0).save(files["other.npz"])
+    frames.replace(kinds=frames.kinds[::-1]).save(files["kinds.npz"])
+    wanted = ("holds no frames", "holds no frames", "not readable", "(6, 3), these have (5, 3)", "another molecule")
+    for path, message in zip(files.values(), wanted, strict=True):
+        ran = start(folder, path, **({"--units": "ase"} if path.suffix == ".xyz" else {}))
+        assert ran.exit_code == 1 and isinstance(ran.exception, SystemExit), (path, ran.exception)
+        assert message in ran.output and ran.output.startswith("Error: ") and ran.output.count("\n") == 1, ran.output
+    assert not (folder / "never.npz").exists()
+
+
+def test_the_folder_of_the_output_is_looked_for_before_the_work(folder, tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(kernelfe, "load", never)
+    runs = [
+        start(folder, folder / "data.npz", **{"-o": tmp_path / "missing" / "x.npz"}),
+        call("report", folder / "model.kfe", folder / "data.npz", "-o", tmp_path / "missing" / "r.html"),
+    ]
+    for ran in runs:
+        assert ran.exit_code == 1 and "make it first" in ran.output
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999999"])
+def test_seeds_out_of_range_are_wrong_usage(folder, seed):
+    for arguments in (
+        ("fit", folder / "data.npz", "-o", folder / "x.kfe"),
+        ("sample", folder / "model.kfe", "--start", folder / "data.npz", "-T", "350", "-o", folder / "x.npz"),
+        ("quickstart", "-o", folder / "q"),
+    ):
+        ran = call(*arguments, "--seed", seed)
+        assert ran.exit_code == 2 and "--seed" in ran.output
+
+
+@pytest.fixture
+def density(monkeypatch):
+    """Stands in for the density step: the arguments it was given, and what it returns or raises."""
+    given = {"result": None}
+
+    def step(model, frames, **options):
+        given["options"] = options
+        if isinstance(given["result"], BaseException):
+            raise given["result"]
+        rounds = (Round(0.1, 0.3, 1.0, 5.0),) * 3
+        return RelativeEntropyFit(clone(model).set_params(random_state=9).fit(frames), rounds, given["result"], {})
+
+    monkeypatch.setattr(kernelfe.training, "minimize_relative_entropy", step)
+    return given
+
+
+def fit_with_density(folder, out, *arguments):
+    return call("fit", folder / "few.npz", "--density", "--labels", "mean_force", "-o", out, *arguments)
+
+
+def test_density_takes_a_timestep_and_says_whether_it_has_converged(folder, tmp_path, frames, density):
+    frames[::4].save(folder / "few.npz")
+    out = tmp_path / "m.kfe"
+    density["result"] = True
+    ran = fit_with_density(folder, out)
+    assert ran.exit_code == 0 and density["options"]["timestep"] == 5.0
+    assert "3 rounds, converged" in ran.stdout and "NOT converged" not in ran.stderr
+    density["result"] = False
+    ran = fit_with_density(folder, out, "--timestep", "2.5", "--seed", "4")
+    assert ran.exit_code == 0 and density["options"]["timestep"] == 2.5 and density["options"]["seed"] == 4
+    assert "NOT converged after 3 rounds" in ran.stderr and "more rounds" in " ".join(ran.stderr.split())
+    assert kernelfe.load(out).random_state == 9  # the model of the density step
+    assert fit_with_density(folder, out, "--timestep", "0").exit_code == 2
+
+
+@pytest.mark.parametrize("error", [SamplingError("kinetic temperatures", [0], 1), KeyboardInterrupt()])
+def test_a_failing_density_step_leaves_the_model_of_the_labels(folder, tmp_path, frames, density, error):
+    frames[::4].save(folder / "few.npz")
+    out = tmp_path / "m.kfe"
+    density["result"] = error
+    ran = fit_with_density(folder, out)
+    assert ran.exit_code == 1 and "holds the model of the labels alone" in ran.stderr
+    assert kernelfe.load(out).random_state == 0
 
 
 def test_debug_shows_where_an_error_came_from(folder):

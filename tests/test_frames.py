@@ -190,6 +190,17 @@ def _nan_at(array, row):
         ({"positions": "text"}, "real numbers"),
         ({"positions": np.zeros((N, BEADS, 3), complex)}, "real numbers"),
         ({"temperature": None}, "temperature is missing"),
+        ({"bonds": 5}, "bonds must be pairs"),
+        ({"bonds": [(0, 1, 2)]}, "bonds must be pairs"),
+        ({"bonds": [(0.7, 1.9)]}, "bonds must be pairs of bead numbers"),
+        ({"bonds": np.array([[0.0, 1.0]])}, "bonds must be pairs of bead numbers"),
+        ({"kinds": 5}, "kinds is 5"),
+        ({"labels": [np.zeros(N)]}, "labels must be a dict.*not list"),
+        ({"labels": np.zeros(N)}, "labels must be a dict.*not ndarray"),
+        ({"noise": 0.1}, "noise must be a dict.*not float"),
+        ({"parameters": [1, 2]}, "parameters must be a dict.*not list"),
+        ({"present": np.ones(N, bool)}, "present must be a dict"),
+        ({"units": 3}, "units must be the name of a system.*not 3"),
         ({"temperature": [300.0] * 5}, r"temperature has shape \(5,\)"),
         ({"temperature": [300, 300, 0, 300, 300, 300]}, "at row 2; it must be positive"),
         ({"temperature": -300.0}, "positive"),
@@ -219,6 +230,11 @@ def _nan_at(array, row):
 def test_refusals(change, match):
     with pytest.raises(DataError, match=match):
         Frames.from_arrays(**(arrays() | change))
+
+
+def test_bonds_are_whole_numbers_of_any_kind():
+    for bonds in ([(0, 1), (1, 2)], np.array([[0, 1], [1, 2]], np.int32), torch.tensor([[0, 1], [1, 2]])):
+        assert Frames.from_arrays(**(arrays() | {"bonds": bonds})).bonds == ((0, 1), (1, 2))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ read environments through ``Descriptor.environments`` (dense Jacobians, used in 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -177,9 +178,12 @@ def index_tuples(name: str, value: Iterable[Iterable[int]], size: int) -> tuple[
     Raises
     ------
     DataError
-        If an entry has another length, repeats a bead, or is negative.
+        If an entry is no tuple of whole numbers, has another length, repeats a bead, or is negative.
     """
-    rows = tuple(tuple(int(bead) for bead in row) for row in value)
+    try:  # operator.index: int would make a bead of any number, 1 of 1.9
+        rows = tuple(tuple(operator.index(bead) for bead in row) for row in value)
+    except TypeError:
+        raise DataError(f"{name} is {value!r}: give tuples of {size} different bead indices, counted from 0") from None
     for row in rows:
         if len(row) != size or len(set(row)) != size or min(row, default=0) < 0:
             raise DataError(f"{name} holds {row}: give {size} different bead indices, counted from 0")

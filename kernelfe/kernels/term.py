@@ -20,7 +20,7 @@ from ..errors import DataError
 from ..functionals import Read
 from ..specs import Spec
 from .jets import Jets
-from .radial import RBF, RadialKernel
+from .radial import RadialKernel
 from .thermal import ParameterExpansion, SecondOrder
 
 #: Width of the weak log-normal prior on every hyperparameter, about its starting value.
@@ -141,8 +141,3 @@ def state_factors(thermal, expansions, read: Read, temperature: Tensor, paramete
         columns = expansion.factors(read, parameters[expansion.name])
         out = (out[:, :, None] * columns[:, None, :]).reshape(len(out), -1)
     return out
-
-
-def default_kernel() -> RadialKernel:
-    """The kernel of a term that names none."""
-    return RBF()

@@ -2,6 +2,5 @@
 
 from .cholesky import CholeskyFactor
 from .normal import Group, NormalEquations, Whitening
-from .solution import Solution
 
-__all__ = ["CholeskyFactor", "Group", "NormalEquations", "Solution", "Whitening"]
+__all__ = ["CholeskyFactor", "Group", "NormalEquations", "Whitening"]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .. import functionals
+from .._checks import mapping, numbers
 from ..descriptors import Distances, Variables
 from ..errors import DataError
 from ..kernels import RBF, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
@@ -51,13 +52,16 @@ def fit_baseline(spec, frames):
 
 
 def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
-    """One :class:`LabelSet` per kind of label to condition on, baseline removed."""
+    """One :class:`LabelSet` per kind of label to condition on, baseline removed.
+
+    Raises
+    ------
+    DataError
+        If a label is asked for that is not there, or twice, or the noise is not one of positive numbers by label.
+    """
     available = [key for key in frames.labels if frames.present[key].any()]
-    if keys is None:
-        keys = available
-    elif isinstance(keys, str):
-        keys = [keys]
-    noise = dict(noise or {})
+    keys = available if keys is None else _asked_for(keys)
+    noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
     if PAIR in noise:
         raise DataError("free-energy differences carry their own std: give it to add_pair_labels, not in noise=")
     for key in [*keys, *noise]:
@@ -73,9 +77,9 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
         states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)))
         y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
         y = y - baseline_rows(baseline, functional, states).reshape(y.shape)
-        given = noise.get(key)
-        if given is not None and np.ndim(given) and len(given) == len(frames):
-            given = np.asarray(given)[index]  # one entry per frame: those of the rows that have the label
+        given = None if noise.get(key) is None else numbers(noise[key], f"noise of {key!r}")
+        if given is not None and given.ndim and len(given) == len(frames):
+            given = given[index]  # one entry per frame: those of the rows that have the label
         out.append(
             LabelSet(key, functional, states, y, _noise(key, part.noise.get(key) if given is None else given, y))
         )
@@ -91,6 +95,20 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
         out.append(pair_labels(first, second, value, torch.as_tensor(np.array(pairs.std, dtype=np.float64))))
     if not out:
         raise DataError("there are no labels to condition on: pass labels={'mean_force': …} when building the Frames")
+    return out
+
+
+def _asked_for(keys) -> list:
+    """``labels`` of the regressor as a list; a kind named twice would count as twice the information."""
+    try:
+        out = [keys] if isinstance(keys, str) else list(keys)
+        repeated = [key for k, key in enumerate(out) if key in out[:k]]
+    except (TypeError, ValueError):
+        raise DataError(
+            f"labels={keys!r}: pass a list of label kinds such as ['mean_force'], or None for all"
+        ) from None
+    if repeated:
+        raise DataError(f"label {repeated[0]!r} is asked for twice: name every label kind once")
     return out
 
 

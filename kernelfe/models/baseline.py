@@ -197,7 +197,8 @@ class BoltzmannInversion(Spec):
         Raises
         ------
         DataError
-            If shapes do not fit, frames are fewer than 3, or a value is not finite or not positive.
+            If shapes do not fit, frames are fewer than 3, a value is not finite or not positive, or a bond would rest
+            at no positive length.
         """
         x = np.ascontiguousarray(positions, dtype=float)
         if x.ndim != 3 or x.shape[2] != 3 or len(x) < 3:
@@ -217,6 +218,13 @@ class BoltzmannInversion(Spec):
         cotangent = np.cos(theta) / np.maximum(np.sin(theta), 1e-6)
         cap = (kt.size / (1.0 / kt).sum()) / self.minimum_width**2
         bond_rows = [_harmonic(row, 2.0 / row, kt, PRIOR_WIDTHS[0], cap) for row in r]
+        for bond, (_, r0), row in zip(bonds, bond_rows, r, strict=True):
+            if not r0 > 0.0:  # widths comparable to the length: most often 0.15 nm read as 0.15 Å, or metres
+                raise DataError(
+                    f"BoltzmannInversion: bond {tuple(bond)}, {row.mean():.3g} Å long on average, would rest at "
+                    f"{r0:.3g} Å. Are the positions in Å (else pass units=)? If they are, these beads are not bonded: "
+                    "name the bonds, or fit with baseline=False"
+                )
         angle_rows = [
             (k, min(max(centre, 0.0), math.pi))
             for k, centre in (_harmonic(*rows, kt, PRIOR_WIDTHS[1], cap) for rows in zip(theta, cotangent, strict=True))

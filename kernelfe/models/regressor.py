@@ -57,8 +57,8 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         any are learned.
     temperature : float
         Temperature in K for plain arrays, and for predictions on arrays that state none.
-    random_state : int
-        Seed of the random subsets on which hyperparameters are fitted.
+    random_state : int or None
+        Seed of the random subsets on which hyperparameters are fitted, not negative; None: another every time.
     progress : bool
         Show progress bars.
 
@@ -135,7 +135,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         logger.info("%s solver: %s", type(solver).__name__, reason)
         names, prior, noise_start, reference = assemble.build_prior(self.terms, frames, labels, composition.counts)
         noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
-        rng = np.random.default_rng(self.random_state)
+        rng = _generator(self.random_state)
         if isinstance(solver, Dense):
             if self.optimizer == "evidence":
                 fit_dense(prior, _subsets(labels, solver.evidence_rows, rng), noise)
@@ -200,6 +200,9 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             extra = {k: labels.pop(k) for k in ("temperature", "displacements", "parameters") if k in labels}
             X = _numbers(X)
             return Frames.from_arrays(**{"positions" if X.ndim == 3 else "variables": X}, labels=labels, **extra)
+        if y is not None and _dimensions(X) == 3:  # scikit-learn checks tables only
+            self._forget_columns()
+            return Frames.from_arrays(_numbers(X), temperature=self.temperature, labels={"free_energy": y})
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, multi_output=False)
         return Frames.from_arrays(variables=X, temperature=float(self.temperature), labels={"free_energy": y})
 
@@ -399,18 +402,23 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
 
     # ---------------------------------------------------------------- helpers
 
+    def check_frames(self, frames: Frames) -> None:
+        """Raise DataError unless Frames hold configurations of what the model was fitted to."""
+        check_is_fitted(self, "posterior_")
+        if tuple(frames.coordinates.shape[1:]) != self.coordinate_shape_:
+            raise DataError(
+                f"the model was fitted to configurations of shape {self.coordinate_shape_}, "
+                f"these have {tuple(frames.coordinates.shape[1:])}"
+            )
+        if None not in (frames.kinds, self.kinds_) and frames.kinds != self.kinds_:
+            raise DataError(f"the model was fitted to beads {self.kinds_}, these are {frames.kinds}: another molecule")
+        if (frames.cell is not None) != self.periodic_:
+            fitted, given = ("with", "no") if self.periodic_ else ("without", "a")
+            raise DataError(f"the model was fitted to frames {fitted} a cell, these have {given} cell")
+
     def _frames(self, X, temperature, parameters) -> Frames:
         if isinstance(X, Frames):
-            if tuple(X.coordinates.shape[1:]) != self.coordinate_shape_:
-                raise DataError(
-                    f"the model was fitted to configurations of shape {self.coordinate_shape_}, "
-                    f"these have {tuple(X.coordinates.shape[1:])}"
-                )
-            if None not in (X.kinds, self.kinds_) and X.kinds != self.kinds_:
-                raise DataError(f"the model was fitted to beads {self.kinds_}, these are {X.kinds}: another molecule")
-            if (X.cell is not None) != self.periodic_:
-                fitted, given = ("with", "no") if self.periodic_ else ("without", "a")
-                raise DataError(f"the model was fitted to frames {fitted} a cell, these have {given} cell")
+            self.check_frames(X)
             if parameters:
                 raise DataError("Frames carry their parameters: use frames.replace(parameters=…) to change them")
             return X
@@ -439,6 +447,21 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = False
         return tags
+
+
+def _generator(seed) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"random_state={seed!r}: pass a whole number that is not negative, or None") from error
+
+
+def _dimensions(X) -> int:
+    """Axes of an array-like; 0 for what is none, which others refuse with better words."""
+    try:
+        return np.ndim(X)
+    except (TypeError, ValueError):
+        return 0
 
 
 def _numbers(X) -> np.ndarray:

@@ -53,6 +53,8 @@ class Plan:
                 f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one "
                 "subset is needed"
             )
+        if not 0 <= self.seed < 2**63:
+            raise DataError(f"seed={self.seed}: give a whole number from 0 to 2⁶³ − 1")
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
 
     @classmethod
@@ -81,7 +83,7 @@ class Plan:
         return sorted(out, key=lambda case: -case.size * len(case.temperatures) * (1 + case.density))
 
     def _seed(self, number: int) -> int:
-        return 1000 * self.seed + number
+        return (1000 * self.seed + number) % 2**63  # torch takes no more
 
 
 def run_cases(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +42,8 @@ def run(
     ----------
     output
         Folder for ``report.html``, ``metrics.json``, ``model.kfe``, ``samples.npz`` (of that model) and
-        ``summary.png``; created when missing. Files of the same names are replaced, each when it is complete.
+        ``summary.png``; created when missing. Files of the same names are replaced when all are complete; an
+        interrupted run changes none.
     plan
         What to compare; None: the full comparison.
     package
@@ -58,15 +63,64 @@ def run(
     DataError
         If the folder cannot be made, or the data are too few for the plan.
     """
-    begin = time.perf_counter()
-    plan = Plan() if plan is None else plan
-    folder = Path(output)
+    with filled_when_complete(Path(output)) as aside:
+        return _compare(aside, Plan() if plan is None else plan, package, workers, progress)
+
+
+@contextmanager
+def filled_when_complete(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into ``folder`` when the block ends, or vanish when it raises.
+
+    Parameters
+    ----------
+    folder
+        Where the files belong; made when missing.
+
+    Yields
+    ------
+    Path
+        The folder to write to: beside ``folder``, or inside where files cannot be moved from there.
+
+    Raises
+    ------
+    DataError
+        If a folder cannot be made.
+    """
+    folder, new = folder.resolve(), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        aside = _folder_aside(folder)
     except OSError as error:
-        raise DataError(f"cannot make the folder {folder} ({error.strerror}); choose another with --output") from error
+        raise DataError(f"cannot write to the folder {folder} ({error.strerror}); choose another") from error
+    try:
+        yield aside
+        for path in sorted(aside.iterdir()):
+            os.replace(path, folder / path.name)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    aside.rmdir()
+
+
+def _folder_aside(folder: Path) -> Path:
+    """A new folder on the same file system, where renaming is possible and at once."""
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        if aside.stat().st_dev == folder.stat().st_dev:
+            return aside
+        aside.rmdir()
+    except OSError:
+        pass  # a folder of ours in one that is not
+    return Path(tempfile.mkdtemp(prefix=".", dir=folder))
+
+
+def _compare(folder: Path, plan: Plan, package: str, workers: int | None, progress: bool) -> dict[str, Any]:
+    """Run the plan and write all files to ``folder``; the content of ``metrics.json``."""
+    begin = time.perf_counter()
     frames, reference = data(package)
-    cases = plan.cases(str(folder.resolve()))
+    cases = plan.cases(str(folder))
     count = worker_count(workers, len(cases))
     results = run_cases(cases, plan.sampler, package, count, progress)
     numbers = metrics(results, reference, plan, package)

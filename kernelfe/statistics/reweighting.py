@@ -63,7 +63,7 @@ def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: flo
     mixture = logsumexp(np.log(counts)[:, None] + f[:, None] - flat / (BOLTZMANN * ladder[:, None]), axis=0)
     log_weights = -flat / (BOLTZMANN * targets[:, None]) - mixture
     weights = np.exp(log_weights - logsumexp(log_weights, axis=1, keepdims=True))
-    return weights[0].reshape(u.shape) if isinstance(target, (int, float)) else weights.reshape(-1, *u.shape)
+    return weights[0].reshape(u.shape) if np.ndim(target) == 0 else weights.reshape(-1, *u.shape)
 
 
 @dataclass(frozen=True)

@@ -299,6 +299,8 @@ def test_specs_accept_lists_and_arrays():
         (lambda: Distances().environments(molecules(0), torch.eye(3).double().expand(2, 3, 3)), "one per frame"),
         (lambda: InternalCoordinates(), "names no coordinate"),
         (lambda: InternalCoordinates(angles=((0, 1),)), "3 different"),
+        (lambda: InternalCoordinates(bonds=((0.7, 1.9),)), "2 different"),
+        (lambda: InternalCoordinates(bonds=5), "bonds.* is 5.*2 different"),
         (lambda: PairDistances(0.0), "positive length"),
         (lambda: PairDistances(3.0, "AB"), "two kinds"),
         (lambda: PairDistances(3.0, ("A", "B")).environments(molecules(0)), "knows no bead kinds"),

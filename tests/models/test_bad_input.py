@@ -63,6 +63,23 @@ FITS = {
         "'entropy' was asked for",
     ),
     "string of labels": (lambda m: m.set_params(labels="entropy").fit(molecule(6)), "'entropy' was asked for"),
+    "a label twice": (
+        lambda m: m.set_params(labels=["mean_force", "mean_energy", "mean_force"]).fit(molecule(6)),
+        "'mean_force' is asked for twice",
+    ),
+    "labels that are none": (lambda m: m.set_params(labels=3).fit(molecule(6)), "labels=3"),
+    "noise that is no dict": (lambda m: m.set_params(noise=0.1).fit(molecule(6)), "noise must be a dict.*not float"),
+    "noise that is no number": (
+        lambda m: m.set_params(noise={"mean_force": "a"}).fit(molecule(6)),
+        "noise of 'mean_force' must hold real numbers",
+    ),
+    "ragged noise": (
+        lambda m: m.set_params(noise={"mean_energy": [[1.0], [1.0, 2.0]]}).fit(molecule(6)),
+        "noise of 'mean_energy' is ragged",
+    ),
+    "negative seed": (lambda m: m.set_params(random_state=-1).fit(molecule(6)), "random_state=-1"),
+    "seed that is no number": (lambda m: m.set_params(random_state="a").fit(molecule(6)), "random_state='a'"),
+    "positions with too few free energies": (lambda m: m.fit(X, np.zeros(5)), r"'free_energy' has shape \(5,\)"),
     "pairs asked for, not there": (
         lambda m: m.set_params(labels=["free_energy_difference"]).fit(molecule(6)),
         "no labels to condition on",
@@ -117,6 +134,14 @@ def test_fit(name):
     action, message = FITS[name]
     with pytest.raises(DataError, match=message):
         action(FreeEnergyRegressor(terms=one_term(), optimizer=None, baseline=False))
+
+
+def test_labels_asked_for_once_are_conditioned_on_once():
+    assert [s.kind for s in fit(labels=["mean_energy", "mean_force"]).posterior_.labels] == [
+        "mean_energy",
+        "mean_force",
+    ]
+    assert [s.kind for s in fit(labels="mean_force").posterior_.labels] == ["mean_force"]
 
 
 PREDICTIONS = {

@@ -258,6 +258,8 @@ def test_round_trips():
         (lambda: BoltzmannInversion(BONDS).fit(molecules(0, 5), 0.0), "temperatures positive"),
         (lambda: BoltzmannInversion(BONDS).fit(molecules(0, 5) * np.nan, 300.0), "finite"),
         (lambda: BoltzmannInversion(((0, 9),)).fit(molecules(0, 5), 300.0), "names bead 9"),
+        (lambda: BoltzmannInversion(BONDS).fit(1e-10 * molecules(0, 50), 300.0), r"bond \(0, 1\).*units="),
+        (lambda: BoltzmannInversion().fit(1e-10 * molecules(0, 50), 300.0), "units="),
         (lambda: fitted().energy(torch.zeros(2, 5, 3).double()), "6 beads"),
     ],
 )

@@ -39,6 +39,19 @@ def test_scikit_learn(estimator, check):
         check(estimator)
 
 
+def test_positions_with_free_energies_as_plain_arrays():
+    frames = molecule(12, temperatures=(350.0,))
+    a = np.array(exact(frames.positions, frames.temperature)[0])
+    options = {"terms": one_term(), "optimizer": None, "noise": {"free_energy": 1e-4}, "baseline": False}
+    model = FreeEnergyRegressor(temperature=350.0, **options).fit(frames.positions, a)
+    assert model.temperatures_ == [350.0] and model.coordinate_shape_ == (4, 3) and not hasattr(model, "n_features_in_")
+    same = FreeEnergyRegressor(temperature=1.0, **options).fit(
+        Frames.from_arrays(frames.positions, temperature=350.0, labels={"free_energy": a})
+    )
+    np.testing.assert_array_equal(model.predict(frames.positions), same.predict(frames.positions, temperature=350.0))
+    assert model.score(frames.positions, a) > 0.9
+
+
 def fixed(terms=None, solver="dense", **options):
     options = {"optimizer": None, "baseline": False} | options
     return FreeEnergyRegressor(terms=one_term() if terms is None else terms, solver=solver, **options)

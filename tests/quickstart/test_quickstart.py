@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from kernelfe.errors import DataError, KernelfeError
 from kernelfe.quickstart import DENSITY, LABEL_SETS, TARGET, Case, Plan, Sampler, run, run_cases, training_rows
 from kernelfe.quickstart.cases import effective_samples
 from kernelfe.quickstart.collect import all_is_best, floors, frame_ratios, group
+from kernelfe.quickstart.run import filled_when_complete
 
 TINY = Sampler(replicas=40, burn_in=20, steps=60, stride=5, effective=200, longest=90)
 
@@ -35,6 +39,51 @@ def test_files_are_complete_and_nothing_is_left_aside(outcome):
     assert stored["divergences"] == json.loads(json.dumps(numbers["divergences"]))
     model = kernelfe.load(folder / "model.kfe")
     assert model.temperatures_ == [300.0, 400.0, 500.0, 600.0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), DataError("a case failed")])
+def test_an_interrupted_run_changes_nothing(tmp_path, monkeypatch, error):
+    def begin(cases, *args):
+        (keep,) = (Path(case.keep) for case in cases if case.keep)
+        assert keep.is_dir() and keep != tmp_path / "old"
+        (keep / "model.kfe").write_text("half of the new")
+        raise error
+
+    monkeypatch.setattr(sys.modules["kernelfe.quickstart.run"], "run_cases", begin)
+    (tmp_path / "old").mkdir()
+    for name in ("model.kfe", "report.html", "mine.txt"):
+        (tmp_path / "old" / name).write_text("old")
+    for name in ("old", "new", "deep/er"):
+        with pytest.raises(type(error)):
+            run(tmp_path / name, Plan.reduced(), progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "old"]
+    assert list((tmp_path / "deep").iterdir()) == []
+    assert {p.name: p.read_text() for p in (tmp_path / "old").iterdir()} == dict.fromkeys(
+        ("model.kfe", "report.html", "mine.txt"), "old"
+    )
+
+
+def test_files_move_together_and_replace_what_was_there(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    for beside in (True, False):
+        if not beside:  # as where only the folder itself can be written
+
+            def refuse(*args, dir, make=tempfile.mkdtemp, **options):
+                if dir == tmp_path:
+                    raise PermissionError
+                return make(*args, dir=dir, **options)
+
+            monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+        with filled_when_complete(folder) as aside:
+            assert aside.parent == (tmp_path if beside else folder)
+            (aside / "a").write_text(f"new {beside}")
+            assert (folder / "a").read_text() != f"new {beside}"
+        assert (folder / "a").read_text() == f"new {beside}"
+        assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "out"]
+    with pytest.raises(DataError, match="choose another"), filled_when_complete(folder / "a"):
+        pass
 
 
 def test_every_label_set_is_compared_at_every_size(outcome):
@@ -113,6 +162,9 @@ def test_the_plan_keeps_one_model_and_starts_with_the_longest():
     assert {c.seed for c in cases}.isdisjoint({c.seed for c in Plan(seed=1).cases()})
     with pytest.raises(DataError, match="subsets=0"):
         Plan(subsets=0)
+    with pytest.raises(DataError, match="seed=-1"):
+        Plan(seed=-1)
+    assert all(0 <= c.seed < 2**63 for c in Plan(seed=2**63 - 1).cases())
 
 
 def result(labels, size, subset, divergence, temperatures=(300.0, 400.0)):

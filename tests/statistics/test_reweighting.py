@@ -84,6 +84,14 @@ def test_error_bars_of_surface_and_mean_are_calibrated():
     assert np.mean(np.square(z_mean)) == pytest.approx(1.0, abs=0.6)
 
 
+@pytest.mark.parametrize("kind", [int, np.int64, np.float32, np.array])
+def test_one_target_of_any_number_type_has_no_axis(kind):
+    _, u = replicas(10, 0)
+    weights = temperature_weights(u[:, 0], LADDER[0], kind(350))
+    np.testing.assert_array_equal(weights, temperature_weights(u[:, 0], LADDER[0], 350.0))
+    assert weights.shape == (10,) and temperature_weights(u[:, 0], LADDER[0], [kind(350)]).shape == (1, 10)
+
+
 def test_free_energy_of_a_surface():
     s = surface(
         np.array([[0.5], [0.5], [1.5], [0.2]]),

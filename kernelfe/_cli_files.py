@@ -1,0 +1,73 @@
+"""Files that commands read and write: frames with units from the command line, and where results go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, UnitsError
+
+
+def read_frames(path: str, units: str | None, temperature: float | None) -> Any:
+    """Frames of a file; ``units`` is the name of a system or ``energy=kJ/mol,length=nm``."""
+    from . import Frames
+
+    options: dict[str, Any] = {}
+    if temperature is not None:
+        options["temperature"] = temperature
+    if units is not None:
+        options["units"] = parse_units(units)
+    return Frames.read(path, **options)
+
+
+def parse_units(text: str) -> str | dict[str, str]:
+    """``"gromacs"``, or a dict from ``"energy=kJ/mol,length=nm"``.
+
+    Raises
+    ------
+    UnitsError
+        If a part is not ``name=unit``.
+    """
+    if "=" not in text:
+        return text
+    pairs = [part.partition("=") for part in text.split(",")]
+    for name, equals, unit in pairs:
+        if not (name.strip() and equals and unit.strip()):
+            raise UnitsError(
+                f"--units {text!r}: write name=unit pairs such as energy=kJ/mol,length=nm, or the name of a system"
+            )
+    return {name.strip(): unit.strip() for name, _, unit in pairs}
+
+
+def start_frames(path: str, units: str | None, temperature: float) -> Any:
+    """Frames with positions, from a file that may lack temperatures and labels.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or holds no frames, or variables instead of positions.
+    """
+    from ._atoms import read_extxyz
+
+    if Path(path).suffix in (".xyz", ".extxyz"):
+        images, _ = read_extxyz(path, index="0")
+        frames = read_frames(path, units, None if "temperature" in images[0].info else temperature)
+    else:
+        frames = read_frames(path, units, None)
+    if frames.positions is None:
+        raise DataError(f"{path} holds variables; sampling needs bead positions")
+    if not len(frames):
+        raise DataError(f"{path} holds no frames; sampling needs at least one to start from")
+    return frames
+
+
+def require_folder(output: str) -> None:
+    """Refuse an output whose folder does not exist: before the work, not after.
+
+    Raises
+    ------
+    DataError
+        If there is no such folder.
+    """
+    if not Path(output).absolute().parent.is_dir():
+        raise DataError(f"the folder of {output} does not exist; make it first")
