@@ -138,10 +138,8 @@ FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option(
     "--timestep",
-    default=5.0,
-    show_default=True,
     type=click.FloatRange(0.0, min_open=True),
-    help="Of the sampling of --density, fs.",
+    help="Of the sampling of --density, fs.  [default: 5, less for stiff bonds]",
 )
 @click.option(
     "--seed",
@@ -157,7 +155,7 @@ def fit(
     labels: str | None,
     solver: str,
     density: bool,
-    timestep: float,
+    timestep: float | None,
     seed: int,
     units: str | None,
     temperature: float | None,
@@ -195,7 +193,9 @@ def fit(
     click.echo(f"wrote {output}")
 
 
-def condition_on_density(model: Any, frames: Any, output: str, timestep: float, seed: int, progress: bool) -> Any:
+def condition_on_density(
+    model: Any, frames: Any, output: str, timestep: float | None, seed: int, progress: bool
+) -> Any:
     """The model conditioned on where the frames are found, too, in place of the one in ``output``."""
     from .training import minimize_relative_entropy
 

@@ -167,8 +167,16 @@ def hyperparameters(page: Page, model: Any) -> None:
             rows,
             "Learned noise of a single label.",
         )
+    density = getattr(model, "density_", None)
     page.paragraph(
         f"Log evidence {number(model.log_evidence_, 6)}; {type(model.solver_).__name__.lower()} solver "
-        f"({model.solver_reason_}); trained at {', '.join(f'{t:g}' for t in model.temperatures_)} K.",
+        f"({model.solver_reason_}); trained at {', '.join(f'{t:g}' for t in model.temperatures_)} K."
+        + (
+            " Conditioned on the density of the frames, too; independent frames: "
+            + ", ".join(f"{number(n, 2)} at {t:g} K" for t, n in density.items())
+            + "."
+            if density
+            else ""
+        ),
         "note",
     )
