@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError, ModelFileError
-from .io import load_npz, save_npz
+from .io import load_npz, save_npz, shown
 
 if TYPE_CHECKING:
     from .frames import Frames
@@ -59,20 +59,22 @@ def load(path: Any, max_bytes: int) -> Frames:
     from .frames import Frames
 
     arrays = load_npz(path, max_bytes)
-    shown = getattr(path, "name", path)
+    name = shown(path)
     try:
         header = json.loads(str(arrays["header"]))
         if header["format"] != _FORMAT:
             raise ValueError(f"format {header['format']!r}")
-        version = int(header["version"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{shown} has no header of Frames.save; build Frames with from_arrays") from error
+        version = header["version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"version {version!r}")
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"{name} has no header of Frames.save; build Frames with from_arrays") from error
     if version > _VERSION:
-        raise ModelFileError(f"{shown} has version {version}; this kernelfe reads up to {_VERSION}: upgrade it")
+        raise ModelFileError(f"{name} has version {version}; this kernelfe reads up to {_VERSION}: upgrade it")
     try:
         labels, parameters = header["labels"], header["parameters"]
-        noise = header["noise"] | {k: arrays[f"noise/{k}"] for k in labels if f"noise/{k}" in arrays}
-        given: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
+        noise = dict(header["noise"]) | {k: arrays[f"noise/{k}"] for k in labels if f"noise/{k}" in arrays}
+        given: dict[str, Any] = {array: arrays.get(array) for array in _ARRAYS}
         frames = Frames.from_arrays(
             **given,
             kinds=header["kinds"],
@@ -85,6 +87,6 @@ def load(path: Any, max_bytes: int) -> Frames:
         if "pairs/i" in arrays:
             pairs = {k: arrays[f"pairs/{k}"] for k in _PAIRS}
             frames.add_pair_labels(pairs["i"], pairs["j"], pairs["value"], pairs["std"])
-    except (DataError, KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{shown} holds inconsistent frames: {error}; write the file again") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{name} holds inconsistent frames: {error}; write the file again") from error
     return frames

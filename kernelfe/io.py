@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import secrets
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,6 +23,46 @@ MAX_BYTES = 8 * 1024**3
 #: Kinds of numpy dtype an archive may hold: bool, integers, floats, bytes, text.
 _KINDS = "biufSU"
 _MAX_ENTRIES = 10_000
+#: What zipfile, its decompressors and numpy's header parser raise on damaged bytes; RecursionError is a RuntimeError.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    SyntaxError,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def shown(path: Any) -> str:
+    """A path, or the name of an open file, for messages."""
+    if isinstance(path, (str, bytes, os.PathLike)):
+        return os.fsdecode(path)
+    return str(getattr(path, "name", path))
+
+
+def cannot_read(path: Any, error: Exception) -> ModelFileError:
+    """The error that says why a file could not be opened.
+
+    Parameters
+    ----------
+    path
+        The path.
+    error
+        What opening it raised.
+    """
+    if isinstance(error, FileNotFoundError):
+        return ModelFileError(f"{shown(path)} does not exist; check the path")
+    if isinstance(error, IsADirectoryError):
+        return ModelFileError(f"{shown(path)} is a folder; name the file in it")
+    return ModelFileError(f"{shown(path)} cannot be read ({error}); check the path and its permissions")
 
 
 @contextmanager
@@ -38,9 +82,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     DataError
-        If the directory does not exist, or the block wrote no file.
+        If the path is a folder, its directory does not exist or cannot be written to, or the block wrote no file.
     """
     final = Path(path)
+    if os.path.isdir(final):  # False, not an error, for a name that the system refuses
+        raise DataError(f"cannot write {final}: it is a folder; name a file in it")
     if not final.parent.is_dir():
         raise DataError(f"cannot write {final.name!r}: the directory {final.parent} does not exist; create it first")
     aside = final.with_name(f".{final.stem}-{secrets.token_hex(8)}{final.suffix}")
@@ -51,8 +97,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(aside, "rb") as handle:
             os.fsync(handle.fileno())  # the data must be on disk before the name points to it
         os.replace(aside, final)
+    except OSError as error:
+        # a full disk, or a file of the caller's own that is missing, is not ours to explain
+        if error.filename is None or Path(os.fsdecode(error.filename)) != aside:
+            raise
+        raise DataError(f"cannot write {final}: {error.strerror}; choose another folder or file name") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be written may not be removable either; the first error counts
+            aside.unlink(missing_ok=True)
 
 
 def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], compress: bool = True) -> None:
@@ -111,16 +163,30 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes], max_bytes: int = MAX_BYTE
     ModelFileError
         If the file is missing, no npz archive, truncated, inconsistent, too large, or holds objects.
     """
-    shown = str(getattr(path, "name", path))
+    name = shown(path)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            _check_entries(entries, shown, max_bytes)
-            return {entry.filename.removesuffix(".npy"): _read_array(archive, entry, shown) for entry in entries}
-    except FileNotFoundError:
-        raise ModelFileError(f"{shown} does not exist; check the path") from None
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ModelFileError(f"{shown} is not a readable npz archive ({error}); write it again") from error
+            _check_count(archive, name)
+            _check_entries(entries, name, max_bytes)
+            return {entry.filename.removesuffix(".npy"): _read_array(archive, entry, name) for entry in entries}
+    except ModelFileError:  # a ValueError, too
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise cannot_read(path, error) from None
+    except _DAMAGE as error:
+        raise ModelFileError(f"{name} is damaged or no npz archive ({error}); write it again") from error
+
+
+def _check_count(archive: zipfile.ZipFile, shown: str) -> None:
+    """The number of entries as the archive ends with it: damaged lengths in the directory swallow the next entry."""
+    handle = archive.fp
+    if handle is None:
+        raise ModelFileError(f"{shown} is closed; open it again")
+    handle.seek(-22 - len(archive.comment), os.SEEK_END)
+    signature, count = struct.unpack("<4s6xH10x", handle.read(22))
+    if signature != b"PK\5\6" or count != len(archive.infolist()):
+        raise ModelFileError(f"{shown} is damaged: its directory lists other entries than it declares; write it again")
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], shown: str, max_bytes: int) -> None:
@@ -144,7 +210,7 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str) ->
             version = np.lib.format.read_magic(handle)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, fortran, dtype = read(handle)
-        except (ValueError, KeyError, SyntaxError, TypeError) as error:
+        except (*_DAMAGE, MemoryError) as error:  # the parser of Python runs out of its stack on nested brackets
             raise ModelFileError(f"array {name!r} in {shown} has an unreadable header ({error})") from error
         if dtype.kind not in _KINDS:
             raise ModelFileError(
@@ -154,7 +220,12 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str) ->
         count = 1
         for size in shape:
             count *= size  # Python integers: no overflow
-        if min(shape, default=0) < 0 or count * dtype.itemsize != entry.file_size - handle.tell():
+        # an item without size would grow by numpy's own rules, to whatever the shape declares
+        if (
+            min(shape, default=0) < 0
+            or (count and not dtype.itemsize)
+            or count * dtype.itemsize != entry.file_size - handle.tell()
+        ):
             raise ModelFileError(
                 f"array {name!r} in {shown} declares shape {shape} of {dtype}, which does not match "
                 f"its {entry.file_size} bytes; the file is damaged"

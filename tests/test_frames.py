@@ -552,3 +552,72 @@ def test_load_refuses_what_it_cannot_trust(frames, tmp_path):
     with pytest.raises(ModelFileError, match="limit"):
         frames.save(path)
         Frames.load(path, max_bytes=100)
+
+
+def test_load_of_flipped_bits(frames, tmp_path):
+    """Files that Frames.save compressed: a flipped bit is refused with a typed error, or changes nothing."""
+    path, rng = tmp_path / "f.npz", np.random.default_rng(0)
+    frames.save(path)
+    data, refused = path.read_bytes(), 0
+    for bit in rng.integers(8 * len(data), size=500):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            assert_same(Frames.load(path), frames)
+        except ModelFileError:
+            refused += 1
+    assert refused > 300
+
+
+HEADERS = {
+    "infinite version": '{"format": "kernelfe-frames", "version": Infinity}',
+    "huge version": '{"format": "kernelfe-frames", "version": 1e999}',
+    "version of text": '{"format": "kernelfe-frames", "version": "1"}',
+    "version before the first": '{"format": "kernelfe-frames", "version": 0}',
+    "a list": "[1]",
+    "a number": "1",
+    "nested": "[" * 200_000,
+    "no JSON": "{",
+}
+
+
+@pytest.mark.parametrize("text", HEADERS.values(), ids=HEADERS)
+def test_headers_of_another_kind(text, frames, tmp_path):
+    path = tmp_path / "f.npz"
+    frames.save(path)
+    save_npz(path, load_npz(path) | {"header": np.array(text)})
+    with pytest.raises(ModelFileError, match=r"f\.npz has no header"):
+        Frames.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise": [1]},
+        {"noise": 3},
+        {"noise": None},
+        {"labels": None},
+        {"labels": [["mean_force"]]},
+        {"parameters": 1},
+        {"kinds": 5},
+        {"bonds": [[0, 1e999]]},
+        {"bonds": [[0, 1, 2]]},
+        {"bonds": 1},
+    ],
+    ids=str,
+)
+def test_header_fields_of_another_kind(change, frames, tmp_path):
+    path = tmp_path / "f.npz"
+    frames.save(path)
+    good = load_npz(path)
+    save_npz(path, good | {"header": np.array(json.dumps(json.loads(str(good["header"])) | change))})
+    with pytest.raises(ModelFileError, match=r"f\.npz holds inconsistent frames"):
+        Frames.load(path)
+
+
+def test_folders_are_no_files(frames, tmp_path):
+    with pytest.raises(DataError, match="is a folder"):
+        frames.save(tmp_path)
+    with pytest.raises(ModelFileError, match=f"{tmp_path} is a folder"):
+        Frames.load(tmp_path)

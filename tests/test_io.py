@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import struct
 import zipfile
 
 import numpy as np
@@ -120,3 +122,77 @@ def test_atomic_write_replaces_or_leaves_alone(tmp_path):
     with pytest.raises(DataError, match="does not exist"), atomic_write(tmp_path / "no" / "x"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["model.kfe"]
+
+
+def test_flipped_bits_of_compressed_archives(tmp_path):
+    """A flipped bit gives the same arrays (in a date, say) or a typed error: never an error of a parser."""
+    path, rng = tmp_path / "a.npz", np.random.default_rng(0)
+    arrays = {
+        "x": rng.normal(size=20),
+        "text": np.array(json.dumps({"labels": ["mean_force"]})),
+        "mask": rng.random(9) < 0.5,
+    }
+    save_npz(path, arrays)
+    data, refused = path.read_bytes(), 0
+    for bit in rng.permutation(8 * len(data))[:3000]:
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            loaded = load_npz(path)
+        except ModelFileError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            assert list(loaded) == list(arrays)
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(loaded[name], array)
+    assert refused > 2000
+
+
+def _damaged_header(header):
+    """A stored array whose header is replaced; the archive's own checksum is right."""
+    text = header.encode("latin1")
+    return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text)) + text + bytes(8)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1,), ",  # tokenize.TokenError
+        "(" * 5000,
+        "[" * 200_000,
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 10**30)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (0, " + "9" * 30 + ")}",
+        "{'descr': '<U0', 'fortran_order': False, 'shape': (10000000000000,)}",
+        "{'descr': [('a',)], 'fortran_order': False, 'shape': (1,)}",
+        "",
+    ],
+)
+def test_damaged_array_headers(tmp_path, header):
+    _archive(tmp_path / "a.npz", "x.npy", _damaged_header(header))
+    with pytest.raises(ModelFileError, match=r"a\.npz"):
+        load_npz(tmp_path / "a.npz")
+
+
+def test_paths_that_are_no_files(tmp_path):
+    (tmp_path / "file").write_text("text")
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "nowhere.npz", "does not exist"),
+        (tmp_path / "file" / "a.npz", "cannot be read"),
+    ):
+        with pytest.raises(ModelFileError, match=f"^{path} {message}"):
+            load_npz(path)
+    with pytest.raises(DataError, match=f"{tmp_path}: it is a folder"):
+        save_npz(tmp_path, {"x": np.zeros(3)})
+    with pytest.raises(DataError, match="does not exist"):
+        save_npz(tmp_path / "file" / "a.npz", {"x": np.zeros(3)})
+    with pytest.raises(DataError, match="choose another folder or file name"):
+        save_npz(tmp_path / ("a" * 250), {"x": np.zeros(3)})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_errors_of_the_callers_own_files_pass(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
+        (tmp_path / "nowhere").read_text()

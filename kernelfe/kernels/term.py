@@ -62,21 +62,24 @@ class TermModule(gpytorch.Module):
         A :class:`Term` whose descriptor, kernel, thermal part and parameters are all set, with numbers.
     dimension
         Columns D of the descriptor.
+
+    Raises
+    ------
+    DataError
+        If a part of the spec or a number is missing, or there are more length scales than columns.
     """
 
     def __init__(self, spec: Term, dimension: int):
         super().__init__()
-        assert spec.kernel is not None and spec.thermal is not None and spec.parameters is not None
+        _require_numbers(spec)
         self.spec, self.dimension = spec, dimension
-        lengthscale = torch.as_tensor(spec.kernel.lengthscale, dtype=torch.float64).reshape(-1)
+        lengthscale = torch.as_tensor(spec.kernel.lengthscale, dtype=torch.float64).reshape(-1)  # type: ignore
         if lengthscale.numel() not in (1, dimension):
             raise DataError(
                 f"the kernel has {lengthscale.numel()} length scales, its descriptor {dimension} columns: "
                 "give one number, or one per column"
             )
-        scales = torch.tensor(
-            [spec.thermal.energy, spec.thermal.entropy, spec.thermal.heat_capacity], dtype=torch.float64
-        )
+        scales = torch.tensor([getattr(spec.thermal, name) for name in SecondOrder.components], dtype=torch.float64)
         for name, start in (("lengthscale", lengthscale), ("scales", scales)):
             self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log(), requires_grad=not spec.fixed))
             self.register_buffer(f"start_{name}", start.log())
@@ -124,6 +127,16 @@ class TermModule(gpytorch.Module):
         thermal = replace(self.spec.thermal, energy=energy, entropy=entropy, heat_capacity=heat_capacity)  # type: ignore
         kernel = replace(self.kernel, lengthscale=lengthscale[0] if len(lengthscale) == 1 else tuple(lengthscale))
         return replace(self.spec, kernel=kernel, thermal=thermal)
+
+
+def _require_numbers(spec: Term) -> None:
+    missing = [name for name in ("kernel", "thermal", "parameters") if getattr(spec, name) is None]
+    if not missing:
+        numbers = ("energy", "entropy", "heat_capacity", "reference_temperature")
+        missing = [f"thermal.{name}" for name in numbers if getattr(spec.thermal, name) is None]
+        missing += ["kernel.lengthscale"] if spec.kernel.lengthscale is None else []  # type: ignore[union-attr]
+    if missing:
+        raise DataError(f"the term lacks {', '.join(missing)}: set every part and number, as FreeEnergyRegressor does")
 
 
 def state_factors(thermal, expansions, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:

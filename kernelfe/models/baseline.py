@@ -57,6 +57,11 @@ class FittedBaseline(Spec):
         σ of each wall, Å.
     wall_energy
         ε, eV.
+
+    Raises
+    ------
+    DataError
+        If an entry does not name beads of the molecule, or its numbers are missing, not finite or not positive.
     """
 
     beads: int
@@ -69,6 +74,27 @@ class FittedBaseline(Spec):
     walls: tuple[tuple[int, int], ...] = ()
     wall_radii: tuple[float, ...] = ()
     wall_energy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if type(self.beads) is not int or self.beads < 1:
+            raise DataError(f"FittedBaseline(beads={self.beads!r}): give the number of beads")
+        tables = (("bonds", 2, "bond"), ("angles", 3, "angle"), ("impropers", 4, "improper"), ("walls", 2, "wall"))
+        for name, size, kind in tables:
+            numbers, width = ("wall_radii", 1) if kind == "wall" else (f"{kind}_parameters", 2)
+            try:
+                entries = index_tuples(f"FittedBaseline({name})", getattr(self, name), size)
+                rows = np.array(getattr(self, numbers), dtype=float).reshape(len(entries), width)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise DataError(f"FittedBaseline: {name} and {numbers} do not fit each other: {error}") from error
+            if max((max(entry) for entry in entries), default=0) >= self.beads:
+                raise DataError(f"FittedBaseline({name}) names a bead beyond the {self.beads} of the molecule")
+            if not np.isfinite(rows).all() or (kind == "wall" and (rows <= 0.0).any()):
+                raise DataError(f"FittedBaseline({numbers}) must be finite, and radii of walls positive")
+            object.__setattr__(self, name, entries)
+            table = rows[:, 0].tolist() if width == 1 else map(tuple, rows.tolist())
+            object.__setattr__(self, numbers, tuple(table))
+        if not 0.0 <= self.wall_energy < math.inf:
+            raise DataError(f"FittedBaseline(wall_energy={self.wall_energy!r}): give an energy in eV, or 0")
 
     def energy(self, positions: Tensor, cell: Tensor | None = None) -> Tensor:
         """V in eV, shape (n,), of positions (n, beads, 3); nearest images with a cell (n, 3, 3) or (3, 3)."""

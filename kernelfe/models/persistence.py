@@ -1,42 +1,45 @@
-"""Fitted models on disk: one safetensors file whose header is versioned JSON. Loading runs no code.
+"""Fitted models on disk: what of a model is stored, and how it is rebuilt. Loading runs no code.
 
 Tensors are stored as they are; specs as plain JSON, rebuilt only from kernelfe's own classes and those the
-caller names. What a posterior can recompute (the Gram of the labels) is not stored.
+caller names. What a posterior can recompute (the Gram of the labels) is not stored. The container with its checksum
+is in :mod:`kernelfe.models.modelfile`, the checks of its content in :mod:`kernelfe.models.modelcheck`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import struct
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
+import numpy as np
 from torch import Tensor
 
 from .. import functionals
 from ..descriptors import DESCRIPTORS
-from ..errors import ModelFileError
-from ..io import atomic_write
+from ..errors import DataError, ModelFileError
 from ..kernels import RBF, Matern52, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
-from ..specs import Spec, _plain, from_dict
+from ..specs import Spec, from_dict
+from . import modelfile
 from .assemble import Composition
 from .baseline import BoltzmannInversion, FittedBaseline
 from .dense import DensePosterior
 from .evidence import NoiseLevels
 from .labels import PAIR, LabelSet
+from .modelcheck import (
+    check_estimator,
+    check_expansions,
+    check_header,
+    check_solver,
+    check_term,
+    require,
+    take,
+    try_out,
+)
 from .prior import Prior
 from .solvers import Dense, Sparse
 from .sparse import SparseBasis, SparsePosterior
 from .states import States
 
-FORMAT, VERSION = "kernelfe-model", 1
-#: Largest JSON header that is read, bytes.
-MAX_HEADER = 64 << 20
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
@@ -54,12 +57,16 @@ _CLASSES: dict[str, type] = {
 
 
 def save(model, path: str | os.PathLike) -> None:
-    """Write a fitted :class:`~kernelfe.FreeEnergyRegressor` to ``path``."""
+    """Write a fitted :class:`~kernelfe.FreeEnergyRegressor` to ``path``.
+
+    Raises
+    ------
+    DataError
+        If the path cannot be written, or a parameter of the model is not plain.
+    """
     posterior, tensors = model.posterior_, {}
-    mean = posterior.prior.mean
+    mean, density = posterior.prior.mean, getattr(model, "density_", None)
     header: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
         "parameters": _parameters(model),
         "terms": [[name, term.fitted_spec().to_dict(), term.dimension] for name, term in model.terms_],
         "mean": None
@@ -86,6 +93,7 @@ def save(model, path: str | os.PathLike) -> None:
         "zero_known": model.zero_known_,
         "periodic": model.periodic_,
         "n_features_in": getattr(model, "n_features_in_", None),
+        "density": None if density is None else [[float(t), float(n)] for t, n in sorted(density.items())],
     }
     for t, (_, term) in enumerate(model.terms_):
         # exact to the bit: the numbers of the specs went through exp
@@ -104,10 +112,7 @@ def save(model, path: str | os.PathLike) -> None:
         for k, label in enumerate(posterior.labels):
             tensors |= _label_tensors(f"label{k}", label)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header["tensors"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    data = safetensors.torch.save(tensors, metadata={"kernelfe": json.dumps(header, default=_plain)})
-    with atomic_write(Path(path)) as target:
-        target.write_bytes(data)
+    modelfile.write(Path(path), header, tensors)
 
 
 def load(path: str | os.PathLike, classes: list[type] | None = None):
@@ -123,106 +128,102 @@ def load(path: str | os.PathLike, classes: list[type] | None = None):
     Raises
     ------
     ModelFileError
-        If the file is truncated, of another format or version, or names unknown classes.
+        If the file cannot be opened, is damaged, of another format or version, inconsistent, or names unknown
+        classes.
     """
-    from .regressor import FreeEnergyRegressor
-
-    header, tensors = _read(Path(path))
+    header, tensors = modelfile.read(Path(path))
     known = {**_CLASSES, **{cls.__name__: cls for cls in classes or []}}
     try:
-        model = FreeEnergyRegressor(**_estimator_parameters(header["parameters"], known))
-        specs = [(name, from_dict(term, known), dimension) for name, term, dimension in header["terms"]]
-        modules = []
-        for t, (_, spec, dimension) in enumerate(specs):
-            module = TermModule(spec, int(dimension))
-            for name in ("log_lengthscale", "log_scales"):
-                parameter, value = getattr(module, name), tensors[f"term{t}.{name}"]
-                if value.shape != parameter.shape:
-                    raise ModelFileError(f"{path}: {name} of term {t} has shape {tuple(value.shape)}")
-                parameter.data.copy_(value)
-            modules.append(module.requires_grad_(False))
-        mean = header["mean"]
-        prior = Prior(
-            modules,
-            None
-            if mean is None
-            else MeanFunction(
-                from_dict(mean["thermal"], known),
-                from_dict(mean["parameters"], known),
-                tuple(mean["offset"]),
-                mean["energy"],
-                mean["heat_capacity"],
-            ),
-        )
-        noise = NoiseLevels.of(header["noise"], float(header["noise_temperature"]))
-        if header["posterior"] == "sparse":
-            solver = from_dict(header["solver"], known)
-            inducing = [tensors[f"term{t}.inducing"] for t in range(len(modules))]
-            basis = SparseBasis(
-                prior, inducing, solver.gradients, [tensors[f"term{t}.whitening"] for t in range(len(modules))]
-            )
-            model.posterior_ = SparsePosterior(basis, tensors["weights"], tensors["lower"])
-        else:
-            labels = [_label(f"label{k}", kind, tensors) for k, kind in enumerate(header["labels"])]
-            model.posterior_ = DensePosterior(prior, labels, noise, weights=tensors["weights"])
-        model.posterior_.log_evidence = model.log_evidence_ = header["log_evidence"]
-        model.baseline_ = None if header["baseline"] is None else FittedBaseline.from_dict(header["baseline"])
-        model.terms_ = [(name, module) for (name, _, _), module in zip(specs, modules, strict=True)]
-        model.composition_ = Composition(tuple(header["composition"][0]), tuple(header["composition"][1]))
-        model.noise_, model.noise_temperature_ = noise.values(), noise.reference
-        model.solver_, model.solver_reason_ = from_dict(header["solver"], known), header["solver_reason"]
-        model.parameters_ = list(header["parameter_names"])
-        model.coordinate_shape_ = tuple(header["coordinate_shape"])
-        model.kinds_ = None if header["kinds"] is None else tuple(header["kinds"])
-        model.masses_ = (
-            None if header["masses"] is None else torch.tensor(header["masses"], dtype=torch.float64).numpy()
-        )
-        model.temperatures_, model.zero_known_ = header["temperatures"], header["zero_known"]
-        model.periodic_ = header["periodic"]
-        if header["n_features_in"] is not None:
-            model.n_features_in_ = header["n_features_in"]
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+        check_header(header)
+        model = _rebuilt(header, tensors, known)
+        try_out(model)
+    except (ModelFileError, DataError) as error:
+        raise ModelFileError(f"{path}: the file is inconsistent: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ModelFileError(f"{path}: the file is inconsistent ({type(error).__name__}: {error})") from error
     return model
 
 
-def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    size = path.stat().st_size
-    with open(path, "rb") as handle:
-        start = handle.read(8)
-    if len(start) < 8:
-        raise ModelFileError(f"{path} is truncated: {size} bytes")
-    if not 0 < struct.unpack("<Q", start)[0] <= min(MAX_HEADER, size - 8):
-        raise ModelFileError(f"{path} is not a kernelfe model, or is truncated")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("kernelfe")
-            if text is None:
-                raise ModelFileError(f"{path} is a safetensors file, but not a kernelfe model")
-            header = json.loads(text, parse_constant=_refuse)
-            if header.get("format") != FORMAT or header.get("version") != VERSION:
-                raise ModelFileError(
-                    f"{path} has format {header.get('format')!r} version {header.get('version')!r}; this kernelfe "
-                    f"reads {FORMAT!r} version {VERSION}: refit, or install the version that wrote it"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except ModelFileError:
-        raise
-    except (safetensors.SafetensorError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path} is truncated or damaged ({error}): save the model again") from error
-    listed = header.get("tensors")
-    if listed != {name: list(tensor.shape) for name, tensor in tensors.items()}:
-        raise ModelFileError(f"{path} does not hold the tensors that its header lists: save the model again")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelFileError(f"{path}: tensor {name!r} holds non-finite numbers")
-    return header, tensors
+def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, type]):
+    """The model of a header whose fields were checked one by one."""
+    from .regressor import FreeEnergyRegressor
+
+    estimator = _estimator_parameters(header["parameters"], known)
+    check_estimator(estimator)
+    model = FreeEnergyRegressor(**estimator)
+    model.terms_ = _terms(header, tensors, known)
+    prior = Prior([module for _, module in model.terms_], _mean(header, known))
+    noise = NoiseLevels.of(header["noise"], float(header["noise_temperature"]))
+    solver: Any = from_dict(header["solver"], known)
+    sparse = header["posterior"] == "sparse"
+    check_solver(solver, "the field 'solver'", Sparse if sparse else Dense)
+    model.solver_, model.solver_reason_ = solver, header["solver_reason"]
+    model.posterior_ = _sparse(prior, solver.gradients, tensors) if sparse else _dense(prior, noise, header, tensors)
+    model.posterior_.log_evidence = model.log_evidence_ = header["log_evidence"]
+    shape = tuple(header["coordinate_shape"])
+    model.baseline_ = None if header["baseline"] is None else FittedBaseline.from_dict(header["baseline"])
+    beads = None if model.baseline_ is None else model.baseline_.beads
+    require(beads is None or shape == (beads, 3), "beads of the baseline", beads, f"those of frames of shape {shape}")
+    model.composition_ = Composition(tuple(header["composition"][0]), tuple(header["composition"][1]))
+    model.noise_, model.noise_temperature_ = noise.values(), noise.reference
+    model.parameters_ = list(header["parameter_names"])
+    model.coordinate_shape_ = shape
+    model.kinds_ = None if header["kinds"] is None else tuple(header["kinds"])
+    model.masses_ = None if header["masses"] is None else np.array(header["masses"], dtype=float)
+    model.temperatures_, model.zero_known_ = header["temperatures"], header["zero_known"]
+    model.periodic_ = header["periodic"]
+    density = header.get("density")
+    model.density_ = None if density is None else {float(t): float(n) for t, n in density}
+    if header["n_features_in"] is not None:
+        model.n_features_in_ = header["n_features_in"]
+    return model
 
 
-def _refuse(constant: str):
-    raise ValueError(f"its header holds {constant}")
+def _terms(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, type]) -> list[tuple[str, TermModule]]:
+    shape, names, out = tuple(header["coordinate_shape"]), set(header["parameter_names"]), []
+    for t, (name, data, dimension) in enumerate(header["terms"]):
+        spec = from_dict(data, known)
+        check_term(spec, f"term {name!r}", names)
+        columns = spec.descriptor.dimension(shape)
+        require(dimension == columns, f"the number of columns of term {name!r}", dimension, f"{columns}")
+        module = TermModule(spec, dimension)
+        for parameter in ("log_lengthscale", "log_scales"):
+            own = getattr(module, parameter)
+            own.data.copy_(take(tensors, f"term{t}.{parameter}", *own.shape))
+        out.append((name, module.requires_grad_(False)))
+    return out
+
+
+def _mean(header: dict[str, Any], known: dict[str, type]) -> MeanFunction | None:
+    mean = header["mean"]
+    if mean is None:
+        return None
+    thermal, expansions = from_dict(mean["thermal"], known), from_dict(mean["parameters"], known)
+    complete = isinstance(thermal, SecondOrder) and thermal.reference_temperature is not None
+    require(complete, "the thermal part of the mean function", thermal, "one with a reference temperature")
+    check_expansions(expansions, "the mean function", set(header["parameter_names"]))
+    return MeanFunction(thermal, expansions, tuple(mean["offset"]), mean["energy"], mean["heat_capacity"])
+
+
+def _sparse(prior: Prior, gradients: bool, tensors: dict[str, Tensor]) -> SparsePosterior:
+    inducing, whitening = [], []
+    for t, term in enumerate(prior.terms):
+        z = take(tensors, f"term{t}.inducing", None, term.dimension)
+        inducing.append(z)
+        rows = len(z) * (1 + term.dimension if gradients else 1)
+        whitening.append(take(tensors, f"term{t}.whitening", rows, None))
+    basis = SparseBasis(prior, inducing, gradients, whitening)
+    width = sum(rank * size for rank, size in zip(basis.ranks, basis.functions, strict=True))
+    return SparsePosterior(basis, take(tensors, "weights", width), take(tensors, "lower", width, width))
+
+
+def _dense(prior: Prior, noise: NoiseLevels, header: dict[str, Any], tensors: dict[str, Tensor]) -> DensePosterior:
+    labels = [_label(f"label{k}", kind, header, tensors) for k, kind in enumerate(header["labels"])]
+    for label in labels:
+        if label.learned and label.kind not in noise.kinds:
+            raise ModelFileError(f"labels of kind {label.kind!r} have no noise: save the model again")
+    weights = take(tensors, "weights", sum(len(label) for label in labels))
+    return DensePosterior(prior, labels, noise, weights=weights)
 
 
 def _parameters(model) -> dict[str, Any]:
@@ -270,20 +271,34 @@ def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
     return out
 
 
-def _label(prefix: str, kind: str, tensors: dict[str, Tensor]) -> LabelSet:
-    def states(end: str) -> States | None:
-        start = f"{prefix}.{end}."
-        part = {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
-        if not part:
-            return None
-        parameters = {n.removeprefix("parameter."): v for n, v in part.items() if n.startswith("parameter.")}
-        return States(
-            part["coordinates"], part["temperature"], parameters, part["counts"], part.get("fields"), part.get("cell")
-        )
-
+def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelSet:
     functional = functionals.get("free_energy" if kind == PAIR else kind)
-    at = states("states")
-    if at is None or not math.isfinite(float(tensors[f"{prefix}.y"].sum())):
-        raise ModelFileError(f"the labels of kind {kind!r} are incomplete")
-    noise, relative = tensors.get(f"{prefix}.noise"), tensors.get(f"{prefix}.relative")
-    return LabelSet(kind, functional, at, tensors[f"{prefix}.y"], noise, states("minus"), relative)
+    states = _states(f"{prefix}.states", header, tensors)
+    n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
+    y = take(tensors, f"{prefix}.y", n, m)
+    noise = relative = None
+    if (name := f"{prefix}.noise") in tensors:
+        blocks = tensors[name].ndim == 3
+        noise = take(tensors, name, n, m, m) if blocks else take(tensors, name, n, m)
+    if (name := f"{prefix}.relative") in tensors:
+        relative = take(tensors, name, n, m)
+    minus = _states(f"{prefix}.minus", header, tensors, n) if kind == PAIR else None
+    return LabelSet(kind, functional, states, y, noise, minus, relative)
+
+
+def _states(prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], rows: int | None = None) -> States:
+    shape = header["coordinate_shape"]
+    coordinates = take(tensors, f"{prefix}.coordinates", rows, *shape)
+    n = len(coordinates)
+    temperature = take(tensors, f"{prefix}.temperature", n)
+    if not bool((temperature > 0).all()):
+        raise ModelFileError(f"the tensor {prefix}.temperature holds temperatures that are not positive")
+    fields = f"{prefix}.fields"
+    return States(
+        coordinates,
+        temperature,
+        {name: take(tensors, f"{prefix}.parameter.{name}", n) for name in header["parameter_names"]},
+        take(tensors, f"{prefix}.counts", n, len(header["composition"][0])),
+        take(tensors, fields, n, None, int(np.prod(shape))) if fields in tensors else None,
+        take(tensors, f"{prefix}.cell", n, 3, 3) if header["periodic"] else None,
+    )

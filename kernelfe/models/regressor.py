@@ -72,6 +72,9 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         The solver used and why.
     log_evidence_ : float
         Log evidence (or its collapsed lower bound) of the labels.
+    density_ : dict or None
+        Temperature → effective number of frames whose density the model was conditioned on (kernelfe.training);
+        None for labels alone.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         self.terms_ = list(zip(names, prior.terms, strict=True))
         self.noise_, self.noise_temperature_ = noise.values(), noise.reference
         self.log_evidence_ = posterior.log_evidence
+        self.density_: dict[float, float] | None = None
         self.parameters_ = sorted(frames.parameters)
         self.coordinate_shape_ = tuple(frames.coordinates.shape[1:])
         self.kinds_, self.masses_, self.periodic_ = frames.kinds, frames.masses, frames.cell is not None

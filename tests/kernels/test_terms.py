@@ -223,3 +223,21 @@ def test_term_modules_hold_numbers_and_give_them_back():
     assert torch.equal(again.log_scales, module.log_scales)
     with pytest.raises(DataError, match="2 length scales"):
         TermModule(spec, 3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel": None},
+        {"thermal": None},
+        {"parameters": None},
+        {"kernel": RBF()},
+        {"thermal": SecondOrder(300.0)},
+        {"thermal": SecondOrder(energy=0.1, entropy=1e-4, heat_capacity=1e-4)},
+    ],
+    ids=str,
+)
+def test_term_modules_want_every_number(changes):
+    complete = {"descriptor": Variables(), "kernel": RBF(1.0), "thermal": THERMAL, "parameters": ()}
+    with pytest.raises(DataError, match=f"lacks.*{next(iter(changes))}"):
+        TermModule(Term(**(complete | changes)), 2)

@@ -266,3 +266,34 @@ def test_round_trips():
 def test_errors_name_the_culprit(call, words):
     with pytest.raises(DataError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beads": None}, "beads"),
+        ({"beads": -1}, "beads"),
+        ({"bonds": None}, "bonds"),
+        ({"bonds": ((0, 1),)}, "bond_parameters"),
+        ({"bonds": ((0, 3),), "bond_parameters": ((1.0, 1.0),)}, "beyond"),
+        ({"bonds": ((0, 1),), "bond_parameters": ((1.0, math.nan),)}, "finite"),
+        ({"bonds": ((0, 1),), "bond_parameters": (("a", "b"),)}, "bond_parameters"),
+        ({"bonds": ((0, 1),), "bond_parameters": ((1.0,),)}, "bond_parameters"),
+        ({"angles": ((0, 1, 1),), "angle_parameters": ((1.0, 1.0),)}, "angles"),
+        ({"impropers": 3}, "impropers"),
+        ({"walls": ((0, 2),)}, "wall_radii"),
+        ({"walls": ((0, 2),), "wall_radii": (-1.0,)}, "positive"),
+        ({"wall_energy": -1.0}, "wall_energy"),
+        ({"wall_energy": math.nan}, "wall_energy"),
+    ],
+    ids=str,
+)
+def test_numbers_of_a_baseline_that_do_not_fit(changes, message):
+    with pytest.raises(DataError, match=message):
+        FittedBaseline(**({"beads": 3} | changes))
+
+
+def test_lists_of_a_baseline_become_tuples():
+    lists = FittedBaseline(3, bonds=[[0, 1]], bond_parameters=[[2, 1.5]], walls=[[0, 2]], wall_radii=[3])
+    tuples = FittedBaseline(3, ((0, 1),), ((2.0, 1.5),), walls=((0, 2),), wall_radii=(3.0,))
+    assert lists == tuples and hash(lists) == hash(tuples)

@@ -1,0 +1,304 @@
+"""What the fields and tensors of a model file may be. Each refusal names the field or the tensor.
+
+A checksum finds damage, not a file that was made wrong: without these checks such a file would load and fail, or
+answer nonsense, on first use.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ModelFileError
+from ..frames import Frames
+from ..kernels import MeanFunction, ParameterExpansion, SecondOrder, Term
+from .assemble import named_terms
+from .solvers import Dense, Sparse
+
+#: Highest power of a parameter expansion in a file: the factorials of higher ones leave float64.
+MAX_ORDER = 100
+
+
+def require(ok: bool, what: str, value: Any, wanted: str) -> None:
+    """Refuse a value.
+
+    Raises
+    ------
+    ModelFileError
+        If not ``ok``.
+    """
+    if not ok:
+        raise ModelFileError(f"{what} is {value!r:.80}, not {wanted}: save the model again")
+
+
+# --- predicates ---------------------------------------------------------------------------------------------
+
+
+def is_text(value: Any) -> bool:
+    """A string."""
+    return isinstance(value, str)
+
+
+def is_flag(value: Any) -> bool:
+    """True or false."""
+    return isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """An int or a float within the range of float64."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def is_positive(value: Any) -> bool:
+    """A number above zero."""
+    return is_number(value) and value > 0
+
+
+def is_count(value: Any) -> bool:
+    """A positive int."""
+    return type(value) is int and value > 0
+
+
+def is_list(value: Any, entry: Callable[[Any], bool], distinct: bool = False) -> bool:
+    """A list whose entries all pass; ``distinct``: and differ."""
+    return isinstance(value, list) and all(map(entry, value)) and not (distinct and len(set(value)) != len(value))
+
+
+def is_pair(value: Any, first: Callable[[Any], bool], second: Callable[[Any], bool]) -> bool:
+    """A list of two."""
+    return isinstance(value, list) and len(value) == 2 and first(value[0]) and second(value[1])
+
+
+def _is_shape(value: Any) -> bool:
+    return is_list(value, is_count) and (len(value) == 1 or (len(value) == 2 and value[1] == 3))
+
+
+def _is_terms(value: Any) -> bool:
+    def entry(item):
+        return isinstance(item, list) and len(item) == 3 and is_text(item[0]) and is_count(item[2])
+
+    return is_list(value, entry) and 0 < len(value) == len({name for name, _, _ in value})
+
+
+def _is_mean(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {field.name for field in fields(MeanFunction)}
+        and isinstance(value["parameters"], list)
+        and is_list(value["offset"], is_number)
+        and is_positive(value["energy"])
+        and is_positive(value["heat_capacity"])
+    )
+
+
+def _is_composition(value: Any) -> bool:
+    kinds, counts = (lambda v: is_list(v, is_text)), (lambda v: is_list(v, is_positive))
+    return is_pair(value, kinds, counts) and 0 < len(value[0]) == len(value[1])
+
+
+def _is_noise(value: Any) -> bool:
+    return isinstance(value, dict) and all(is_pair(v, is_positive, is_number) for v in value.values())
+
+
+def is_density(value: Any) -> bool:
+    """Pairs of temperature and effective number of frames, each temperature once."""
+    pairs = is_list(value, lambda v: is_pair(v, is_positive, lambda n: is_number(n) and n >= 0))
+    return pairs and len({t for t, _ in value}) == len(value)
+
+
+# --- header -------------------------------------------------------------------------------------------------
+
+#: Field → what it must be, in words, and whether it may be null.
+FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
+    "parameters": (lambda v: isinstance(v, dict), "the parameters of the estimator", False),
+    "terms": (_is_terms, "a list of [name, term, columns] with distinct names", False),
+    "mean": (_is_mean, "the numbers of a mean function, or null", True),
+    "baseline": (lambda v: isinstance(v, dict), "a fitted baseline, or null", True),
+    "composition": (_is_composition, "two equally long lists, of kinds and of positive counts", False),
+    "noise": (_is_noise, "a pair (σ₀ > 0, exponent) by kind of label", False),
+    "noise_temperature": (is_positive, "a temperature in K", False),
+    "solver": (lambda v: isinstance(v, dict), "a solver", False),
+    "solver_reason": (is_text, "text", False),
+    "log_evidence": (is_number, "a number", False),
+    "parameter_names": (lambda v: is_list(v, is_text) and is_list(v, is_text, True), "a list of names", False),
+    "coordinate_shape": (_is_shape, "(beads, 3) or (variables,)", False),
+    "kinds": (lambda v: is_list(v, is_text), "a list of names, or null", True),
+    "masses": (lambda v: is_list(v, is_positive), "a list of positive masses, or null", True),
+    "temperatures": (lambda v: is_list(v, is_positive) and len(v) > 0, "a list of temperatures in K", False),
+    "zero_known": (is_flag, "true or false", False),
+    "periodic": (is_flag, "true or false", False),
+    "n_features_in": (is_count, "a number of columns, or null", True),
+    "density": (is_density, "a list of [temperature, effective frames], or null", True),
+    "posterior": (lambda v: v in ("dense", "sparse"), "'dense' or 'sparse'", False),
+}
+
+
+def check_header(header: dict[str, Any]) -> None:
+    """Check the type of every field, and those that belong together.
+
+    Raises
+    ------
+    ModelFileError
+        If a field is missing, of another type, or contradicts another one.
+    """
+    for name, (passes, wanted, optional) in FIELDS.items():
+        if name not in header and name != "density":  # only minimize_relative_entropy knows one
+            raise ModelFileError(f"the header lacks the field {name!r}: save the model again")
+        value = header.get(name)
+        require((optional and value is None) or passes(value), f"the field {name!r}", value, wanted)
+    shape = header["coordinate_shape"]
+    molecule = len(shape) == 2
+    for name in ("kinds", "masses"):
+        value = header[name]
+        require(
+            value is None or (molecule and len(value) == shape[0]),
+            f"the field {name!r}",
+            value,
+            f"one entry for each bead of frames of shape {shape}",
+        )
+    require(molecule or not header["periodic"], "the field 'periodic'", True, "false, as for all variables")
+    columns = header["n_features_in"]
+    require(columns is None or [columns] == shape, "the field 'n_features_in'", columns, f"the size of {shape}")
+    if header["mean"] is not None:
+        offset = header["mean"]["offset"]
+        count = len(header["composition"][0])
+        require(len(offset) == count, "the offset of the mean function", offset, f"a list of {count} as the kinds are")
+    if header["posterior"] == "dense":
+        labels = header.get("labels")
+        require(is_list(labels, is_text) and bool(labels), "the field 'labels'", labels, "a list of kinds of labels")
+
+
+# --- specs --------------------------------------------------------------------------------------------------
+
+
+def check_term(term: Any, what: str, parameters: set[str] | None) -> None:
+    """Check the parts of a term; with the names of the ``parameters`` of a fit, also that no part is missing.
+
+    Raises
+    ------
+    ModelFileError
+        If a part is of another kind, or missing.
+    """
+    require(isinstance(term, Term), what, term, "a Term")
+    fitted = parameters is not None
+
+    def part(name: str, passes: Callable[[Any], bool], wanted: str) -> None:
+        value = getattr(term, name)
+        require(passes(value) or (value is None and not fitted), f"{name} of {what}", value, wanted)
+
+    part("descriptor", lambda v: hasattr(v, "environments") and hasattr(v, "dimension"), "a descriptor")
+    part("kernel", lambda v: hasattr(v, "gram") and hasattr(v, "lengthscale"), "a kernel")
+    part("thermal", lambda v: isinstance(v, SecondOrder), "a thermal part")
+    part("parameters", lambda v: isinstance(v, tuple), "a list of expansions")
+    require(is_flag(term.fixed), f"fixed of {what}", term.fixed, "true or false")
+    check_expansions(term.parameters or (), what, parameters)
+
+
+def check_expansions(expansions: Any, what: str, parameters: set[str] | None) -> None:
+    """Check parameter expansions; with ``parameters``, also that each expands one of these.
+
+    Raises
+    ------
+    ModelFileError
+        If one is of another kind or of another parameter.
+    """
+    for e in expansions:
+        ok = isinstance(e, ParameterExpansion) and is_text(e.name) and is_number(e.reference) and is_count(e.order)
+        require(ok and e.order <= MAX_ORDER, f"an expansion of {what}", e, "a ParameterExpansion")
+        ok = parameters is None or e.name in parameters
+        require(ok, f"the parameter of an expansion of {what}", e.name, "a parameter of the model")
+
+
+def check_solver(solver: Any, what: str, kind: type | tuple[type, ...] = (Dense, Sparse)) -> None:
+    """Check a solver and the types of its numbers.
+
+    Raises
+    ------
+    ModelFileError
+        If it is of another kind, or a number is none.
+    """
+    require(isinstance(solver, kind), what, solver, "a solver, as the kind of the posterior wants it")
+    for field in fields(type(solver)):
+        value = getattr(solver, field.name)
+        require(type(value) is type(field.default), f"{field.name} of {what}", value, f"like {field.default}")
+
+
+def check_estimator(parameters: dict[str, Any]) -> None:
+    """Check the parameters of the estimator, specs built already.
+
+    Raises
+    ------
+    ModelFileError
+        If one is of another type.
+    DataError
+        If ``terms`` are none.
+    """
+
+    def is_seed(v):
+        return v is None or (type(v) is int and v >= 0)
+
+    def optional(passes):
+        return lambda v: v is None or passes(v)
+
+    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "baseline": (lambda v: v is None or v is False or hasattr(v, "fit"), "a baseline, null or false"),
+        "optimizer": (optional(lambda v: v == "evidence"), "'evidence' or null"),
+        "labels": (optional(lambda v: is_text(v) or is_list(v, is_text)), "a list of kinds of labels, or null"),
+        "noise": (optional(lambda v: isinstance(v, dict) and all(map(is_positive, v.values()))), "numbers by kind"),
+        "temperature": (is_positive, "a temperature in K"),
+        "random_state": (lambda v: is_seed(v) or is_list(v, is_seed), "a seed"),
+        "progress": (lambda v: is_flag(v) or is_number(v), "true or false"),
+    }
+    for name, (passes, wanted) in checks.items():
+        if name in parameters:
+            require(passes(parameters[name]), f"the parameter {name!r} of the estimator", parameters[name], wanted)
+    solver, terms = parameters.get("solver", "auto"), parameters.get("terms")
+    if solver not in ("auto", "dense", "sparse"):
+        check_solver(solver, "the parameter 'solver' of the estimator")
+    if terms is not None:
+        for name, term in named_terms(terms, None):
+            check_term(term, f"the parameter 'terms' of the estimator, term {name!r},", None)
+
+
+# --- tensors and the whole ----------------------------------------------------------------------------------
+
+
+def take(tensors: dict[str, Tensor], name: str, *shape: int | None) -> Tensor:
+    """A tensor of the file, of a given shape; None stands for any length.
+
+    Raises
+    ------
+    ModelFileError
+        If it is missing, not float64 or of another shape.
+    """
+    if name not in tensors:
+        raise ModelFileError(f"the tensor {name!r} is missing: save the model again")
+    tensor = tensors[name]
+    fits = tensor.ndim == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
+    wanted = ", ".join("any" if size is None else str(size) for size in shape)
+    require(fits, f"the shape of the tensor {name!r}", tuple(tensor.shape), f"({wanted})")
+    require(tensor.dtype == torch.float64, f"the type of the tensor {name!r}", tensor.dtype, "float64")
+    return tensor
+
+
+def try_out(model) -> None:
+    """Predict one free energy, at beads in a zigzag or at variables of one: what raises here would do so on use."""
+    shape, periodic = model.coordinate_shape_, model.periodic_
+    parameters = dict.fromkeys(model.parameters_, 0.0)
+    common = {"temperature": model.temperatures_[0], "parameters": parameters}
+    if len(shape) == 1:
+        frames = Frames.from_arrays(variables=np.ones((1, *shape)), **common)
+    else:
+        bead = np.arange(shape[0])
+        # apart and not in a line, so that the search for neighbours finds few and angles are defined
+        x = np.stack([3.0 * bead, bead % 2, 0.5 * (bead % 3)], 1)
+        cell = (x.max() + 1000.0) * np.eye(3) if periodic else None
+        frames = Frames.from_arrays(positions=x[None], kinds=model.kinds_, cell=cell, **common)
+    # the factor of an exact model is built when a first error bar is asked for: that takes as long as the fit
+    model.predict(frames, "free_energy", reference=None, return_std=isinstance(model.solver_, Sparse))
