@@ -223,7 +223,7 @@ def test_density_takes_a_timestep_and_says_whether_it_has_converged(folder, tmp_
     out = tmp_path / "m.kfe"
     density["result"] = True
     ran = fit_with_density(folder, out)
-    assert ran.exit_code == 0 and density["options"]["timestep"] == 5.0
+    assert ran.exit_code == 0 and density["options"]["timestep"] is None  # chosen from the stiffest bond
     assert "3 rounds, converged" in ran.stdout and "NOT converged" not in ran.stderr
     density["result"] = False
     ran = fit_with_density(folder, out, "--timestep", "2.5", "--seed", "4")
