@@ -10,7 +10,7 @@ from .blocks import (
     bootstrap_counts,
     effective_sample_size,
 )
-from .force_maps import check_force_map, group_force_map, map_forces, map_positions, slice_map
+from .force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
 from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
 from .noise import ReducedLabels, distance_features, local_frames, reduce_noise
 from .reweighting import Surface, reweighted_mean, surface, temperature_weights
@@ -37,6 +37,7 @@ __all__ = [
     "local_frames",
     "map_forces",
     "map_positions",
+    "optimal_force_map",
     "reduce_noise",
     "reweighted_mean",
     "rotatable_bonds",

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import DataError
 
@@ -85,6 +87,60 @@ def group_force_map(
         matrix[bead, _atom_indices(group, n_atoms, f"force group {bead}")] = 1.0
     check_force_map(slice_map(n_atoms, bead_atoms), matrix, constraints)
     return matrix
+
+
+def optimal_force_map(
+    forces: ArrayLike, position_map: ArrayLike, constraints: Iterable[tuple[int, int]] = (), ridge: float = 1e-3
+) -> FloatArray:
+    """The admissible linear map whose forces have the least mean square: aggforce's idea.
+
+    For each bead B it minimises ⟨|Σ_a F_Ba f_a|²⟩ + ridge·⟨f²⟩ Σ_a F_Ba² under the two conditions of the module, by one
+    linear system (Krämer et al., J. Phys. Chem. Lett. 14, 3970 (2023)). All admissible maps have the same mean at fixed
+    R, so the least mean square is the least noise. Fit it to other frames than those it is applied to, or to many: the
+    coefficients know the noise of the frames they are fitted to.
+
+    Parameters
+    ----------
+    forces
+        All-atom forces (n, atoms, 3), without constraint and restraint forces.
+    position_map
+        (beads, atoms), M.
+    constraints
+        Pairs of atoms at a constrained distance.
+    ridge
+        Relative penalty, which keeps weights bounded where frames are few.
+
+    Returns
+    -------
+    numpy.ndarray
+        (beads, atoms), F.
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, a force is not finite, or no map is admissible (two beads tied by constraints).
+    """
+    f, m = np.asarray(forces, float), np.asarray(position_map, float)
+    if f.ndim != 3 or m.ndim != 2 or f.shape[1:] != (m.shape[1], 3) or not len(f) or not np.isfinite(f).all():
+        raise DataError(f"forces {f.shape} must be finite and (frames, atoms, 3) for a map of shape {m.shape}")
+    if not (np.isfinite(ridge) and ridge >= 0.0):
+        raise DataError(f"ridge={ridge} must not be negative")
+    atoms = m.shape[1]
+    pairs = [_atom_indices(pair, atoms, f"constrained pair {tuple(pair)}") for pair in constraints]
+    tied = coo_array((np.ones(len(pairs)), tuple(np.array(pairs, int).reshape(-1, 2).T)), shape=(atoms, atoms))
+    count, of = connected_components(tied, directed=False)
+    spread = np.zeros((atoms, count))  # one weight per rigid group
+    spread[np.arange(atoms), of] = 1.0
+    flat = np.moveaxis(f, 2, 1).reshape(-1, atoms) @ spread
+    size = np.maximum(spread.sum(0), 1.0)
+    gram = flat.T @ flat / len(f) + ridge * (f**2).mean() * np.diag(size)
+    condition = m @ spread  # (beads, groups): Σ_g C_Bg F_B'g = δ
+    if np.linalg.matrix_rank(condition) < len(m):
+        raise DataError("no force map is admissible: constraints tie two beads together, or beads share all atoms")
+    beads = len(m)
+    system = np.block([[gram, condition.T], [condition, np.zeros((beads, beads))]])
+    solution = np.linalg.solve(system, np.concatenate([np.zeros((count, beads)), np.eye(beads)]))
+    return (spread @ solution[:count]).T
 
 
 def check_force_map(position_map: ArrayLike, force_map: ArrayLike, constraints: Iterable[tuple[int, int]] = ()) -> None:
