@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .. import functionals
 from ..errors import DataError
 from ..frames import Frames
-from ..functionals import Functional
 from . import assemble
 from .dense import DensePosterior
-from .evidence import NoiseLevels, fit_dense, fit_scales, fit_sparse
+from .evidence import NoiseLevels, fit_dense
 from .frozen import FrozenModel, PeriodicFrozenModel
-from .labels import LabelSet, baseline_rows, difference
+from .labels import baseline_rows, difference
 from .posterior import predict_mean
 from .prior import frame_chunks
-from .solvers import Dense, Sparse, choose_solver
-from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
+from .reference import reference_groups, relative_std, zero
+from .solvers import Dense, choose_solver
+from .sparse_fit import fit_sparse_posterior, random_subsets
 from .states import States
 
 logger = logging.getLogger(__name__)
@@ -141,11 +140,13 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         rng = _generator(self.random_state)
         if isinstance(solver, Dense):
             if self.optimizer == "evidence":
-                fit_dense(prior, _subsets(labels, solver.evidence_rows, rng), noise)
+                fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), noise)
             prior.requires_grad_(False)
             posterior: Any = DensePosterior(prior, labels, noise)
         else:
-            posterior = self._fit_sparse(solver, prior, labels, noise, rng)
+            posterior = fit_sparse_posterior(
+                solver, prior, labels, noise, rng, self.optimizer == "evidence", self.progress
+            )
         self.solver_, self.solver_reason_ = solver, reason
         self.composition_, self.baseline_, self.posterior_ = composition, baseline, posterior
         self.terms_ = list(zip(names, prior.terms, strict=True))
@@ -158,37 +159,6 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         self.temperatures_ = sorted({float(t) for t in np.unique(frames.temperature)})
         self.zero_known_ = any(label.kind == "free_energy" for label in labels)
         return self
-
-    def _fit_sparse(self, solver: Sparse, prior, labels: list[LabelSet], noise: NoiseLevels, rng) -> SparsePosterior:
-        pools = _environment_pools(prior, labels, rng)
-
-        def inducing(count):
-            with torch.no_grad():
-                return [
-                    z[choose_inducing(z * term.inverse_lengthscale(), term.kernel, count)]
-                    for term, z in zip(prior.terms, pools, strict=True)
-                ]
-
-        if self.optimizer == "evidence":
-            few = _subsets(labels, solver.evidence_rows, rng)
-            with _bar(self.progress, "evidence", None) as bar:
-                fit_sparse(
-                    prior,
-                    few,
-                    noise,
-                    inducing(min(solver.evidence_inducing, solver.inducing)),
-                    gradients=solver.gradients,
-                    block_rows=solver.block_rows,
-                    progress=bar,
-                )
-        with torch.no_grad():
-            basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
-        with _bar(self.progress, "labels", sum(len(label) for label in labels)) as bar:
-            stacked = accumulate(basis, labels, solver.block_rows, progress=bar)
-        if self.optimizer == "evidence":  # a richer basis explains more: scales and noise once more, with all of it
-            fit_scales(prior, noise, stacked, solver.final_iterations)
-        prior.requires_grad_(False)
-        return SparsePosterior.fit(basis, stacked, noise)
 
     def _training_frames(self, X, y) -> Frames:
         if isinstance(X, Frames):
@@ -246,7 +216,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         functional = functionals.get(quantity if quantity is not None else "free_energy")
         states = self._states(frames, temperature)
         shape = (len(states), *functional.shape(states.coordinate_shape, states.field_count))
-        groups = self._reference_groups(functional, states, reference)
+        groups = reference_groups(functional, states, reference, self.zero_known_)
         mean, std = [], []
         with torch.no_grad():
             for start, stop in frame_chunks(len(states), PREDICT_FRAMES):
@@ -260,9 +230,9 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
                 std.append(values)
             if groups is not None:
                 for index, origin in groups:
-                    values[index] -= self._zero(functional, values[index], origin)
+                    values[index] -= zero(self.posterior_, self.baseline_, functional, values[index], origin)
                     if return_std:
-                        std.append(self._relative_std(functional, states[index], origin))
+                        std.append(relative_std(self.posterior_, functional, states[index], origin))
                 if return_std:
                     order = torch.cat([index for index, _ in groups])
                     ordered = torch.empty_like(values)
@@ -270,42 +240,6 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
                     std = [ordered]
         mean_array = values.reshape(shape).numpy()
         return (mean_array, torch.cat(std).reshape(shape).numpy()) if return_std else mean_array
-
-    def _reference_groups(self, functional: Functional, states: States, reference):
-        """Rows that share a zero, as (indices, state of the zero or None for their mean); None for absolute values."""
-        if reference == "auto":
-            reference = None if self.zero_known_ else "mean"
-        if functional.key != "free_energy" or reference is None or len(states) == 0:
-            return None
-        out: list[tuple[torch.Tensor, States | None]] = []
-        for t in torch.unique(states.temperature):
-            index = torch.nonzero(states.temperature == t)[:, 0]
-            if reference == "mean":
-                out.append((index, None))
-            elif isinstance(reference, (int, np.integer)) and -len(states) <= reference < len(states):
-                zero = states[[int(reference) % len(states)]]
-                out.append((index, replace(zero, temperature=t.reshape(1))))
-            else:
-                raise DataError(f"reference={reference!r}: use 'auto', 'mean', a row number or None")
-        return out
-
-    def _zero(self, functional: Functional, values: torch.Tensor, origin: States | None) -> torch.Tensor:
-        """The zero that a group of values is relative to."""
-        if origin is None:
-            return values.mean()
-        rows = self.posterior_.prior.rows(functional, origin)
-        return (predict_mean(self.posterior_, rows) + baseline_rows(self.baseline_, functional, origin))[0]
-
-    def _relative_std(self, functional: Functional, states: States, origin: States | None) -> torch.Tensor:
-        """Standard deviation of A_i − A(origin), or − mean of A: exact, from blocks of the covariance."""
-        prior, posterior = self.posterior_.prior, self.posterior_
-        others = [prior.rows(functional, states[i:j]) for i, j in frame_chunks(len(states), PREDICT_FRAMES)]
-        own = others if origin is None else [prior.rows(functional, origin)]
-        count = len(states) if origin is None else 1
-        across = [sum(posterior.covariance(a, b).sum(1) for b in own) / count for a in others]
-        zero_variance = torch.cat(across).mean() if origin is None else posterior.variance(own[0])[0]
-        variances = [posterior.variance(a) - 2.0 * c + zero_variance for a, c in zip(others, across, strict=True)]
-        return torch.cat(variances).clamp_min(0.0).sqrt()
 
     def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
         """Free-energy differences A(X2; T2) − A(X1; T1), row by row, eV.
@@ -473,37 +407,3 @@ def _numbers(X) -> np.ndarray:
         return np.asarray(X, dtype=float)
     except (TypeError, ValueError) as error:
         raise DataError("X is no rectangular array of numbers: every row must have the same shape") from error
-
-
-def _subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
-    """Random frames of every kind, with about ``rows`` rows in all; the same frames where kinds share them."""
-    total = sum(len(label) for label in labels)
-    if total <= rows:
-        return labels
-    fraction, out = rows / total, []
-    seed = int(rng.integers(2**31))
-    for label in labels:
-        n = len(label.y)
-        keep = max(1, min(n, round(fraction * n)))
-        index = np.sort(np.random.default_rng(seed).permutation(n)[:keep])
-        out.append(label.subset(torch.from_numpy(index)))
-    return out
-
-
-def _environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, size: int = 5000) -> list[torch.Tensor]:
-    """Environments of random frames, from which inducing ones are chosen."""
-    states = max((label.states for label in labels), key=len)
-    index = torch.from_numpy(np.sort(rng.permutation(len(states))[:size]))
-    out = []
-    for term in prior.terms:
-        z = states[index].environments(term.spec.descriptor).z
-        if len(z) > size:
-            z = z[torch.from_numpy(np.sort(rng.permutation(len(z))[:size]))]
-        out.append(z)
-    return out
-
-
-def _bar(show: bool, name: str, total: int | None):
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=name, disable=not show, leave=False)

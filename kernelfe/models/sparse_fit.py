@@ -1,0 +1,86 @@
+"""Fitting a sparse model: inducing environments, hyperparameters on a part of the labels, all labels streamed once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .evidence import NoiseLevels, fit_scales, fit_sparse
+from .labels import LabelSet
+from .solvers import Sparse
+from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
+
+
+def fit_sparse_posterior(
+    solver: Sparse,
+    prior,
+    labels: list[LabelSet],
+    noise: NoiseLevels,
+    rng: np.random.Generator,
+    evidence: bool,
+    progress: bool,
+) -> SparsePosterior:
+    """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve."""
+    pools = environment_pools(prior, labels, rng)
+
+    def inducing(count):
+        with torch.no_grad():
+            return [
+                z[choose_inducing(z * term.inverse_lengthscale(), term.kernel, count)]
+                for term, z in zip(prior.terms, pools, strict=True)
+            ]
+
+    if evidence:
+        few = random_subsets(labels, solver.evidence_rows, rng)
+        with progress_bar(progress, "evidence", None) as bar:
+            fit_sparse(
+                prior,
+                few,
+                noise,
+                inducing(min(solver.evidence_inducing, solver.inducing)),
+                gradients=solver.gradients,
+                block_rows=solver.block_rows,
+                progress=bar,
+            )
+    with torch.no_grad():
+        basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
+    with progress_bar(progress, "labels", sum(len(label) for label in labels)) as bar:
+        stacked = accumulate(basis, labels, solver.block_rows, progress=bar)
+    if evidence:  # a richer basis explains more: scales and noise once more, with all of it
+        fit_scales(prior, noise, stacked, solver.final_iterations)
+    prior.requires_grad_(False)
+    return SparsePosterior.fit(basis, stacked, noise)
+
+
+def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
+    """Random frames of every kind, with about ``rows`` rows in all; the same frames where kinds share them."""
+    total = sum(len(label) for label in labels)
+    if total <= rows:
+        return labels
+    fraction, out = rows / total, []
+    seed = int(rng.integers(2**31))
+    for label in labels:
+        n = len(label.y)
+        keep = max(1, min(n, round(fraction * n)))
+        index = np.sort(np.random.default_rng(seed).permutation(n)[:keep])
+        out.append(label.subset(torch.from_numpy(index)))
+    return out
+
+
+def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, size: int = 5000) -> list[torch.Tensor]:
+    """Environments of random frames, from which inducing ones are chosen."""
+    states = max((label.states for label in labels), key=len)
+    index = torch.from_numpy(np.sort(rng.permutation(len(states))[:size]))
+    out = []
+    for term in prior.terms:
+        z = states[index].environments(term.spec.descriptor).z
+        if len(z) > size:
+            z = z[torch.from_numpy(np.sort(rng.permutation(len(z))[:size]))]
+        out.append(z)
+    return out
+
+
+def progress_bar(show: bool, name: str, total: int | None):
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, disable=not show, leave=False)
