@@ -165,9 +165,13 @@ def fit(
 
     if density and solver == "dense":
         raise click.UsageError("--density needs the sparse solver")
+    if timestep is not None and not density:
+        raise click.UsageError("--timestep belongs to the sampling of --density")
 
     require_folder(output)
     frames = read_frames(data, units, temperature)
+    if density and (frames.positions is None or frames.cell is not None or frames.parameters):
+        raise DataError("--density needs frames of bead positions, without a cell and without parameters")
     kinds = [kind.strip() for kind in labels.split(",")] if labels else None
     shown = sys.stderr.isatty()
     model = FreeEnergyRegressor(

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+import numpy as np
 
 from ..errors import DataError
 from ..specs import Spec
 
 #: Label rows up to which ``solver="auto"`` conditions exactly.
 DENSE_LIMIT = 4000
+
+
+def whole_numbers(spec: Spec) -> None:
+    """Turn 25e3 into 25000 in a solver spec, in place, and refuse 2.5.
+
+    Raises
+    ------
+    DataError
+        Naming the field.
+    """
+    for field in fields(spec):  # type: ignore[arg-type]
+        value = getattr(spec, field.name)
+        if isinstance(field.default, bool):
+            if not isinstance(value, (bool, np.bool_)):
+                raise DataError(f"{type(spec).__name__}: {field.name}={value!r} must be True or False")
+            object.__setattr__(spec, field.name, bool(value))
+        elif isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == int(value):
+            object.__setattr__(spec, field.name, int(value))
+        else:
+            raise DataError(f"{type(spec).__name__}: {field.name}={value!r} must be a whole number")
 
 
 @dataclass(frozen=True)
@@ -24,6 +46,7 @@ class Dense(Spec):
     evidence_rows: int = 1500
 
     def __post_init__(self):
+        whole_numbers(self)
         if self.evidence_rows < 1:
             raise DataError("Dense: evidence_rows must be at least 1")
 
@@ -54,6 +77,7 @@ class Sparse(Spec):
     final_iterations: int = 8
 
     def __post_init__(self):
+        whole_numbers(self)
         if min(self.inducing, self.block_rows, self.evidence_rows, self.evidence_inducing) < 1:
             raise DataError(f"{self}: every number must be at least 1")
 

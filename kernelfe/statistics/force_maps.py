@@ -123,10 +123,12 @@ def optimal_force_map(
     f, m = np.asarray(forces, float), np.asarray(position_map, float)
     if f.ndim != 3 or m.ndim != 2 or f.shape[1:] != (m.shape[1], 3) or not len(f) or not np.isfinite(f).all():
         raise DataError(f"forces {f.shape} must be finite and (frames, atoms, 3) for a map of shape {m.shape}")
+    if not np.isfinite(m).all():
+        raise DataError("the position map holds a value that is not finite")
     if not (np.isfinite(ridge) and ridge >= 0.0):
         raise DataError(f"ridge={ridge} must not be negative")
     atoms = m.shape[1]
-    pairs = [_atom_indices(pair, atoms, f"constrained pair {tuple(pair)}") for pair in constraints]
+    pairs = [_atom_indices(pair, atoms, f"constrained pair {pair}") for pair in _listed(constraints)]
     tied = coo_array((np.ones(len(pairs)), tuple(np.array(pairs, int).reshape(-1, 2).T)), shape=(atoms, atoms))
     count, of = connected_components(tied, directed=False)
     spread = np.zeros((atoms, count))  # one weight per rigid group
@@ -139,7 +141,10 @@ def optimal_force_map(
         raise DataError("no force map is admissible: constraints tie two beads together, or beads share all atoms")
     beads = len(m)
     system = np.block([[gram, condition.T], [condition, np.zeros((beads, beads))]])
-    solution = np.linalg.solve(system, np.concatenate([np.zeros((count, beads)), np.eye(beads)]))
+    try:
+        solution = np.linalg.solve(system, np.concatenate([np.zeros((count, beads)), np.eye(beads)]))
+    except np.linalg.LinAlgError:
+        raise DataError("forces vanish or depend on one another, so the best map is not unique: raise ridge") from None
     return (spread @ solution[:count]).T
 
 
@@ -221,6 +226,17 @@ def _apply(matrix: ArrayLike, values: ArrayLike, name: str) -> FloatArray:
     if bad.size:
         raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
     return np.matmul(matrix, values)
+
+
+def _listed(constraints: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Constraints as lists of two atoms."""
+    try:
+        out = [list(pair) for pair in constraints]
+    except TypeError:
+        raise DataError("constraints must be pairs of atoms") from None
+    if any(len(pair) != 2 for pair in out):
+        raise DataError("constraints must be pairs of atoms")
+    return out
 
 
 def _atom_indices(atoms: Sequence[int], n_atoms: int, name: str) -> NDArray[np.intp]:

@@ -85,6 +85,12 @@ def reduce_noise(
     v = _unit_size(_table(variates, y, "variates"))
     known = np.zeros((len(y), 0)) if features is None else _unit_size(_table(features, y, "features"))
     which = np.zeros(len(y)) if groups is None else np.asarray(groups)
+    if not isinstance(folds, (int, np.integer)) or folds < 2:
+        raise DataError(f"folds={folds!r} must be a whole number of at least 2")
+    if which.dtype.kind == "f" and not np.isfinite(which).all():
+        raise DataError("groups hold a value that is not finite")
+    if not (flat.shape[1] and v.shape[1]):
+        raise DataError(f"labels {y.shape} and variates {v.shape} must have at least one column")
     if which.shape != (len(y),):
         raise DataError(f"groups has shape {which.shape}, expected one entry per frame, ({len(y)},)")
     if mean is not None and np.shape(mean) != y.shape:

@@ -24,6 +24,7 @@ Q = f·w + kT (div w + w·∇ ln √det Z), every smooth g gives a variate more,
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -161,21 +162,24 @@ def fragment_motions(
     DataError
         If an atom is unknown, or masses are needed and missing.
     """
-    pairs = tuple((int(a), int(b)) for a, b in bonds)
+    pairs = tuple(sorted({(min(pair), max(pair)) for pair in _pairs(bonds, "bonds")}))
     near: dict[int, list[int]] = {}
     for a, b in pairs:
         near.setdefault(a, []).append(b)
         near.setdefault(b, []).append(a)
     for around in near.values():
         around.sort()
-    beads = {int(a) for a in bead_atoms}
-    if missing := beads - set(near):
-        raise DataError(f"bead atom {min(missing)} is in no bond")
+    beads = {operator.index(a) for a in bead_atoms}
     fixed: dict[int, set[int]] = {}
-    for a, b in constraints:
-        fixed.setdefault(int(a), set()).add(int(b))
-        fixed.setdefault(int(b), set()).add(int(a))
+    for a, b in _pairs(constraints, "constraints"):
+        fixed.setdefault(a, set()).add(b)
+        fixed.setdefault(b, set()).add(a)
     weights = None if masses is None else np.asarray(masses, float)
+    known = max(near, default=-1) + 1 if weights is None else len(weights)
+    if unknown := [a for a in (*near, *fixed) if a >= known] or [a for a in beads if a < 0]:
+        raise DataError(f"atom {unknown[0]} is named, but there are {known} atoms: mend bonds, constraints or masses")
+    if weights is not None and (weights.ndim != 1 or not (np.isfinite(weights) & (weights > 0.0)).all()):
+        raise DataError("masses must be positive numbers, one per atom")
     out = []
     for j, k in sorted([*pairs, *((b, a) for a, b in pairs)]):
         try:
@@ -299,6 +303,12 @@ class Variates:
         x, f = _positions(positions), np.asarray(forces, float)
         if f.shape != x.shape or not np.isfinite(f).all():
             raise DataError(f"forces must be finite and of the shape of the positions {x.shape}, they are {f.shape}")
+        if (last := max(max(*m.atoms, *m.moving) for m in self.motions)) >= x.shape[1]:
+            raise DataError(f"positions hold {x.shape[1]} atoms, the motions name atom {last}")
+        if np.shape(temperature) not in ((), (len(x),)):
+            raise DataError(
+                f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)"
+            )
         kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, float), len(x))
         if not (np.isfinite(kt).all() and (kt > 0.0).all()):
             raise DataError("temperature must be positive and finite (K) in every frame")
@@ -311,6 +321,18 @@ class Variates:
                 out[:, column] = width * (g * force + kt * slope / width)
                 column += 1
         return out
+
+
+def _pairs(pairs: Iterable[tuple[int, int]], name: str) -> list[tuple[int, int]]:
+    """Pairs of different atoms as plain numbers."""
+    try:
+        out = [(operator.index(a), operator.index(b)) for a, b in pairs]
+    except (TypeError, ValueError):
+        raise DataError(f"{name} must be pairs of atom numbers") from None
+    for a, b in out:
+        if a == b or min(a, b) < 0:
+            raise DataError(f"{name}: ({a}, {b}) is no pair of different atoms")
+    return out
 
 
 def _positions(positions: ArrayLike) -> FloatArray:

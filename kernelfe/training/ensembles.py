@@ -14,6 +14,8 @@ from torch import Tensor
 
 #: Share of the samples that reweighting must leave effective: less, and the step of a round is shortened.
 TRUSTED = 0.3
+#: Samples on a side below which its averages are not known.
+LEAST_SAMPLES = 5
 #: Samples of each temperature from which the curvature of ln Z is taken.
 CURVATURE_SAMPLES = 1000
 
@@ -56,6 +58,10 @@ class Ensemble:
             if weight > 0.0 and bool((side == s).any()):
                 out += weight * _covariance(f[side == s], exponents[side == s])
         return out / self.kt**2
+
+    def covers_frames(self) -> bool:
+        """Whether the samples visit every side that frames do, at least a few times."""
+        return all(gap is None or int((self.side == side).sum()) >= LEAST_SAMPLES for side, gap in enumerate(self.gap))
 
     def exponents(self, v: Tensor) -> Tensor:
         """−(v − origin)·f/kT of every sample: reweighting to v."""

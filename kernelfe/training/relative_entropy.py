@@ -134,7 +134,7 @@ def minimize_relative_entropy(
     rounds
         Most rounds of sampling.
     replicas
-        Replicas of the model, shared equally by the temperatures; at least one for each.
+        Replicas of the model, shared equally by the temperatures; at least two for each.
     steps, stride, burn_in
         Langevin steps per round, steps between samples, and steps before the first sample (a fourth of them in later
         rounds, which go on from the samples of the round before).
@@ -178,7 +178,7 @@ def minimize_relative_entropy(
         [_mean_features(model, x[one.side(torsion) == side], t) if side in seen else None for side in (0, 1)]
         for t, x, one, seen in zip(temperatures, places, slow, visited, strict=True)
     ]
-    share = max(1, replicas // len(temperatures))
+    share = replicas // len(temperatures)
     rng = np.random.default_rng(seed)
     start = np.concatenate([rng.choice(x, share) for x in places])
     masses = uniform_masses(start.shape[1]) if masses is None else np.asarray(masses, dtype=float)
@@ -193,7 +193,8 @@ def minimize_relative_entropy(
         "progress": False,
     }
     out, history = copy.copy(model), []
-    out.density_ = {t: len(x) / g[t][2] for t, x in zip(temperatures, places, strict=True)}
+    counts = [np.bincount(one.side(torsion), minlength=2) for one in slow]
+    out.density_ = {t: float(n[0] / g[t][0] + n[1] / g[t][1]) for t, n in zip(temperatures, counts, strict=True)}
     v = torch.zeros_like(posterior.weights)
     with tqdm(total=rounds, unit="round", desc="relative entropy", disable=not progress, leave=False) as bar:
         for number in range(rounds):
@@ -217,7 +218,7 @@ def minimize_relative_entropy(
                         _features(model, samples, t),
                         found.side(torsion),
                         data[k],
-                        np.bincount(slow[k].side(torsion), minlength=2),
+                        counts[k],
                         g[t],
                         share * each,
                         silent=set().union(*visited) - visited[k],
@@ -229,7 +230,8 @@ def minimize_relative_entropy(
             moved, effective = trusted_step(target - v, ensembles)
             v = v + moved * (target - v)
             history.append(Round(moved, effective, float(torch.linalg.vector_norm(v)), independent))
-            arrived = moved == 1.0 and effective >= ARRIVED
+            # averages over a side that the model hardly visits are not known well enough to stop
+            arrived = moved == 1.0 and effective >= ARRIVED and all(one.covers_frames() for one in ensembles)
             lower = (
                 refined_precision(posterior.lower, v, ensembles) if arrived or number == rounds - 1 else posterior.lower
             )
@@ -335,9 +337,9 @@ def _check_numbers(frames: Frames, rounds, replicas, inefficiency, seed, moves) 
         if not isinstance(value, (int, np.integer)) or value < least:
             raise DataError(f"{name}={value!r} must be a whole number of at least {least}")
     count = len(np.unique(frames.temperature))
-    if not len(frames) or replicas < count:
+    if not len(frames) or replicas < 2 * count:
         raise DataError(
-            f"{len(frames)} frames, replicas={replicas}: needed are frames, and a replica for each of {count} "
+            f"{len(frames)} frames, replicas={replicas}: needed are frames, and two replicas for each of {count} "
             "temperatures (join temperatures that hardly differ)"
         )
     if inefficiency is not None:

@@ -38,15 +38,14 @@ class SlowVariables:
 
     @classmethod
     def of(cls, model: FreeEnergyRegressor, bonds, positions: np.ndarray) -> SlowVariables:
-        """Of positions (n, beads, 3).
-
-        Environments of a frame beyond one have no names, so terms with them are left out.
-        """
+        """Of positions (n, beads, 3); many environments of a frame have no names, so their mean is taken."""
         x, columns = torch.from_numpy(np.ascontiguousarray(positions)), []
         for _, term in model.terms_:
             z, frame, _ = term.spec.descriptor.values_and_pullback(x)
-            if frame is None:
-                columns.append(z.detach().numpy())
+            if frame is not None:
+                total = z.new_zeros(len(x), z.shape[1]).index_add_(0, frame, z)
+                z = total / torch.bincount(frame, minlength=len(x)).clamp_min(1)[:, None]
+            columns.append(z.detach().numpy())
         quads, angles = (() if bonds is None else dihedrals_of(bonds)), np.zeros((len(x), 0))
         if quads:
             sincos = InternalCoordinates(dihedrals=quads).values_and_pullback(x)[0].numpy()
@@ -86,7 +85,13 @@ def inefficiency(series: np.ndarray) -> float:
 
 
 def side_inefficiencies(one: SlowVariables, torsion: int | None) -> tuple[float, float, float]:
-    """Inefficiencies of the density on side 0, on side 1, and of the populations of the sides."""
+    """Inefficiencies of the density on side 0, on side 1, and of the populations of the sides.
+
+    Without a slow torsion they are one number; the last is the number of frames where they stay on one side.
+    """
+    if torsion is None:
+        whole = inefficiency(one.columns)
+        return whole, whole, whole
     side = one.side(torsion)
     larger = int(2 * side.sum() > len(side))
     within = {larger: inefficiency(one.columns[side == larger])}
@@ -100,7 +105,7 @@ def samples_per_replica(columns: np.ndarray, samples: int) -> float:
     """Var(x)/Var(replica means of x), the least of all columns; (samples·replicas, columns), sample by sample."""
     replicas = len(columns) // samples
     varied = columns[:, np.ptp(columns, axis=0) > 0.0] if columns.size else columns
-    if replicas < 2 or not varied.shape[1]:
-        return 1.0
+    if not varied.shape[1]:
+        return float(samples)  # nothing to see it by
     means = varied.reshape(samples, replicas, -1).mean(0)
     return min(float(samples), float((varied.var(0) / np.maximum(means.var(0, ddof=1), 1e-300)).min()))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from kernelfe import Frames, FreeEnergyRegressor, Term
+from kernelfe import Dense, Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.descriptors import Distances, PairDistances, Variables
 from kernelfe.errors import DataError
 from kernelfe.kernels import RBF, ParameterExpansion, SecondOrder
@@ -228,3 +228,10 @@ def test_one_bad_row_among_rows_without_labels_is_found():
 def test_terms_without_temperature_use_that_of_the_data():
     model = fit(molecule(6), terms=Term(Distances(), RBF(1.0), SecondOrder()))
     assert model.fitted_terms()[0][1].thermal.reference_temperature == pytest.approx(400.0)
+
+
+def test_solver_specs_hold_whole_numbers():
+    assert Sparse(evidence_rows=25e3) == Sparse(evidence_rows=25_000) and type(Sparse(inducing=60.0).inducing) is int
+    for make in (lambda: Sparse(inducing=2.5), lambda: Dense(evidence_rows="a"), lambda: Sparse(gradients=3)):
+        with pytest.raises(DataError, match="must be"):
+            make()

@@ -145,5 +145,12 @@ def test_no_optimal_map_where_beads_are_tied():
         optimal_force_map(forces, slice_map(3, [0, 1]), [(0, 1)])
     with pytest.raises(DataError, match="forces"):
         optimal_force_map(forces[:, :2], slice_map(3, [0, 1]))
+    for constraints in ([(0, 1, 2)], [3]):
+        with pytest.raises(DataError, match="pairs of atoms"):
+            optimal_force_map(forces, slice_map(3, [0]), constraints)
+    with pytest.raises(DataError, match="raise ridge"):
+        optimal_force_map(np.zeros_like(forces), slice_map(3, [0]))
+    with pytest.raises(DataError, match="position map"):
+        optimal_force_map(forces, np.full((1, 3), np.nan))
     with pytest.raises(DataError, match="ridge"):
         optimal_force_map(forces, slice_map(3, [0, 1]), ridge=-1.0)

@@ -89,6 +89,9 @@ def test_shapes_are_kept_and_constants_harmless():
         ({"groups": np.zeros(3)}, "groups has shape"),
         ({"mean": np.zeros(400)}, "mean has shape"),
         ({"folds": 500}, "cannot cut"),
+        ({"folds": 5.0}, "folds=5.0"),
+        ({"groups": np.full(400, np.nan)}, "groups hold"),
+        ({"variates": np.zeros((400, 0))}, "at least one column"),
         ({"labels": np.full((400, 2), np.nan)}, "labels of frame 0"),
     ],
 )

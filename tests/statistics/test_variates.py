@@ -190,8 +190,22 @@ def test_names_count_and_errors():
     assert len(set(variates.names)) == len(variates)
     with pytest.raises(DataError, match="masses"):
         fragment_motions(BONDS, BEADS, CONSTRAINTS)
-    with pytest.raises(DataError, match="bead atom 9"):
-        fragment_motions(BONDS, (0, 1, 9))
+    for arguments, message in (
+        (((*BONDS, (0, 1.9)), BEADS), "bonds must be pairs"),
+        (((*BONDS, (3, 3)), BEADS), "pair of different atoms"),
+        ((BONDS, BEADS, ((3, 44),), MASSES), "atom 44 is named"),
+        ((BONDS, (0, -1)), "atom -1 is named"),
+        ((BONDS, BEADS, CONSTRAINTS, MASSES[:5]), "there are 5 atoms"),
+        ((BONDS, BEADS, CONSTRAINTS, 0.0 * MASSES), "positive numbers"),
+    ):
+        with pytest.raises(DataError, match=message):
+            fragment_motions(*arguments)
+    assert fragment_motions((*BONDS, (1, 0)), BEADS) == fragment_motions(BONDS, BEADS)
+    assert fragment_motions(BONDS, (*BEADS, 9)) == fragment_motions(BONDS, BEADS)  # a bead in no bond
+    with pytest.raises(DataError, match="the motions name atom 7"):
+        variates.evaluate(x[:, :5], x[:, :5], 300.0)
+    with pytest.raises(DataError, match="temperature has shape"):
+        variates.evaluate(x, x, [300.0, 400.0])
     with pytest.raises(DataError, match="no motions"):
         Variates.of((), x)
     with pytest.raises(DataError, match="forces"):
