@@ -54,7 +54,7 @@ DENSITY = "all + density"
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a model is sampled: BAOAB Langevin with a torsion move after every step, all replicas in one batch.
+    """How a model is sampled: BAOAB Langevin with torsion moves after every step, all replicas in one batch.
 
     Parameters
     ----------
@@ -62,6 +62,8 @@ class Sampler:
         Independent replicas, started from random training frames.
     burn_in, steps, stride
         Steps of ``timestep`` fs; production is extended until ``effective`` is reached.
+    rounds
+        Rounds of torsion moves after each step.
     effective
         Wanted number of decorrelated samples.
     longest
@@ -69,11 +71,12 @@ class Sampler:
     """
 
     replicas: int = 1000
-    burn_in: int = 100
-    steps: int = 400
-    stride: int = 10
+    burn_in: int = 60
+    steps: int = 200
+    stride: int = 5
+    rounds: int = 3  # of moves after each step: a third more decorrelated samples per second than one
     effective: int = 30_000
-    longest: int = 1600
+    longest: int = 800
     timestep: float = 5.0
     friction: float = 10.0
 
@@ -236,6 +239,7 @@ def sample_model(model: FreeEnergyRegressor, start: Frames, sampler: Sampler, se
     moves = TorsionMoves(start.bonds)
     frozen = model.frozen()
     common: dict[str, Any] = {"moves": moves, "moves_every": 1, "stride": sampler.stride, "progress": False}
+    common["move_rounds"] = sampler.rounds
     run = run_langevin(
         frozen,
         start.positions[rows],

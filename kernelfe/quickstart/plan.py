@@ -60,7 +60,7 @@ class Plan:
     @classmethod
     def reduced(cls, seed: int = 0) -> Plan:
         """One subset, two sizes, a tenth of the samples: to see that everything works."""
-        sampler = Sampler(replicas=250, burn_in=100, steps=200, effective=3000, longest=400)
+        sampler = Sampler(replicas=250, burn_in=60, steps=100, effective=3000, longest=200)
         return cls(sizes=(75, 300), subsets=1, sampler=sampler, seed=seed, single=0, small=True)
 
     def cases(self, folder: str | None = None) -> list[Case]:

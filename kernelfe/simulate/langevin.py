@@ -223,14 +223,15 @@ class Action(Protocol):
 
 
 class MoveAction:
-    """A round of Metropolis moves every ``every`` steps, with statistics."""
+    """Rounds of Metropolis moves every ``every`` steps, with statistics."""
 
-    def __init__(self, moves: Move, every: int):
-        self.moves, self.every = moves, every
+    def __init__(self, moves: Move, every: int, rounds: int = 1):
+        self.moves, self.every, self.rounds = moves, every, rounds
         self.reset()
 
     def __call__(self, model: FreeEnergyModel, state: LangevinState) -> None:
-        metropolis(model, state, self.moves, self.statistics)
+        for _ in range(self.rounds):
+            metropolis(model, state, self.moves, self.statistics)
 
     def reset(self) -> None:
         kinds = len(self.moves.names)
@@ -306,6 +307,7 @@ def sample(
     burn_in: int = 0,
     moves: Move | None = None,
     moves_every: int = 10,
+    move_rounds: int = 1,
     progress: bool = True,
 ) -> Trajectory:
     """Run from a state, for example the ``state`` of an earlier trajectory; the arguments are :func:`run_langevin`'s.
@@ -315,7 +317,7 @@ def sample(
     Trajectory
         With ``state`` advanced in place.
     """
-    actions = [] if moves is None else [MoveAction(moves, moves_every)]
+    actions = [] if moves is None else [MoveAction(moves, moves_every, move_rounds)]
     return drive(model, state, steps, stride, burn_in, actions, progress)
 
 
@@ -333,6 +335,7 @@ def run_langevin(
     seed: int = 0,
     moves: Move | None = None,
     moves_every: int = 10,
+    move_rounds: int = 1,
     progress: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> Trajectory:
@@ -356,8 +359,8 @@ def run_langevin(
         Production steps, steps between samples, and steps before production that are not recorded.
     seed
         Same seed, same trajectory, bitwise on one CPU.
-    moves, moves_every
-        Monte Carlo moves (:class:`~kernelfe.simulate.TorsionMoves`), one round every so many steps.
+    moves, moves_every, move_rounds
+        Monte Carlo moves (:class:`~kernelfe.simulate.TorsionMoves`), so many rounds every so many steps.
     progress
         Show a progress bar.
     dtype
@@ -386,6 +389,7 @@ def run_langevin(
         burn_in=burn_in,
         moves=moves,
         moves_every=moves_every,
+        move_rounds=move_rounds,
         progress=progress,
     )
 

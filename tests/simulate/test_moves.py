@@ -215,3 +215,35 @@ def test_wrong_moves_are_named(arguments, message):
 def test_too_few_beads_are_named():
     with pytest.raises(DataError, match="3 beads"):
         TorsionMoves(CHAIN).propose(torch.zeros(2, 3, 3), torch.Generator())
+
+
+def test_several_rounds_of_moves_after_a_step_sample_the_same_distribution(double_well):
+    """And are counted."""
+    model = double_well(height=0.1)
+
+    class Flip:
+        names = ("flip",)
+
+        def propose(self, positions, generator):
+            flipped = positions.clone()
+            flipped[..., 0] *= -1.0
+            return flipped, torch.zeros(len(positions), dtype=torch.long)
+
+    run = run_langevin(
+        model,
+        np.full((200, 1, 3), 0.5),
+        300.0,
+        masses=[12.0],
+        timestep=5.0,
+        steps=200,
+        stride=5,
+        burn_in=50,
+        moves=Flip(),
+        moves_every=1,
+        move_rounds=3,
+        progress=False,
+    )
+    assert run.acceptance.attempts.sum() == 200 * 200 * 3
+    right = (run.positions[:, :, 0, 0] > 0.0).mean(0)  # of each replica
+    gap = right.mean() - model.probability_right(300.0)
+    assert abs(gap) < 4.0 * right.std(ddof=1) / math.sqrt(len(right))
