@@ -167,7 +167,7 @@ def hyperparameters(page: Page, model: Any) -> None:
             rows,
             "Learned noise of a single label.",
         )
-    density = getattr(model, "density_", None)
+    density = model.density_
     page.paragraph(
         f"Log evidence {number(model.log_evidence_, 6)}; {type(model.solver_).__name__.lower()} solver "
         f"({model.solver_reason_}); trained at {', '.join(f'{t:g}' for t in model.temperatures_)} K."

@@ -315,7 +315,7 @@ def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
     check_is_fitted(model, "posterior_")
     if not isinstance(model.posterior_, SparsePosterior):
         raise DataError("relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
-    if getattr(model, "density_", None) is not None:
+    if model.density_ is not None:
         raise DataError("the model is conditioned on the density of frames already: refine one of labels alone")
     if not isinstance(frames, Frames):
         raise DataError(f"frames must be kernelfe.Frames, not {type(frames).__name__}")
