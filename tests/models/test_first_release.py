@@ -29,6 +29,7 @@ def test_first_release(name):
     model = kernelfe.load(FILES / f"{slug}.kfe")
     for quantity in ("free_energy", "mean_force", "mean_energy"):
         mean, std = model.predict(frames[:3], quantity, return_std=True)
-        scale = np.abs(then[f"{slug}:{quantity}"]).max() + then[f"{slug}:{quantity}:std"].max()
+        # one of the models explains nothing: its numbers are differences at rounding, so at least 1e-3 eV counts
+        scale = 1e-3 + np.abs(then[f"{slug}:{quantity}"]).max() + then[f"{slug}:{quantity}:std"].max()
         assert np.abs(mean - then[f"{slug}:{quantity}"]).max() <= MEAN * scale
         assert np.abs(std - then[f"{slug}:{quantity}:std"]).max() <= STD * scale
