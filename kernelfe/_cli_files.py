@@ -71,3 +71,31 @@ def require_folder(output: str) -> None:
     """
     if not Path(output).absolute().parent.is_dir():
         raise DataError(f"the folder of {output} does not exist; make it first")
+
+
+def write_samples(runs: Any, temperatures: Any, source: Any, output: str) -> int:
+    """Write the samples of runs at some temperatures, beads as in ``source``; returns how many there are."""
+    import numpy as np
+
+    from . import Frames
+
+    positions = np.concatenate([run.flat() for run in runs])
+    at = np.repeat(np.asarray(temperatures, float), [len(run) * run.positions.shape[1] for run in runs])
+    Frames.from_arrays(
+        positions=positions, temperature=at, kinds=source.kinds, masses=source.masses, bonds=source.bonds
+    ).write(output)
+    return len(positions)
+
+
+def check_restart(state: Any, source: Any, temperature: float, path: str) -> None:
+    """Refuse the state of another molecule or of another temperature.
+
+    Raises
+    ------
+    DataError
+        If it is one.
+    """
+    if state.positions.shape[1:] != source.positions.shape[1:]:
+        raise DataError(f"{path} holds {state.positions.shape[1]} beads, the start frames {source.positions.shape[1]}")
+    if not bool((state.temperature == temperature).all()):
+        raise DataError(f"{path} is of a run at {float(state.temperature[0]):g} K, not at {temperature:g} K")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ._cli_files import read_frames, require_folder, start_frames
+from ._cli_files import check_restart, read_frames, require_folder, start_frames, write_samples
 from .errors import DataError, KernelfeError
 
 
@@ -22,7 +22,8 @@ class Commands(click.Group):
         except (KernelfeError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
-            raise click.ClickException(" ".join(str(error).split())) from error
+            said = [str(error), *getattr(error, "__notes__", [])]
+            raise click.ClickException(" ".join(" ".join(said).split())) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -254,6 +255,18 @@ def condition_on_density(
     help="Monte Carlo rotations about the bonds, where there are any.",
 )
 @click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option(
+    "--stop",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.0, min_open=True),
+    help="End the run when a replica is so far outside of the training data, whose edge is at 1; inf: never.",
+)
+@click.option(
+    "--restart",
+    type=FILE,
+    help="Continue, with the random numbers of --seed, from the state that a run left when it ended early.",
+)
 @click.option("--units", help="Units of the start file where it states none.")
 def sample(
     model: str,
@@ -270,16 +283,21 @@ def sample(
     mass: float,
     moves: bool,
     seed: int,
+    stop: float,
+    restart: str | None,
     units: str | None,
 ) -> None:
     """Sample exp(−A(R; T)/kT) of a fitted MODEL, at one temperature or by replica exchange."""
     import numpy as np
 
-    from . import Frames, load
-    from .simulate import run_langevin, run_replica_exchange, uniform_masses
+    from . import load
+    from .simulate import DomainGuard, SamplingError, load_state, run_langevin, run_replica_exchange, uniform_masses
+    from .simulate import sample as advance
 
     if (temperature is None) == (exchange is None):
         raise click.UsageError("give either --temperature or --exchange")
+    if restart is not None and exchange is not None:
+        raise click.UsageError("--restart continues a run at one temperature, not an --exchange")
     if Path(output).suffix not in (".npz", ".xyz", ".extxyz"):
         raise DataError(f"cannot write {output}: use .npz, .xyz or .extxyz")
     require_folder(output)
@@ -289,38 +307,49 @@ def sample(
     fitted.check_frames(source)
     warn_temperatures(fitted, exchange if exchange is not None else (temperature,))
     rng = np.random.default_rng([seed, 1])
-    common: dict[str, Any] = {
+    dynamics: dict[str, Any] = {
         "masses": uniform_masses(source.positions.shape[1], mass),
         "timestep": timestep,
         "friction": friction,
+    }
+    common: dict[str, Any] = {
         "steps": steps,
         "burn_in": burn_in,
         "stride": stride,
-        "seed": seed,
         "moves": torsion_moves(source) if moves else None,
         "progress": sys.stderr.isatty(),
+        "guard": DomainGuard(stop=stop, restart=Path(output).with_suffix(".restart.npz")),
     }
     frozen = fitted.frozen()
-    if exchange is None:
-        x0 = source.positions[rng.integers(len(source), size=replicas)]
-        run = run_langevin(frozen, x0, temperature, **common)
-        runs, at = [run], [temperature]
-    else:
-        x0 = source.positions[rng.integers(len(source), size=replicas * len(exchange))]
-        result = run_replica_exchange(
-            frozen, x0.reshape(replicas, len(exchange), *x0.shape[1:]), exchange, ladders=replicas, **common
-        )
-        runs, at = list(result.trajectories), list(exchange)
-        click.echo("accepted swaps: " + ", ".join(f"{rate:.2f}" for rate in result.swap_acceptance))
-    positions = np.concatenate([run.flat() for run in runs])
-    temperatures = np.repeat(np.asarray(at, float), [len(run) * run.positions.shape[1] for run in runs])
-    Frames.from_arrays(
-        positions=positions, temperature=temperatures, kinds=source.kinds, masses=source.masses, bonds=source.bonds
-    ).write(output)
+    try:
+        if exchange is None:
+            if restart is not None:
+                state = load_state(restart, seed=seed)
+                check_restart(state, source, temperature, restart)  # type: ignore[arg-type]
+                run = advance(frozen, state, **common)
+            else:
+                x0 = source.positions[rng.integers(len(source), size=replicas)]
+                run = run_langevin(frozen, x0, temperature, seed=seed, **dynamics, **common)
+            runs, at = [run], [temperature]
+        else:
+            x0 = source.positions[rng.integers(len(source), size=replicas * len(exchange))]
+            x0 = x0.reshape(replicas, len(exchange), *x0.shape[1:])
+            result = run_replica_exchange(frozen, x0, exchange, ladders=replicas, seed=seed, **dynamics, **common)
+            runs, at = list(result.trajectories), list(exchange)
+            click.echo("accepted swaps: " + ", ".join(f"{rate:.2f}" for rate in result.swap_acceptance))
+    except SamplingError as error:
+        if error.trajectory is not None and len(error.trajectory) and exchange is None:
+            partial = str(Path(output).with_suffix(f".partial{Path(output).suffix}"))
+            write_samples([error.trajectory], [temperature], source, partial)
+            error.add_note(f"The samples so far are in {partial}.")
+        raise
+    written = write_samples(runs, at, source, output)
+    if runs[0].outside:
+        click.echo(f"{100 * runs[0].outside:.2g} % of the configurations lie beyond the edge of the training data")
     if runs[0].acceptance is not None:
         moved = zip(runs[0].acceptance.names, runs[0].acceptance.rate, strict=True)
         click.echo("accepted moves: " + ", ".join(f"{name} {rate:.2f}" for name, rate in moved))
-    click.echo(f"wrote {len(positions)} samples to {output}")
+    click.echo(f"wrote {written} samples to {output}")
 
 
 def torsion_moves(source: Any) -> Any:

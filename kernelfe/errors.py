@@ -23,5 +23,9 @@ class SolverError(KernelfeError, RuntimeError):
     """A linear system could not be solved to the stated tolerance."""
 
 
+class DomainError(KernelfeError, RuntimeError):
+    """A configuration is so far from the training data that the model knows nothing of it."""
+
+
 class MissingDependencyError(KernelfeError, ImportError):
     """An optional dependency is not installed."""

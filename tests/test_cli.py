@@ -99,6 +99,27 @@ def test_sample_at_one_temperature(folder, tmp_path):
     assert np.ptp(samples.positions, axis=0).min() > 0.0
 
 
+def test_sample_stops_outside_the_data_and_restarts(folder, tmp_path, frames):
+    out = tmp_path / "t.npz"
+    common = ("-T", 350, "--replicas", 6, "--steps", 200, "--burn-in", 0, "--stride", 10, "-o", out)
+    start = ("sample", folder / "model.kfe", "--start", folder / "data.npz")
+    ran = call(*start, *common, "--timestep", 5, "--stop", 0.9)  # within the edge: soon met
+    assert ran.exit_code == 1 and "far outside of the model's training data" in ran.output
+    state = tmp_path / "t.restart.npz"
+    assert str(state) in ran.output and not out.exists()
+    again = call(*start, *common, "--restart", state, "--seed", 1)
+    assert again.exit_code == 0, again.output
+    assert len(kernelfe.Frames.load(out)) == 6 * 20
+    other = call(*start, "-T", 400, "-o", out, "--restart", state)
+    assert other.exit_code == 1 and "350 K, not at 400 K" in other.output
+
+    far = np.array(frames.positions[:1])
+    far[0, 0] *= 2.0
+    frames[:1].drop_labels().replace(positions=far).write(tmp_path / "far.npz")
+    refused = call("sample", folder / "model.kfe", "--start", tmp_path / "far.npz", *common)
+    assert refused.exit_code == 1 and "beads 0 and" in refused.output and "Start from" in refused.output
+
+
 def test_sample_by_replica_exchange_warns_outside_the_data(folder, tmp_path):
     out = tmp_path / "t.extxyz"
     ran = call(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +12,10 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers
+from ase.io import write
 
-from ..errors import DataError
-from ..models.protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel
+from ..errors import DataError, DomainError
+from ..models.protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel, TrainingDomain
 from .fitted import FittedModel
 
 #: Results beyond ASE's own → (quantity key, whether it is the standard deviation that is meant).
@@ -28,6 +31,10 @@ EXTRA_RESULTS: dict[str, tuple[str, bool]] = {
     "heat_capacity_std": ("heat_capacity", True),
     "thermal_response_force_std": ("thermal_response_force", True),
 }
+
+
+#: Score beyond which each choice of ``outside`` raises.
+OUTSIDE: dict[str, float] = {"warn": 2.0, "raise": 1.0, "ignore": float("inf")}
 
 
 class FreeEnergyCalculator(Calculator):
@@ -53,6 +60,12 @@ class FreeEnergyCalculator(Calculator):
         K. Changing it (``calc.temperature = 350`` or ``calc.set(temperature=350)``) empties the cache.
     extras
         Extra results to compute with every evaluation.
+    outside
+        What to do with configurations outside of the model's training data: "warn" (once, when the score exceeds 1, and
+        raise when it exceeds 2), "raise" (already above 1), or "ignore". The score is the result ``domain_score``.
+    restart
+        File (of any format that ASE writes, .traj keeps velocities) to which the last configuration within the training
+        data is written before an error is raised.
     device
         Where the model computes.
     **kwargs
@@ -63,6 +76,8 @@ class FreeEnergyCalculator(Calculator):
     DataError
         If the temperature is not positive and finite, or the model does not offer one of ``extras``; when evaluated, if
         number or kinds of beads do not fit the model or a periodic system meets a model without cells.
+    DomainError
+        When evaluated, if a configuration is far outside of the training data.
     """
 
     discard_results_on_any_change = True  # else set(temperature=...) would leave stale results behind
@@ -73,6 +88,8 @@ class FreeEnergyCalculator(Calculator):
         temperature: float,
         *,
         extras: Sequence[str] = (),
+        outside: str = "warn",
+        restart: str | os.PathLike[str] | None = None,
         device: str | torch.device = "cpu",
         **kwargs: Any,
     ):
@@ -89,6 +106,13 @@ class FreeEnergyCalculator(Calculator):
         if unknown:
             offered = [name for name in self.implemented_properties if name in EXTRA_RESULTS]
             raise DataError(f"extras={unknown}: {type(model).__name__} offers {offered or 'none'}")
+        if outside not in OUTSIDE:
+            raise DataError(f"outside={outside!r}: use one of {', '.join(OUTSIDE)}")
+        self.domain = getattr(model, "domain", None)
+        if self.domain is not None:
+            self.implemented_properties.append("domain_score")
+        self.outside, self.restart = outside, restart
+        self._warned, self._sound = False, None
         self.extras = tuple(extras)
         super().__init__(temperature=temperature, **kwargs)
 
@@ -135,13 +159,33 @@ class FreeEnergyCalculator(Calculator):
             self.results = {}
         super().calculate(atoms, list(properties), list(system_changes))
         positions, cell = self._inputs(self.get_atoms())
+        if self.domain is not None and (self.outside != "ignore" or "domain_score" in properties):
+            self._watch(self.domain, positions, cell)
         wanted = list(dict.fromkeys([*properties, *self.extras]))
-        basic = [name for name in wanted if name not in EXTRA_RESULTS]
+        basic = [name for name in wanted if name not in (*EXTRA_RESULTS, "domain_score")]
         if basic and any(name not in self.results for name in basic):
             self._basic(positions, cell)
         missing = [name for name in wanted if name in EXTRA_RESULTS and name not in self.results]
         if missing:
             self._extra(positions, cell, missing)
+
+    def _watch(self, domain: TrainingDomain, positions: torch.Tensor, cell: torch.Tensor | None) -> None:
+        """Score the configuration against the training data, and warn or stop."""
+        score = float(domain.score(positions, cell)[0])
+        self.results["domain_score"] = score
+        if score <= 1.0:
+            if self.restart is not None:
+                self._sound = self.get_atoms().copy()
+            return
+        what = f"a configuration lies outside of the model's training data: {domain.culprit(positions[0])}"
+        if score > OUTSIDE[self.outside]:
+            if self.restart is not None and self._sound is not None:
+                write(os.fspath(self.restart), self._sound)
+                what += f". The last configuration within them is in {os.fspath(self.restart)}"
+            raise DomainError(f"{what}. Try a smaller timestep, or add training frames there")
+        if not self._warned and self.outside != "ignore":
+            self._warned = True
+            warnings.warn(f"{what} (score {score:.2f}, the edge is at 1)", stacklevel=2)
 
     def _basic(self, positions: torch.Tensor, cell: torch.Tensor | None) -> None:
         if cell is None:

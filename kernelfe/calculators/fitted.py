@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..models.protocol import TrainingDomain
 
 
 class FittedModel:
@@ -38,6 +39,7 @@ class FittedModel:
             )
         self.estimator, self.parameters = estimator, parameters
         self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
+        self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
         self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..functionals import FreeEnergy
 from ..kernels import MeanFunction, TermModule
+from .domain import Domain
 from .posterior import Expansion
 from .prior import frame_chunks
 
@@ -57,6 +58,8 @@ class FrozenModel:
         Beads per configuration: configurations of another size are refused.
     parameters
         Values of the parameters λ.
+    domain
+        Where the training frames are, or None: samplers and calculators ask it.
 
     Always float64: the coefficients of a smooth kernel are large and cancel, and float32 would leave errors of
     several kT in A.
@@ -72,8 +75,9 @@ class FrozenModel:
         baseline,
         beads: int,
         parameters: dict[str, float] | None = None,
+        domain: Domain | None = None,
     ):
-        self.beads, self.baseline = beads, baseline
+        self.beads, self.baseline, self.domain = beads, baseline, domain
         self._terms = terms
         self._scale = [term.inverse_lengthscale().detach() for term in terms]
         # about the mean of the nodes, so that little cancels in half squared distances

@@ -106,6 +106,15 @@ def _is_noise(value: Any) -> bool:
     return isinstance(value, dict) and all(is_pair(v, is_positive, is_number) for v in value.values())
 
 
+def _is_domain(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"margin", "novelty"}
+        and is_positive(value["margin"])
+        and is_list(value["novelty"], is_positive)
+    )
+
+
 def is_density(value: Any) -> bool:
     """Pairs of temperature and effective number of frames, each temperature once."""
     pairs = is_list(value, lambda v: is_pair(v, is_positive, lambda n: is_number(n) and n >= 0))
@@ -135,6 +144,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
     "periodic": (is_flag, "true or false", False),
     "n_features_in": (is_count, "a number of columns, or null", True),
     "density": (is_density, "a list of [temperature, effective frames], or null", True),
+    "domain": (_is_domain, "the margin and the novelties of a domain, or null", True),
     "posterior": (lambda v: v in ("dense", "sparse"), "'dense' or 'sparse'", False),
 }
 
@@ -148,7 +158,8 @@ def check_header(header: dict[str, Any]) -> None:
         If a field is missing, of another type, or contradicts another one.
     """
     for name, (passes, wanted, optional) in FIELDS.items():
-        if name not in header and name != "density":  # only minimize_relative_entropy knows one
+        # only minimize_relative_entropy knows a density; the first release knew no domain
+        if name not in header and name not in ("density", "domain"):
             raise ModelFileError(f"the header lacks the field {name!r}: save the model again")
         value = header.get(name)
         require((optional and value is None) or passes(value), f"the field {name!r}", value, wanted)
@@ -169,6 +180,9 @@ def check_header(header: dict[str, Any]) -> None:
         offset = header["mean"]["offset"]
         count = len(header["composition"][0])
         require(len(offset) == count, "the offset of the mean function", offset, f"a list of {count} as the kinds are")
+    if header.get("domain") is not None:
+        novelty, count = header["domain"]["novelty"], len(header["terms"])
+        require(len(novelty) == count, "the novelties of the domain", novelty, f"a list of {count}, one for each term")
     if header["posterior"] == "dense":
         labels = header.get("labels")
         require(is_list(labels, is_text) and bool(labels), "the field 'labels'", labels, "a list of kinds of labels")

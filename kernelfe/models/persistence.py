@@ -23,6 +23,7 @@ from . import modelfile
 from .assemble import Composition
 from .baseline import BoltzmannInversion, FittedBaseline
 from .dense import DensePosterior
+from .domain import Domain
 from .evidence import NoiseLevels
 from .labels import PAIR, LabelSet
 from .modelcheck import (
@@ -111,6 +112,9 @@ def save(model, path: str | os.PathLike) -> None:
         tensors["weights"] = posterior.weights
         for k, label in enumerate(posterior.labels):
             tensors |= _label_tensors(f"label{k}", label)
+    if model.domain_ is not None:
+        header["domain"], more = model.domain_.to_file()
+        tensors |= more
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     modelfile.write(Path(path), header, tensors)
 
@@ -174,6 +178,11 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     model.periodic_ = header["periodic"]
     density = header.get("density")
     model.density_ = None if density is None else {float(t): float(n) for t, n in density}
+    domain = header.get("domain")
+    molecule = len(shape) == 2 and not model.periodic_
+    model.domain_ = (
+        None if domain is None else Domain.from_file(domain, tensors, prior.terms, shape if molecule else None)
+    )
     if header["n_features_in"] is not None:
         model.n_features_in_ = header["n_features_in"]
     return model

@@ -22,7 +22,9 @@ class FreeEnergyModel(Protocol):
     return new tensors at every call. It should return +∞ or NaN, not raise, for configurations outside its domain:
     Monte Carlo moves then reject them and dynamics stops with a :class:`~kernelfe.simulate.SamplingError`.
 
-    An optional attribute ``kinds`` (tuple of str, one per bead, or None) lets the calculator refuse other molecules.
+    An optional attribute ``kinds`` (tuple of str, one per bead, or None) lets the calculator refuse other molecules. An
+    optional attribute ``domain`` (a :class:`TrainingDomain`, or None) lets samplers and calculators stop where the
+    model knows nothing.
     """
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -41,6 +43,34 @@ class FreeEnergyModel(Protocol):
             A(R; T) in eV, shape (n,), and −∇A in eV/Å, shape (n, beads, 3).
         """
         ...
+
+
+class TrainingDomain(Protocol):
+    """Where a model was trained."""
+
+    def score(self, coordinates: Tensor, cell: Tensor | None = None) -> Tensor:
+        """Score of configurations (n, beads, 3), shape (n,): 1 at the edge of the training data."""
+        ...
+
+    def culprit(self, coordinates: Tensor) -> str:
+        """What is most unusual about one configuration (beads, 3), in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class DomainInCell:
+    """A :class:`TrainingDomain` asked about configurations in one constant cell (3, 3), Å."""
+
+    domain: TrainingDomain
+    cell: Tensor
+
+    def score(self, coordinates: Tensor, cell: Tensor | None = None) -> Tensor:
+        """Score of configurations (n, beads, 3) in the constant cell, shape (n,)."""
+        return self.domain.score(coordinates, self.cell.to(coordinates).expand(len(coordinates), 3, 3))
+
+    def culprit(self, coordinates: Tensor) -> str:
+        """What is most unusual about one configuration (beads, 3), in words."""
+        return self.domain.culprit(coordinates)
 
 
 @runtime_checkable
@@ -123,6 +153,11 @@ class FixedTemperature:
     model: FreeEnergyModel
     temperature: float
 
+    @property
+    def domain(self) -> TrainingDomain | None:
+        """That of the model."""
+        return getattr(self.model, "domain", None)
+
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T0) in eV, shape (n,), and −∇A(R; T0) in eV/Å, shape (n, beads, 3); ``temperature`` is ignored."""
         return self.model.energy_and_forces(positions, self.temperature)
@@ -143,6 +178,12 @@ class FixedCell:
     model: PeriodicFreeEnergyModel
     cell: Tensor
 
+    @property
+    def domain(self) -> TrainingDomain | None:
+        """That of the model, in the constant cell."""
+        domain = getattr(self.model, "domain", None)
+        return None if domain is None else DomainInCell(domain, self.cell)
+
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) in eV, shape (n,), and −∇A in eV/Å, shape (n, beads, 3), in the constant cell."""
         cell = self.cell.to(positions).expand(positions.shape[0], 3, 3)
@@ -150,4 +191,12 @@ class FixedCell:
         return energy, forces
 
 
-__all__ = ["FixedCell", "FixedTemperature", "FreeEnergyModel", "ObservableModel", "PeriodicFreeEnergyModel"]
+__all__ = [
+    "DomainInCell",
+    "FixedCell",
+    "FixedTemperature",
+    "FreeEnergyModel",
+    "ObservableModel",
+    "PeriodicFreeEnergyModel",
+    "TrainingDomain",
+]

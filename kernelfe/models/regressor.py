@@ -16,6 +16,7 @@ from ..errors import DataError
 from ..frames import Frames
 from . import assemble
 from .dense import DensePosterior
+from .domain import Domain, require_domain
 from .evidence import NoiseLevels, fit_dense
 from .frozen import FrozenModel, PeriodicFrozenModel
 from .labels import baseline_rows, difference
@@ -158,6 +159,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         self.kinds_, self.masses_, self.periodic_ = frames.kinds, frames.masses, frames.cell is not None
         self.temperatures_ = sorted({float(t) for t in np.unique(frames.temperature)})
         self.zero_known_ = any(label.kind == "free_energy" for label in labels)
+        self.domain_: Domain | None = Domain.of(list(prior.terms), frames)
         return self
 
     def _training_frames(self, X, y) -> Frames:
@@ -294,6 +296,22 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             return r2_score(truth, self.predict(part, "mean_force").reshape(len(part), -1), sample_weight=sample_weight)
         return r2_score(y, self.predict(X, "free_energy", reference=None), sample_weight=sample_weight)
 
+    def domain_score(self, X) -> np.ndarray:
+        """How far from the training configurations those of X lie, shape (n,): above 1 a prediction is a guess.
+
+        Distances between beads and the novelty of environments beside those of the training frames, see
+        :mod:`kernelfe.models.domain`.
+
+        Raises
+        ------
+        DataError
+            If the model comes from a file of a version that did not store its domain.
+        """
+        check_is_fitted(self, "posterior_")
+        anywhere = None if isinstance(X, Frames) else dict.fromkeys(self.parameters_, 0.0)
+        states = self._states(self._frames(X, None, anywhere), None)
+        return require_domain(self.domain_).score(states.coordinates, states.cell).numpy()
+
     # -------------------------------------------------------------- sampling
 
     def frozen(self, parameters: dict[str, float] | None = None) -> FrozenModel:
@@ -316,6 +334,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             self.baseline_,
             self.coordinate_shape_[0],
             parameters,
+            self.domain_,
         )
 
     def calculator(self, temperature=None, **options):

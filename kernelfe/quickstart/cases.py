@@ -240,6 +240,7 @@ def sample_model(model: FreeEnergyRegressor, start: Frames, sampler: Sampler, se
     frozen = model.frozen()
     common: dict[str, Any] = {"moves": moves, "moves_every": 1, "stride": sampler.stride, "progress": False}
     common["move_rounds"] = sampler.rounds
+    common["guard"] = None  # models of too little data are sampled too: the divergence judges where they went
     run = run_langevin(
         frozen,
         start.positions[rows],

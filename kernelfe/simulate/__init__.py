@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .exchange import ExchangeResult, exchange_exponent, run_replica_exchange
+from .guard import DomainGuard
 from .langevin import langevin_init, langevin_step, run_langevin, sample
 from .moves import Move, TorsionMoves, metropolis
-from .state import LangevinState, MoveStatistics, SamplingError, Trajectory, uniform_masses
+from .state import LangevinState, MoveStatistics, SamplingError, Trajectory, load_state, uniform_masses
 
 __all__ = [
+    "DomainGuard",
     "ExchangeResult",
     "LangevinState",
     "Move",
@@ -18,6 +20,7 @@ __all__ = [
     "exchange_exponent",
     "langevin_init",
     "langevin_step",
+    "load_state",
     "metropolis",
     "run_langevin",
     "run_replica_exchange",

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..models.protocol import FreeEnergyModel
 from ..units import BOLTZMANN
+from .guard import GUARD, DomainGuard
 from .langevin import Action, MoveAction, drive, langevin_init
 from .moves import Move
 from .state import LangevinState, Trajectory, as_tensor, evaluate
@@ -166,6 +167,7 @@ def run_replica_exchange(
     moves: Move | None = None,
     moves_every: int = 10,
     progress: bool = True,
+    guard: DomainGuard | None = GUARD,
     dtype: torch.dtype = torch.float64,
 ) -> ExchangeResult:
     """Sample exp(−A(R; T)/kT) at several temperatures with swaps between neighbours, many ladders in one batch.
@@ -182,7 +184,7 @@ def run_replica_exchange(
         Steps between rounds of swaps; rounds alternate between even and odd pairs.
     ladders
         Independent ladders.
-    masses, timestep, friction, steps, stride, burn_in, seed, moves, moves_every, progress, dtype
+    masses, timestep, friction, steps, stride, burn_in, seed, moves, moves_every, progress, guard, dtype
         As in :func:`~kernelfe.simulate.run_langevin`.
 
     Returns
@@ -224,7 +226,7 @@ def run_replica_exchange(
     )
     swaps = ExchangeAction(ladders, rungs, swap_every)
     actions: list[Action] = [swaps] if moves is None else [MoveAction(moves, moves_every), swaps]
-    joint = drive(model, state, steps, stride, burn_in, actions, progress)
+    joint = drive(model, state, steps, stride, burn_in, actions, progress, guard)
     shape = (len(joint), ladders, rungs)
     positions_by_rung = joint.positions.reshape(*shape, *joint.positions.shape[2:])
     energies_by_rung = joint.energies.reshape(shape)
@@ -237,6 +239,7 @@ def run_replica_exchange(
                 interval=joint.interval,
                 seconds=joint.seconds,
                 acceptance=joint.acceptance,
+                outside=joint.outside,
             )
             for rung in range(rungs)
         ),

@@ -25,8 +25,18 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..models.protocol import FreeEnergyModel
 from ..units import BOLTZMANN
+from .guard import GUARD, DomainGuard, DomainWatch
 from .moves import Move, metropolis
-from .state import FEMTOSECOND, LangevinState, MoveStatistics, SamplingError, Trajectory, as_tensor, evaluate
+from .state import (
+    FEMTOSECOND,
+    LangevinState,
+    MoveStatistics,
+    SamplingError,
+    Trajectory,
+    as_tensor,
+    evaluate,
+    integrator_constants,
+)
 
 #: A replica whose kinetic temperature exceeds this many times its temperature is unstable: for 3 degrees of freedom
 #: equilibrium does so with probability 1e-64.
@@ -98,14 +108,12 @@ def langevin_init(
     if not bool(torch.isfinite(start).all()):
         raise DataError("positions contain a non-finite value")
 
-    uniform = kelvin.ndim == 0 or bool((kelvin == kelvin[0]).all())
-    model_temperature = float(kelvin.reshape(-1)[0]) if uniform else kelvin.clone()
     kelvin = kelvin.expand(n).clone()
+    constants = integrator_constants(kelvin, weight, float(timestep), float(friction))
     generator = torch.Generator(device=start.device).manual_seed(int(seed))
-    thermal = (BOLTZMANN * kelvin[:, None, None] / weight[:, None]).sqrt().expand_as(start).contiguous()
+    thermal = (BOLTZMANN * kelvin[:, None, None] / weight[:, None]).sqrt()
     velocities = torch.randn(start.shape, generator=generator, dtype=dtype, device=start.device).mul_(thermal)
-    energy, forces = evaluate(model, start, model_temperature)
-    damping = friction * 1e-3 * timestep
+    energy, forces = evaluate(model, start, constants["model_temperature"])
     state = LangevinState(
         positions=start,
         velocities=velocities,
@@ -116,11 +124,7 @@ def langevin_init(
         timestep=float(timestep),
         friction=float(friction),
         generator=generator,
-        # full shape, not broadcast: an inner dimension of 3 with stride 0 is ten times slower
-        kick=(0.5 * timestep * FEMTOSECOND / weight[:, None]).expand_as(start).contiguous(),
-        decay=math.exp(-damping),
-        noise=thermal.mul_(math.sqrt(-math.expm1(-2 * damping))),
-        model_temperature=model_temperature,
+        **constants,
     )
     check_stability(state, kinetic=False)
     return state
@@ -246,11 +250,12 @@ def drive(
     burn_in: int,
     actions: Sequence[Action],
     progress: bool,
+    guard: DomainGuard | None = None,
 ) -> Trajectory:
     """Run burn-in and production, apply the actions, record every ``stride`` production steps.
 
     Whatever interrupts the run (an instability, an error in the model, Ctrl-C) leaves with the samples collected so far
-    as its attribute ``trajectory``.
+    as its attribute ``trajectory`` and, with a ``guard``, the last sound state as ``state``.
     """
     if steps < 1 or stride < 1 or burn_in < 0 or any(action.every < 1 for action in actions):
         raise DataError(
@@ -264,6 +269,8 @@ def drive(
     positions = np.empty((samples, *state.positions.shape), kind)
     energies = np.empty((samples, len(state.energy)), kind)
     begin, done = time.perf_counter(), 0
+    watch = None if guard is None else DomainWatch(guard, model, state)
+    actions = [*actions] if watch is None else [*actions, watch]
 
     def collect() -> Trajectory:
         moved = [action.statistics for action in actions if isinstance(action, MoveAction)]
@@ -275,6 +282,7 @@ def drive(
             seconds=time.perf_counter() - begin,
             acceptance=moved[0] if moved else None,
             state=state,
+            outside=None if watch is None else watch.share,
         )
 
     try:
@@ -294,6 +302,8 @@ def drive(
                 bar.update()
     except BaseException as error:
         error.trajectory = collect()  # type: ignore[attr-defined]
+        if watch is not None:
+            watch.finish(error)
         raise
     return collect()
 
@@ -309,6 +319,7 @@ def sample(
     moves_every: int = 10,
     move_rounds: int = 1,
     progress: bool = True,
+    guard: DomainGuard | None = GUARD,
 ) -> Trajectory:
     """Run from a state, for example the ``state`` of an earlier trajectory; the arguments are :func:`run_langevin`'s.
 
@@ -318,7 +329,7 @@ def sample(
         With ``state`` advanced in place.
     """
     actions = [] if moves is None else [MoveAction(moves, moves_every, move_rounds)]
-    return drive(model, state, steps, stride, burn_in, actions, progress)
+    return drive(model, state, steps, stride, burn_in, actions, progress, guard)
 
 
 def run_langevin(
@@ -337,6 +348,7 @@ def run_langevin(
     moves_every: int = 10,
     move_rounds: int = 1,
     progress: bool = True,
+    guard: DomainGuard | None = GUARD,
     dtype: torch.dtype = torch.float64,
 ) -> Trajectory:
     """Sample exp(−A(R; T)/kT) with BAOAB Langevin dynamics, all replicas in one batch.
@@ -363,6 +375,9 @@ def run_langevin(
         Monte Carlo moves (:class:`~kernelfe.simulate.TorsionMoves`), so many rounds every so many steps.
     progress
         Show a progress bar.
+    guard
+        How to watch that replicas stay within the training data of the model; None: not at all. Models without a
+        ``domain`` are not watched, but keep a state to restart from.
     dtype
         torch.float64 or torch.float32.
 
@@ -376,7 +391,8 @@ def run_langevin(
     DataError
         If an argument has a wrong shape or value.
     SamplingError
-        If the run becomes unstable; its ``trajectory`` holds the samples so far.
+        If the run becomes unstable or leaves the training data; its ``trajectory`` holds the samples so far, its
+        ``state`` the last sound state.
     """
     state = langevin_init(
         model, positions, temperature, masses=masses, timestep=timestep, friction=friction, seed=seed, dtype=dtype
@@ -391,6 +407,7 @@ def run_langevin(
         moves_every=moves_every,
         move_rounds=move_rounds,
         progress=progress,
+        guard=guard,
     )
 
 

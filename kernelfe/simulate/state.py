@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from ase import units as _ase
 from torch import Tensor
 
-from ..errors import DataError, KernelfeError
+from ..errors import DataError, KernelfeError, ModelFileError
+from ..io import load_npz, save_npz
 from ..models.protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 
@@ -90,10 +94,106 @@ class LangevinState:
     model_temperature: float | Tensor = 0.0
     gauss: Tensor | None = field(default=None, repr=False)  # buffer of the noise
 
+    def copy(self) -> LangevinState:
+        """A copy that further steps of this state leave alone."""
+        generator = torch.Generator(device=self.generator.device)
+        generator.set_state(self.generator.get_state())
+        changing = {name: getattr(self, name).clone() for name in ("positions", "velocities", "energy", "forces")}
+        return replace(self, generator=generator, gauss=None, **changing)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a .npz file, atomically; :func:`load_state` reads it.
+
+        Raises
+        ------
+        DataError
+            If the path cannot be written.
+        """
+        arrays = {name: getattr(self, name).cpu().numpy() for name in _SAVED}
+        numbers = np.array([self.timestep, self.friction, self.step])
+        random = self.generator.get_state().cpu().numpy()
+        save_npz(path, arrays | {"numbers": numbers, "generator": random, "format": np.array(_FORMAT)})
+
     def kinetic_temperature(self) -> Tensor:
         """Instantaneous kinetic temperature 2K/(3·beads·k) of each replica, (n,), K."""
         twice_kinetic = self.velocities.square().sum(-1).mv(self.masses)
         return twice_kinetic / (3 * self.positions.shape[1] * BOLTZMANN)
+
+
+_FORMAT = "kernelfe-langevin 1"
+_SAVED = ("positions", "velocities", "energy", "forces", "temperature", "masses")
+#: Largest restart file that is read, bytes unpacked.
+MAX_STATE = 4 << 30
+
+
+def load_state(path: str | os.PathLike[str], seed: int | None = None) -> LangevinState:
+    """A state written by :meth:`LangevinState.save`, to be continued with :func:`~kernelfe.simulate.sample`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    seed
+        Continue with other random numbers than those that would have come: the way out of a run that ended badly.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged, inconsistent, or no such state.
+    """
+    arrays = load_npz(path, max_bytes=MAX_STATE)
+    if str(arrays.get("format", "")) != _FORMAT:
+        raise ModelFileError(f"{path} is no state of a Langevin run: write one with LangevinState.save")
+    try:
+        tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in _SAVED}
+        n, beads, _ = tensors["positions"].shape
+        wanted = {"energy": (n,), "temperature": (n,), "masses": (beads,)}
+        fits = all(tuple(t.shape) == wanted.get(name, (n, beads, 3)) for name, t in tensors.items())
+        kind = tensors["positions"].dtype
+        fits &= kind in (torch.float32, torch.float64) and all(t.dtype == kind for t in tensors.values())
+        fits &= all(bool(torch.isfinite(t).all()) for t in tensors.values())
+        fits &= all(bool((tensors[name] > 0).all()) for name in ("temperature", "masses"))
+        timestep, friction, step = arrays["numbers"].tolist()
+        if not (fits and 0 < timestep < np.inf and 0 <= friction < np.inf and step >= 0):
+            raise ValueError("shapes or numbers that cannot be")
+        generator = torch.Generator()
+        if seed is None:
+            generator.set_state(torch.from_numpy(np.array(arrays["generator"])))
+        else:
+            generator.manual_seed(int(seed))
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is no sound state of a Langevin run ({error}); write it again") from error
+    return LangevinState(
+        **tensors,
+        timestep=timestep,
+        friction=friction,
+        generator=generator,
+        step=int(step),
+        **integrator_constants(tensors["temperature"], tensors["masses"], timestep, friction),
+    )
+
+
+def integrator_constants(temperature: Tensor, masses: Tensor, timestep: float, friction: float) -> dict[str, Any]:
+    """The fields of a :class:`LangevinState` that follow from others.
+
+    Parameters
+    ----------
+    temperature, masses
+        (n,), K, and (beads,), u.
+    timestep, friction
+        fs, 1/ps.
+    """
+    shape = (len(temperature), len(masses), 3)
+    damping = friction * 1e-3 * timestep
+    uniform = bool((temperature == temperature[0]).all())
+    thermal = (BOLTZMANN * temperature[:, None, None] / masses[:, None]).sqrt().expand(shape).contiguous()
+    return {
+        # full shape, not broadcast: an inner dimension of 3 with stride 0 is ten times slower
+        "kick": (0.5 * timestep * FEMTOSECOND / masses[:, None]).expand(shape).contiguous(),
+        "decay": math.exp(-damping),
+        "noise": thermal.mul_(math.sqrt(-math.expm1(-2 * damping))),
+        "model_temperature": float(temperature[0]) if uniform else temperature.clone(),
+    }
 
 
 @dataclass
@@ -140,6 +240,9 @@ class Trajectory:
     state
         State after the last step, for continuing with :func:`~kernelfe.simulate.sample`; None for one temperature out
         of a replica exchange.
+    outside
+        Share of the configurations checked in production that lay outside of the model's training data (score above 1,
+        see :class:`~kernelfe.simulate.DomainGuard`), over all replicas; None where nothing was checked.
     """
 
     positions: np.ndarray
@@ -149,6 +252,7 @@ class Trajectory:
     seconds: float = 0.0
     acceptance: MoveStatistics | None = None
     state: LangevinState | None = field(default=None, repr=False)
+    outside: float | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -159,7 +263,7 @@ class Trajectory:
 
 
 class SamplingError(KernelfeError, RuntimeError):
-    """A run became unstable.
+    """A run became unstable, or left the training data of its model.
 
     Attributes
     ----------
@@ -169,6 +273,8 @@ class SamplingError(KernelfeError, RuntimeError):
         Step, burn-in included, at which it was noticed.
     trajectory
         Samples collected before that.
+    state
+        State at the last check before that, None if there was none; :meth:`LangevinState.save` writes it.
     """
 
     def __init__(self, message: str, replicas: Sequence[int] = (), step: int = 0, trajectory: Trajectory | None = None):
@@ -176,6 +282,7 @@ class SamplingError(KernelfeError, RuntimeError):
         self.replicas = tuple(replicas)
         self.step = step
         self.trajectory = trajectory
+        self.state: LangevinState | None = None
 
 
 def as_tensor(values: object) -> Tensor:
@@ -224,5 +331,7 @@ __all__ = [
     "Trajectory",
     "as_tensor",
     "evaluate",
+    "integrator_constants",
+    "load_state",
     "uniform_masses",
 ]

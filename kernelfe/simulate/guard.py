@@ -1,0 +1,120 @@
+"""Stopping a run before it turns to nonsense: replicas that leave the training data of the model.
+
+Every so many steps all replicas are scored by the model's domain (1 at the edge of the training data). Up to ``stop``
+they are counted, since a few per mille of sound samples lie just beyond what training happened to visit; further out
+the run ends with a :class:`~kernelfe.simulate.SamplingError` that names replica and culprit and carries the state of
+the last check, from which it can be continued.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..models.protocol import FreeEnergyModel
+from .state import LangevinState, SamplingError
+
+
+@dataclass(frozen=True)
+class DomainGuard:
+    """How a run is watched.
+
+    Parameters
+    ----------
+    every
+        Steps between checks. A check costs about two steps.
+    stop
+        Score beyond which the run ends; infinity: never. With 1 the extremes of training would be the limit.
+    restart
+        File to which the last sound state is written when the run ends early, for whatever reason; see
+        :func:`~kernelfe.simulate.load_state`.
+
+    Raises
+    ------
+    DataError
+        If ``every`` or ``stop`` is not positive.
+    """
+
+    every: int = 50
+    stop: float = 2.0
+    restart: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not self.stop > 0:
+            raise DataError(f"DomainGuard(every={self.every!r}, stop={self.stop!r}): both must be positive")
+
+
+#: What samplers do unless told otherwise.
+GUARD = DomainGuard()
+
+
+class DomainWatch:
+    """A :class:`DomainGuard` at work: one action of a run."""
+
+    def __init__(self, guard: DomainGuard, model: FreeEnergyModel, state: LangevinState):
+        self.guard, self.every = guard, guard.every
+        self.domain = getattr(model, "domain", None)
+        self.sound = state.copy()
+        self.reset()
+        if self.domain is not None:
+            score = self.domain.score(state.positions)
+            self._stop_beyond(score, state)
+            outside = torch.nonzero(score > 1.0).flatten().tolist()
+            if outside:
+                warnings.warn(
+                    f"{len(outside)} of {len(score)} replicas start outside of the model's training data, replica "
+                    f"{outside[0]} for example: {self.domain.culprit(state.positions[outside[0]])}",
+                    stacklevel=4,
+                )
+
+    def reset(self) -> None:
+        """Forget the counts of the burn-in."""
+        self.checked = self.outside = 0
+
+    @property
+    def share(self) -> float | None:
+        """Share of the checked configurations that score above 1; None where nothing was checked."""
+        return self.outside / self.checked if self.checked else None
+
+    def __call__(self, model: FreeEnergyModel, state: LangevinState) -> None:
+        if self.domain is not None:
+            score = self.domain.score(state.positions)
+            self._stop_beyond(score, state)
+            self.checked += len(score)
+            self.outside += int((score > 1.0).sum())
+        self.sound = state.copy()
+
+    def finish(self, error: BaseException) -> None:
+        """Hand the last sound state to whoever handles ``error``, and write it to the restart file."""
+        error.state = self.sound  # type: ignore[attr-defined]
+        if self.guard.restart is not None:
+            self.sound.save(self.guard.restart)
+            error.add_note(f"The state at step {self.sound.step} is in {os.fspath(self.guard.restart)}.")
+
+    def _stop_beyond(self, score: Tensor, state: LangevinState) -> None:
+        bad = torch.nonzero(~(score <= self.guard.stop)).flatten().tolist()
+        if not bad:
+            return
+        assert self.domain is not None
+        worst = bad[int(score[bad].argmax())]
+        raise SamplingError(
+            f"{len(bad)} of {len(score)} replicas are far outside of the model's training data at step {state.step}; "
+            f"replica {worst}: {self.domain.culprit(state.positions[worst])}. "
+            + (
+                "Start from configurations like those of training."
+                if state.step == 0
+                else "The model is no guide there. Try a smaller timestep or temperatures within those of training, "
+                "add training frames there, or raise DomainGuard(stop=…). The samples so far are in the exception's "
+                ".trajectory, the last sound state in .state."
+            ),
+            bad,
+            state.step,
+        )
+
+
+__all__ = ["GUARD", "DomainGuard", "DomainWatch"]

@@ -1,0 +1,138 @@
+"""Runs that leave the training data stop, and can be continued from a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import kernelfe
+from kernelfe import FreeEnergyRegressor, Sparse
+from kernelfe.errors import DataError, ModelFileError
+from kernelfe.io import load_npz, save_npz
+from kernelfe.simulate import DomainGuard, SamplingError, load_state, run_langevin, sample, uniform_masses
+
+from .conftest import Well
+
+
+class Box:
+    """A domain: all coordinates within ±edge score up to 1."""
+
+    def __init__(self, edge):
+        self.edge = edge
+
+    def score(self, x, cell=None):
+        return x.abs().flatten(1).amax(1) / self.edge
+
+    def culprit(self, x):
+        return "a bead is out of its box"
+
+
+class Watched(Well):
+    domain = Box(1.0)
+
+
+class Cliff:
+    """A free particle that a steady force drives out of the domain."""
+
+    domain = Box(1.0)
+
+    def energy_and_forces(self, x, temperature):
+        return -0.2 * x[..., 0].sum(1), 0.2 * torch.eye(3, dtype=x.dtype)[0].expand_as(x).clone()
+
+
+RUN = {"masses": [12.0], "timestep": 5.0, "progress": False}
+
+
+def test_a_run_stops_with_a_state_that_is_still_sound(tmp_path):
+    file = tmp_path / "run.npz"
+    guard = DomainGuard(every=5, stop=1.5, restart=file)
+    with pytest.raises(SamplingError, match="out of its box") as caught:
+        run_langevin(Cliff(), np.zeros((4, 1, 3)), 300.0, steps=5000, stride=1, guard=guard, **RUN)
+    error = caught.value
+    assert error.replicas
+    assert len(error.trajectory) == error.step - 1
+    assert (Cliff.domain.score(error.state.positions) <= 1.5).all()
+    assert str(file) in error.__notes__[0]
+    state = load_state(file)
+    assert state.step == error.state.step == error.step - 5
+    torch.testing.assert_close(state.positions, error.state.positions, rtol=0, atol=0)
+
+
+def test_an_instability_leaves_a_restart_file_too(tmp_path):
+    file = tmp_path / "run.npz"
+    with pytest.raises(SamplingError, match=r"kinetic|finite"):  # ω·dt > 2
+        options = RUN | {"timestep": 20.0, "masses": [1.0], "guard": DomainGuard(restart=file)}
+        run_langevin(Well(stiffness=50.0), np.zeros((2, 1, 3)), 300.0, steps=2000, **options)
+    assert torch.isfinite(load_state(file).positions).all()
+
+
+def test_without_a_guard_a_run_goes_on():
+    run = run_langevin(Cliff(), np.zeros((1, 1, 3)), 300.0, steps=2000, guard=None, **RUN)
+    assert run.outside is None
+    assert run.positions[-1].max() > 2.0
+
+
+def test_the_share_outside_is_counted_and_the_start_is_checked():
+    start = np.zeros((200, 1, 3))
+    run = run_langevin(Watched(stiffness=0.1), start, 300.0, steps=2000, guard=DomainGuard(stop=np.inf), **RUN)
+    assert 0.0 < run.outside < 1.0
+    start[7, 0, 0] = 1.3
+    with pytest.warns(UserWarning, match="replica 7"):
+        run_langevin(Watched(), start, 300.0, steps=10, **RUN)
+    start[7, 0, 0] = 5.0
+    with pytest.raises(SamplingError, match=r"replica 7.*Start from"):
+        run_langevin(Watched(), start, 300.0, steps=10, **RUN)
+
+
+def test_a_restarted_run_is_the_run_that_would_have_been(tmp_path):
+    whole = run_langevin(Watched(), np.zeros((3, 1, 3)), 300.0, steps=60, stride=1, seed=3, **RUN)
+    half = run_langevin(Watched(), np.zeros((3, 1, 3)), 300.0, steps=25, stride=1, seed=3, **RUN)
+    half.state.save(tmp_path / "half.npz")
+    rest = sample(Watched(), load_state(tmp_path / "half.npz"), steps=35, stride=1, progress=False)
+    np.testing.assert_array_equal(np.concatenate([half.positions, rest.positions]), whole.positions)
+    other = sample(Watched(), load_state(tmp_path / "half.npz", seed=1), steps=35, stride=1, progress=False)
+    assert np.abs(other.positions - rest.positions).max() > 1e-3
+
+
+def test_same_seed_same_trajectory_of_a_fitted_model_bitwise():
+    frames = kernelfe.datasets.load("alanine-dipeptide")[::200]
+    frozen = FreeEnergyRegressor(solver=Sparse(inducing=50), optimizer=None).fit(frames).frozen()
+    args = (frozen, frames.positions[:5], 350.0)
+    options = {"masses": uniform_masses(6), "timestep": 2.0, "steps": 40, "stride": 1, "progress": False}
+    one, two = (run_langevin(*args, seed=7, **options) for _ in range(2))
+    assert one.positions.tobytes() == two.positions.tobytes()
+    assert one.outside is None or one.outside <= 1.0
+    three = run_langevin(*args, seed=8, **options)
+    assert three.positions.tobytes() != one.positions.tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": np.array("something else")},
+        {"positions": np.zeros((2, 3))},
+        {"positions": np.full((3, 1, 3), np.nan)},
+        {"masses": -np.ones(1)},
+        {"temperature": np.zeros(3)},
+        {"numbers": np.array([-1.0, 5.0, 0.0])},
+        {"numbers": np.zeros(2)},
+        {"generator": np.zeros(7, np.uint8)},
+        {"velocities": np.zeros((3, 1, 3), np.float32)},
+        {"energy": None},
+    ],
+)
+def test_states_that_cannot_be_are_refused(tmp_path, change):
+    file = tmp_path / "state.npz"
+    run = run_langevin(Well(), np.zeros((3, 1, 3)), 300.0, steps=2, stride=1, **RUN)
+    run.state.save(file)
+    arrays = load_npz(file) | change
+    save_npz(file, {name: value for name, value in arrays.items() if value is not None})
+    with pytest.raises(ModelFileError, match=r"state"):
+        load_state(file)
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"stop": 0.0}, {"stop": float("nan")}])
+def test_a_guard_needs_positive_numbers(options):
+    with pytest.raises(DataError, match="positive"):
+        DomainGuard(**options)
