@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import MissingDependencyError, ModelFileError
+from .errors import KernelfeError, MissingDependencyError, ModelFileError
 from .io import MAX_BYTES
 
 _KINDS = "biuf"
@@ -37,7 +37,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except ModelFileError:
+    except KernelfeError:  # a ValueError, too
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise ModelFileError(f"{name} is damaged or no HDF5 file of the expected content ({error})") from error
@@ -65,7 +65,9 @@ def member(file: Any, name: str) -> Any:
     return node
 
 
-def dataset(file: Any, name: str, frame_limit: int | None = None, max_bytes: int = MAX_BYTES) -> Any:
+def dataset(
+    file: Any, name: str, frame_limit: int | None = None, max_bytes: int = MAX_BYTES, kinds: str = _KINDS
+) -> Any:
     """A dataset of numbers inside the file whose size has been checked.
 
     Parameters
@@ -78,6 +80,8 @@ def dataset(file: Any, name: str, frame_limit: int | None = None, max_bytes: int
         Rows that will be read at a time; None: all.
     max_bytes
         Limit on the bytes of these rows, and of one stored chunk, which HDF5 unpacks whole.
+    kinds
+        Kinds of numpy dtype to accept; numbers by default.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def dataset(file: Any, name: str, frame_limit: int | None = None, max_bytes: int
     found, shown = member(file, name), f"{name!r} in {Path(file.file.filename).name}"
     if not isinstance(found, h5py.Dataset):
         raise ModelFileError(f"{shown} is no dataset")
-    if found.dtype.kind not in _KINDS:
+    if found.dtype.kind not in kinds:
         raise ModelFileError(f"{shown} has dtype {found.dtype}; only numbers are read")
     if found.external or found.is_virtual:
         raise ModelFileError(f"{shown} is stored in other files; copy it into one")
