@@ -31,6 +31,10 @@ FORMATS = {
 FORCELESS = {".dcd", ".xtc", ".pdb", ".gro", ".xyz", ".mdcrd", ".trj", ".tng", ".crd", ".rst7"}
 
 
+#: Magic number, length of the name, and the name of the format, which XDR prefixes with its own length.
+_TRR_MAGIC = struct.pack(">3i", 1993, 13, 12) + b"GMX_trn_file"
+
+
 @dataclass(frozen=True)
 class Declared:
     """Number of atoms, whether the system is periodic (None: the reader says), options for MDAnalysis's reader."""
@@ -66,11 +70,27 @@ def _require_bytes(path: Path, atoms: int, each: int) -> int:
 
 
 def _trr(path: Path) -> Declared:
+    """Every header of a TRR file: MDAnalysis's C code has been seen to read outside its memory on inconsistent ones."""
+    size, at, atoms = path.stat().st_size, 0, 0
     with open(path, "rb") as handle:
-        head = handle.read(68)
-    if len(head) < 68 or struct.unpack_from(">i", head)[0] != 1993 or head[12:24] != b"GMX_trn_file":
-        raise DataError(f"{path.name} is no TRR file")
-    return Declared(_require_bytes(path, struct.unpack_from(">i", head, 64)[0], 12))
+        while at < size:
+            handle.seek(at)
+            head = handle.read(76)
+            if at and len(head) < 76:
+                break  # a run that was killed
+            if len(head) < 76 or head[:24] != _TRR_MAGIC:
+                raise DataError(f"{path.name} has no TRR header at byte {at}; it is no TRR file, or damaged")
+            ir, e, box, vir, pres, top, sym, *vectors, count, _, _ = struct.unpack_from(">13i", head, 24)
+            if not at:
+                atoms = _require_bytes(path, count, 12)
+            tensors, lengths = (box, vir, pres), (0, 3 * atoms)
+            real = next((n // of for of, ns in ((9, tensors), (3 * atoms, vectors)) for n in ns if n), 4)
+            good = real in (4, 8) and count == atoms and not (ir or e or top or sym)
+            good = good and all(n in (0, 9 * real) for n in tensors)
+            if not (good and all(n in {length * real for length in lengths} for n in vectors)):
+                raise DataError(f"{path.name} has an inconsistent header at byte {at}; it is damaged or hostile")
+            at += 76 + 2 * real + sum(tensors) + sum(vectors)
+    return Declared(_require_bytes(path, atoms, 12))
 
 
 def _netcdf(path: Path) -> Declared:

@@ -335,6 +335,19 @@ def test_declared_atoms(data, tmp_path):
         Trajectory(tmp_path / "x.h5md")
 
 
+@pytest.mark.parametrize("frame", [0, 3])
+@pytest.mark.parametrize("field", range(11))
+@pytest.mark.parametrize("value", [-4, 3, 2**30])
+def test_every_header_of_a_trr_is_checked(frame, field, value, data, tmp_path):
+    """On such headers the C code of the reader has been seen to end the process."""
+    writers.write_trr(tmp_path / "x.trr", data)
+    content = bytearray((tmp_path / "x.trr").read_bytes())
+    struct.pack_into(">i", content, frame * (len(content) // N) + 24 + 4 * field, value)
+    (tmp_path / "x.trr").write_bytes(content)
+    with pytest.raises(DataError):
+        Trajectory(tmp_path / "x.trr")
+
+
 def test_links_out_of_an_h5md_file(data, tmp_path):
     writers.write_h5md(tmp_path / "x.h5md", data)
     with h5py.File(tmp_path / "x.h5md", "a") as file:
