@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+import ase.io
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn.base import clone
 
 import kernelfe
-from kernelfe._cli_files import parse_units
+from kernelfe._cli_files import parse_units, start_frames
 from kernelfe.cli import main
 from kernelfe.errors import DataError, UnitsError
 from kernelfe.simulate import SamplingError
@@ -86,6 +87,17 @@ def test_fit_takes_traj_files_and_layouts_of_other_programs(tmp_path, frames):
     read = kernelfe.Frames.read(tmp_path / "c.npz", layout="cgnet", units="charmm", temperature=300.0)
     np.testing.assert_allclose(read.labels["mean_force"], one.labels["mean_force"], rtol=1e-12)
     assert kernelfe.load(tmp_path / "n.kfe").temperatures_ == kernelfe.load(tmp_path / "o.kfe").temperatures_
+
+
+def test_traj_files_to_start_from(tmp_path, frames):
+    frames.write(tmp_path / "x.traj")
+    start = start_frames(str(tmp_path / "x.traj"), None, 300.0)
+    np.testing.assert_array_equal(start.positions, frames.positions)
+    images = frames[:1].drop_labels().replace(displacements=None).to_atoms()
+    for atoms in images:
+        del atoms.info["temperature"]
+    ase.io.write(tmp_path / "y.traj", images)
+    assert start_frames(str(tmp_path / "y.traj"), None, 325.0).temperature.tolist() == [325.0]
 
 
 def test_sample_at_one_temperature(folder, tmp_path):

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.units import kcal, kJ, mol
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from kernelfe.allatom import AtomFrames, BeadMap, EnergyTable, Trajectory, make_whole
 from kernelfe.errors import DataError, KernelfeError, ModelFileError, UnitsError
@@ -252,6 +255,16 @@ def test_make_whole_moves_by_cell_vectors_only(data):
     np.testing.assert_allclose(moved, np.round(moved), atol=1e-12)
     apart = np.einsum("nai,nij->naj", out[:, 1:] - out[:, :-1], inverse)[:, :1]
     assert np.abs(apart).max() <= 0.5 + 1e-12
+
+
+@given(shifts=hnp.arrays(np.int64, (2, ATOMS, 3), elements=st.integers(-3, 3)), seed=st.integers(0, 99))
+def test_make_whole_undoes_any_shifts_by_cell_vectors(shifts, seed):
+    rng = np.random.default_rng(seed)
+    cell = 10.0 * np.eye(3) + np.tril(rng.uniform(-1.0, 1.0, (3, 3)), -1)
+    cell = np.repeat(cell[None], 2, 0)
+    chain = np.cumsum(rng.uniform(-2.0, 2.0, (2, ATOMS, 3)), axis=1)  # neighbours closer than half the cell
+    out = make_whole(chain + np.einsum("nai,nij->naj", shifts, cell), cell, [(k, k + 1) for k in range(ATOMS - 1)])
+    np.testing.assert_allclose(out - out[:, :1], chain - chain[:, :1], atol=1e-10)
 
 
 def test_boundaries_of_lammps(data, tmp_path):
