@@ -1,11 +1,8 @@
-"""Frames from and to ASE Atoms and extended XYZ."""
+"""Frames from and to ASE Atoms."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +10,12 @@ import numpy as np
 from ._checks import mapping
 from .errors import DataError
 from .functionals import OBSERVABLES, get
-from .io import atomic_write
 
 if TYPE_CHECKING:
     from .frames import Frames
 
 PREFIX = "REF_"  # plain energy/forces keys of extxyz would move into a calculator; custom keys stay
-_UNITS_KEY = "kernelfe_units"
+UNITS_KEY = "kernelfe_units"
 _FROM_CALCULATOR = ("energy", "forces", "stress")
 
 
@@ -102,7 +98,8 @@ def _one_molecule(images: list) -> list[str]:
     """Bead names shared by all frames."""
 
     def names(atoms: Any) -> list[str]:
-        return [str(x) for x in atoms.arrays.get("bead_kind", atoms.get_chemical_symbols())]
+        given = _find(atoms, "bead_kind")
+        return [str(x) for x in (atoms.get_chemical_symbols() if given is None else given)]
 
     first = names(images[0])
     for row, atoms in enumerate(images):
@@ -244,78 +241,7 @@ def _own_keys(images: list) -> dict[str, str]:
     return found
 
 
-# ---------------------------------------------------------------------- extended XYZ
-
-
-def read_extxyz(path: str | os.PathLike[str], index: str = ":") -> tuple[list, str | None]:
-    """Frames of an extended-XYZ file, and the units they state (None if they state none).
-
-    Parameters
-    ----------
-    path
-        ``.xyz`` or ``.extxyz``.
-    index
-        Which frames, as ASE writes it; all by default.
-
-    Raises
-    ------
-    DataError
-        If the file does not exist, cannot be read, holds no frames, or frames of several units.
-    """
-    import ase.io
-
-    path = Path(path)
-    if path.suffix not in (".xyz", ".extxyz"):
-        raise DataError(
-            f"cannot read {path.suffix or 'a file without suffix'!r}; read {path.name} with ase.io.read "
-            "and pass the Atoms to Frames.from_atoms, minding what units the reader returns"
-        )
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; check the path")
-    try:
-        images = list(ase.io.iread(path, index=index, format="extxyz"))
-    except Exception as error:  # ASE's reader raises many kinds
-        raise DataError(f"{path.name} is not readable as extended XYZ ({error}); write it again") from error
-    if not images:
-        raise DataError(f"{path.name} holds no frames; write it again")
-    stated = {a.info.get(_UNITS_KEY) for a in images}
-    if len(stated) > 1:
-        raise DataError(f"the frames of {path.name} state different units {stated}; split the file")
-    return images, stated.pop()
-
-
-def write_extxyz(frames: Frames, path: str | os.PathLike[str]) -> None:
-    """Write frames so that every number survives: ASE's own writer keeps 8 decimals, too few for eV/Å/K²."""
-    from ase.data import atomic_numbers
-
-    if frames.positions is None:
-        raise DataError("extended XYZ holds positions, and these frames hold variables; use .npz")
-    if len(frames.pairs):
-        raise DataError("extended XYZ cannot hold pair labels; use .npz, or drop_labels('pairs') first")
-    beads = frames.shape[1]
-    kinds = frames.kinds or ("X",) * beads
-    for name in (*kinds, *frames.parameters, *(key.partition(":")[2] for key in frames.labels)):
-        if not re.fullmatch(r"[\w.+\-*']*", name):
-            raise DataError(f"the name {name!r} cannot be written to extended XYZ; use letters, digits and _")
-    species = [kind if kind in atomic_numbers else "X" for kind in kinds]
-    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8") as handle:
-        for row in range(len(frames)):
-            columns, info = _frame_data(frames, row)
-            properties = "species:S:1:pos:R:3" + (":bead_kind:S:1" if frames.kinds else "")
-            properties += "".join(f":{name}:R:{array.shape[1]}" for name, array in columns.items())
-            head = [f"Properties={properties}"]
-            if frames.cell is not None:
-                head.append(f'Lattice="{_text(frames.cell[row])}"')
-            head.append('pbc="F F F"' if frames.cell is None else 'pbc="T T T"')
-            head += [f"{_UNITS_KEY}=ase", *(f'{name}="{_text(value)}"' for name, value in info.items())]
-            handle.write(f"{beads}\n{' '.join(head)}\n")
-            for bead in range(beads):
-                words = [species[bead], _text(frames.positions[row, bead])]
-                words += [kinds[bead]] if frames.kinds else []
-                handle.write(" ".join(words + [_text(array[bead]) for array in columns.values()]) + "\n")
-
-
-def _frame_data(frames: Frames, row: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def frame_data(frames: Frames, row: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Per-bead columns and comment entries of one frame."""
     beads = frames.shape[1]
     columns: dict[str, np.ndarray] = {}
@@ -339,6 +265,47 @@ def _frame_data(frames: Frames, row: int) -> tuple[dict[str, np.ndarray], dict[s
     return columns, info
 
 
-def _text(value: Any) -> str:
-    array = np.ravel(value)
-    return " ".join(str(int(x)) if array.dtype.kind in "iu" else repr(float(x)) for x in array)
+def to_atoms(frames: Frames, in_info: bool = False) -> list:
+    """One Atoms per frame; with ``in_info``, per-bead arrays are in ``info``, which ``.traj`` files keep."""
+    from ase import Atoms
+    from ase.data import atomic_numbers
+
+    require_writable(frames, "ASE Atoms")
+    symbols = [kind if kind in atomic_numbers else "X" for kind in frames.kinds or ("X",) * frames.shape[1]]
+    images = []
+    for row in range(len(frames)):
+        columns, info = frame_data(frames, row)
+        columns.pop("masses", None)
+        cell = None if frames.cell is None else frames.cell[row]
+        atoms = Atoms(symbols, frames.positions[row], cell=cell, pbc=cell is not None)  # type: ignore[index]
+        if frames.masses is not None:
+            atoms.set_masses(frames.masses)
+        if frames.kinds is not None:
+            columns["bead_kind"] = np.array(frames.kinds)
+        info = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in info.items()}
+        atoms.info |= {UNITS_KEY: "ase"} | info
+        columns = {k: v.copy() for k, v in columns.items()}
+        if in_info:
+            atoms.info |= {k: list(map(str, v)) if v.dtype.kind == "U" else v for k, v in columns.items()}
+        else:
+            atoms.arrays |= columns
+        images.append(atoms)
+    return images
+
+
+def require_writable(frames: Frames, what: str) -> None:
+    """Refuse frames that have no positions, or pair labels, which belong to no single frame."""
+    if frames.positions is None:
+        raise DataError(f"{what} holds positions, and these frames hold variables; use .npz")
+    if len(frames.pairs):
+        raise DataError(f"{what} cannot hold pair labels; use .npz, or drop_labels('pairs') first")
+
+
+def stated_units(images: list, name: str) -> str | None:
+    """The units that all frames of a file state."""
+    if not images:
+        raise DataError(f"{name} holds no frames; write it again")
+    stated = {None if (unit := a.info.get(UNITS_KEY)) is None else str(unit) for a in images}
+    if len(stated) > 1:
+        raise DataError(f"the frames of {name} state different units {stated}; split the file")
+    return stated.pop()

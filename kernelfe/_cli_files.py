@@ -8,11 +8,11 @@ from typing import Any
 from .errors import DataError, UnitsError
 
 
-def read_frames(path: str, units: str | None, temperature: float | None) -> Any:
+def read_frames(path: str, units: str | None, temperature: float | None, layout: str | None = None) -> Any:
     """Frames of a file; ``units`` is the name of a system or ``energy=kJ/mol,length=nm``."""
     from . import Frames
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if layout is None else {"layout": layout}
     if temperature is not None:
         options["temperature"] = temperature
     if units is not None:
@@ -47,10 +47,11 @@ def start_frames(path: str, units: str | None, temperature: float) -> Any:
     DataError
         If the file cannot be read, or holds no frames, or variables instead of positions.
     """
-    from ._atoms import read_extxyz
+    from ._extxyz import read_extxyz
+    from ._traj import read_traj
 
-    if Path(path).suffix in (".xyz", ".extxyz"):
-        images, _ = read_extxyz(path, index="0")
+    if Path(path).suffix in (".xyz", ".extxyz", ".traj"):
+        images, _ = read_traj(path, first=True) if Path(path).suffix == ".traj" else read_extxyz(path, index="0")
         frames = read_frames(path, units, None if "temperature" in images[0].info else temperature)
     else:
         frames = read_frames(path, units, None)

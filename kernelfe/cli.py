@@ -115,6 +115,11 @@ def quickstart(
 def data_options(command: Any) -> Any:
     """Options of commands that read frames."""
     command = click.option(
+        "--layout",
+        type=click.Choice(["sgdml", "cgnet", "mlcg", "chemtrain"]),
+        help="Names of the arrays in a .npz file of another program; its forces become labels.",
+    )(command)
+    command = click.option(
         "--temperature", "-T", type=float, help="Temperature of all frames, K, where the file states none."
     )(command)
     return click.option(
@@ -160,8 +165,9 @@ def fit(
     seed: int,
     units: str | None,
     temperature: float | None,
+    layout: str | None,
 ) -> None:
-    """Fit a model to the labels in DATA (.npz of Frames.save, or .extxyz)."""
+    """Fit a model to the labels in DATA: .npz of Frames.save or of another program (--layout), .extxyz, .traj."""
     from . import FreeEnergyRegressor
 
     if density and solver == "dense":
@@ -170,7 +176,7 @@ def fit(
         raise click.UsageError("--timestep belongs to the sampling of --density")
 
     require_folder(output)
-    frames = read_frames(data, units, temperature)
+    frames = read_frames(data, units, temperature, layout)
     if density and (frames.positions is None or frames.cell is not None or frames.parameters):
         raise DataError("--density needs frames of bead positions, without a cell and without parameters")
     kinds = [kind.strip() for kind in labels.split(",")] if labels else None
@@ -225,8 +231,8 @@ def condition_on_density(
 
 @main.command()
 @click.argument("model", type=FILE)
-@click.option("--start", required=True, type=FILE, help="Frames to start replicas from (.npz or .extxyz).")
-@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="Samples (.npz or .extxyz).")
+@click.option("--start", required=True, type=FILE, help="Frames to start replicas from (.npz, .extxyz, .traj).")
+@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="Samples (.npz, .extxyz, .traj).")
 @click.option("--temperature", "-T", type=float, help="K.")
 @click.option(
     "--exchange",
@@ -298,8 +304,8 @@ def sample(
         raise click.UsageError("give either --temperature or --exchange")
     if restart is not None and exchange is not None:
         raise click.UsageError("--restart continues a run at one temperature, not an --exchange")
-    if Path(output).suffix not in (".npz", ".xyz", ".extxyz"):
-        raise DataError(f"cannot write {output}: use .npz, .xyz or .extxyz")
+    if Path(output).suffix not in (".npz", ".xyz", ".extxyz", ".traj"):
+        raise DataError(f"cannot write {output}: use .npz, .xyz, .extxyz or .traj")
     require_folder(output)
     fitted = load(model)
     # a start needs no temperature; one is given so that files without any can be read
@@ -380,14 +386,16 @@ def warn_temperatures(model: Any, temperatures: Any) -> None:
 @click.argument("data", type=FILE)
 @click.option("--output", "-o", default="report.html", show_default=True, type=click.Path(dir_okay=False))
 @data_options
-def report(model: str, data: str, output: str, units: str | None, temperature: float | None) -> None:
+def report(
+    model: str, data: str, output: str, units: str | None, temperature: float | None, layout: str | None
+) -> None:
     """Compare a fitted MODEL with DATA: parity beside the noise, calibration of error bars, hyperparameters."""
     from . import load
     from .quickstart.collect import versions
     from .report import model_page, number
 
     require_folder(output)
-    page, numbers = model_page(load(model), read_frames(data, units, temperature), Path(model).name, versions())
+    page, numbers = model_page(load(model), read_frames(data, units, temperature, layout), Path(model).name, versions())
     page.write(output)
     for kind, found in numbers.items():
         click.echo(

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-from . import _archive, _joining
+from . import _joining
 from ._arguments import checked_fields
 from ._checks import frozen, mapping, row_numbers
+from ._files import FrameFiles
 from ._pairs import PairLabels
 from .errors import DataError, UnitsError
 from .functionals import get
-from .io import MAX_BYTES
-from .units import factor, resolve
-
-if TYPE_CHECKING:
-    from ase import Atoms
+from .units import factor
 
 #: Attributes with one entry per row, and dicts of such.
 ROW_FIELDS = ("positions", "variables", "temperature", "displacements", "cell")
@@ -28,7 +23,7 @@ ROW_DICTS = ("parameters", "labels", "present")
 
 
 @dataclass(eq=False, repr=False)
-class Frames:
+class Frames(FrameFiles):
     """Configurations of one kind of molecule (or of one system) with labels; build it with :meth:`from_arrays`.
 
     Everything is in internal units (eV, Å, K, u); all arrays are float64 and read-only.
@@ -149,112 +144,6 @@ class Frames:
                 present=present,
             )
         )
-
-    @classmethod
-    def from_atoms(
-        cls,
-        images: Atoms | Iterable[Atoms],
-        labels: Mapping[str, str] | None = None,
-        *,
-        units: str | Mapping[str, str] | None = None,
-        temperature: Any = None,
-        noise: Mapping[str, Any] | None = None,
-        displacements: Any = None,
-        parameters: Mapping[str, Any] | None = None,
-        kinds: Sequence[str] | None = None,
-        masses: Any = None,
-        bonds: Iterable[tuple[int, int]] | None = None,
-    ) -> Frames:
-        """Frames from ASE Atoms, one bead per atom.
-
-        Parameters
-        ----------
-        images
-            Atoms of one kind of molecule: the same beads in the same order.
-        labels
-            Quantity key to the key in ``atoms.arrays`` or ``atoms.info``; ``"forces"``, ``"energy"`` and
-            ``"stress"`` also from a calculator, without the effect of constraints. Frames without the key lack
-            the label. None: every key ``REF_<quantity>``.
-        units
-            Units of the numbers; None means ASE's.
-        temperature
-            A number, (n,), or a key of ``atoms.info``; None: the key ``temperature``.
-        noise, displacements, parameters
-            As in :meth:`from_arrays`, or strings naming keys of the Atoms.
-        kinds
-            Bead names; None: the array ``bead_kind`` if there is one, else the chemical symbols.
-        masses
-            None: those set explicitly on the Atoms. The default masses of elements are not bead masses.
-        bonds
-            Pairs of bonded beads.
-
-        Raises
-        ------
-        DataError
-            If frames hold different molecules, or a named key is in no frame, and as in :meth:`from_arrays`.
-        """
-        from . import _atoms
-
-        return cls.from_arrays(
-            units=units,
-            **_atoms.arrays_of(
-                images,
-                labels,
-                temperature=temperature,
-                noise=noise,
-                displacements=displacements,
-                parameters=parameters,
-                kinds=kinds,
-                masses=masses,
-                bonds=bonds,
-            ),
-        )
-
-    @classmethod
-    def read(
-        cls,
-        path: str | os.PathLike[str],
-        labels: Mapping[str, str] | None = None,
-        *,
-        units: str | Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> Frames:
-        """Frames from an extended-XYZ file (through ASE), or from a ``.npz`` file of :meth:`save`.
-
-        Parameters
-        ----------
-        path
-            ``.xyz`` or ``.extxyz``; other formats: read them with ASE and use :meth:`from_atoms`.
-        units
-            Required, unless the file was written by kernelfe and says so itself.
-        labels, **options
-            As in :meth:`from_atoms`.
-
-        Raises
-        ------
-        UnitsError
-            If neither the file nor ``units`` states the units, or both do and differ.
-        DataError
-            As in :meth:`from_atoms`.
-        """
-        from . import _atoms
-
-        if Path(path).suffix == ".npz":
-            if units is not None or labels is not None or options:
-                raise UnitsError(
-                    "a .npz file of Frames.save is in internal units and complete; "
-                    "leave out units= and all other options"
-                )
-            return cls.load(path)
-        images, stated = _atoms.read_extxyz(path)
-        if stated is None and units is None:
-            raise UnitsError(
-                f"{Path(path).name} does not state its units; pass units=, for example "
-                "units={'energy': 'kJ/mol', 'length': 'nm'} or units='ase'"
-            )
-        if stated is not None and units is not None and resolve(units) != resolve(stated):
-            raise UnitsError(f"{Path(path).name} states its units ({stated}), and units= says otherwise; leave it out")
-        return cls.from_atoms(images, labels, units=stated or units, **options)
 
     @staticmethod
     def concatenate(parts: Iterable[Frames]) -> Frames:
@@ -392,50 +281,3 @@ class Frames:
             result[key] = dict(zip(("mean", "std", "min", "max"), map(float, statistics), strict=True))
             result[key]["rows"] = len(chosen)
         return result
-
-    # ------------------------------------------------------------------ files
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write to ``.npz`` (exact, complete, see :meth:`save`) or to extended XYZ, which cannot hold pair labels.
-
-        The extended XYZ keeps every digit, states its units, and can be read by ASE and :meth:`read`.
-        """
-        from . import _atoms
-
-        suffix = Path(path).suffix
-        if suffix == ".npz":
-            self.save(path)
-        elif suffix in (".xyz", ".extxyz"):
-            _atoms.write_extxyz(self, path)
-        else:
-            raise DataError(f"cannot write {suffix or 'a file without suffix'!r}; use .npz, .xyz or .extxyz")
-
-    def save(self, path: str | os.PathLike[str], dtype: str = "float64") -> None:
-        """Save to a npz archive, atomically and without pickle.
-
-        Parameters
-        ----------
-        path
-            Written under exactly this name.
-        dtype
-            ``"float32"`` halves the file at the price of rounding coordinates, fields and labels.
-        """
-        _archive.save(self, path, dtype)
-
-    @classmethod
-    def load(cls, path: Any, max_bytes: int = MAX_BYTES) -> Frames:
-        """Load what :meth:`save` wrote; safe with files from elsewhere.
-
-        Parameters
-        ----------
-        path
-            A path or an open binary file.
-        max_bytes
-            Limit on the unpacked size.
-
-        Raises
-        ------
-        ModelFileError
-            If the file is no such archive, of a later version, or inconsistent.
-        """
-        return _archive.load(path, max_bytes)

@@ -169,13 +169,51 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes], max_bytes: int = MAX_BYTE
             entries = archive.infolist()
             _check_count(archive, name)
             _check_entries(entries, name, max_bytes)
-            return {entry.filename.removesuffix(".npy"): _read_array(archive, entry, name) for entry in entries}
+            arrays = {}
+            for entry in entries:
+                with archive.open(entry) as handle:
+                    key = entry.filename.removesuffix(".npy")
+                    arrays[key] = _read_array(handle, entry.file_size, f"array {key!r} in {name}")
+            return arrays
     except ModelFileError:  # a ValueError, too
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise cannot_read(path, error) from None
     except _DAMAGE as error:
         raise ModelFileError(f"{name} is damaged or no npz archive ({error}); write it again") from error
+
+
+def load_npy(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> np.ndarray:
+    """Read one npy file from an untrusted source, with the checks of :func:`load_npz`.
+
+    Parameters
+    ----------
+    path
+        A path.
+    max_bytes
+        Limit on the size of the file.
+
+    Returns
+    -------
+    numpy.ndarray
+        The array.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, no npy file, truncated, too large, or holds objects.
+    """
+    name = shown(path)
+    try:
+        size = os.path.getsize(path)
+        if size > max_bytes:
+            raise ModelFileError(f"{name} holds {size} bytes, more than the limit of {max_bytes}; raise max_bytes")
+        with open(path, "rb") as handle:
+            return _read_array(handle, size, name)
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error) from None
 
 
 def _check_count(archive: zipfile.ZipFile, shown: str) -> None:
@@ -202,37 +240,29 @@ def _check_entries(entries: list[zipfile.ZipInfo], shown: str, max_bytes: int) -
         )
 
 
-def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str) -> np.ndarray:
-    """One entry. zipfile never yields more than the declared size, which the array's own header must match."""
-    name = entry.filename.removesuffix(".npy")
-    with archive.open(entry) as handle:
-        try:
-            version = np.lib.format.read_magic(handle)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, fortran, dtype = read(handle)
-        except (*_DAMAGE, MemoryError) as error:  # the parser of Python runs out of its stack on nested brackets
-            raise ModelFileError(f"array {name!r} in {shown} has an unreadable header ({error})") from error
-        if dtype.kind not in _KINDS:
-            raise ModelFileError(
-                f"array {name!r} in {shown} has dtype {dtype}; only numbers, booleans and text "
-                "are read, never pickled objects"
-            )
-        count = 1
-        for size in shape:
-            count *= size  # Python integers: no overflow
-        # an item without size would grow by numpy's own rules, to whatever the shape declares
-        if (
-            min(shape, default=0) < 0
-            or (count and not dtype.itemsize)
-            or count * dtype.itemsize != entry.file_size - handle.tell()
-        ):
-            raise ModelFileError(
-                f"array {name!r} in {shown} declares shape {shape} of {dtype}, which does not match "
-                f"its {entry.file_size} bytes; the file is damaged"
-            )
-        data = bytearray(handle.read())
-        if len(data) != count * dtype.itemsize:
-            raise ModelFileError(f"array {name!r} in {shown} is truncated; write the file again")
+def _read_array(handle: IO[bytes], length: int, what: str) -> np.ndarray:
+    """One array in npy format of ``length`` bytes, which its own header must match. zipfile never yields more."""
+    try:
+        version = np.lib.format.read_magic(handle)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(handle)
+    except (*_DAMAGE, MemoryError) as error:  # the parser of Python runs out of its stack on nested brackets
+        raise ModelFileError(f"{what} has an unreadable header ({error})") from error
+    if dtype.kind not in _KINDS:
+        raise ModelFileError(
+            f"{what} has dtype {dtype}; only numbers, booleans and text are read, never pickled objects"
+        )
+    count = 1
+    for size in shape:
+        count *= size  # Python integers: no overflow
+    # an item without size would grow by numpy's own rules, to whatever the shape declares
+    if min(shape, default=0) < 0 or (count and not dtype.itemsize) or count * dtype.itemsize != length - handle.tell():
+        raise ModelFileError(
+            f"{what} declares shape {shape} of {dtype}, which does not match its {length} bytes; the file is damaged"
+        )
+    data = bytearray(handle.read())
+    if len(data) != count * dtype.itemsize:
+        raise ModelFileError(f"{what} is truncated; write the file again")
     if count * dtype.itemsize == 0:
         return np.zeros(shape, dtype)
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")

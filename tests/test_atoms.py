@@ -234,10 +234,35 @@ def test_refusals_of_options(images):
         Frames.from_atoms(images)
 
 
+def test_to_atoms_and_back(frames):
+    images = frames.to_atoms()
+    assert_same(Frames.from_atoms(images), frames)
+    assert {a.info["kernelfe_units"] for a in images} == {"ase"}
+    assert images[0].get_chemical_symbols() == ["X", "N", "O"]
+    np.testing.assert_array_equal(images[0].get_masses(), frames.masses)
+    bare = frames.replace(masses=None, kinds=None).to_atoms()
+    assert not bare[0].has("masses")  # else the mass of X, which is 1, would pass for a bead's
+    assert Frames.from_atoms(bare).masses is None and Frames.from_atoms(bare).kinds is None
+    images[0].arrays["REF_mean_force"] = images[1].info["REF_stress"] = None  # the frames own their arrays
+    assert np.isfinite(frames.labels["stress"]).all()
+    with pytest.raises(DataError, match="variables"):
+        Frames.from_arrays(variables=np.zeros((1, 2)), temperature=300).to_atoms()
+
+
 # ---------------------------------------------------------------------- extended XYZ
 
 
-@pytest.mark.parametrize("suffix", [".xyz", ".extxyz"])
+def test_ase_itself_keeps_eight_decimals(frames, tmp_path):
+    """Why there is a writer of our own: the documentation says so."""
+    small = frames.replace(labels={"mean_force": np.full((N, BEADS, 3), 1.23456789012e-3)}, displacements=None)
+    ase.io.write(tmp_path / "ase.extxyz", small.to_atoms(), format="extxyz")
+    lost = Frames.read(tmp_path / "ase.extxyz").labels["mean_force"]
+    assert 0 < np.abs(lost - 1.23456789012e-3).max() < 1e-8
+    small.write(tmp_path / "own.extxyz")
+    np.testing.assert_array_equal(Frames.read(tmp_path / "own.extxyz").labels["mean_force"], 1.23456789012e-3)
+
+
+@pytest.mark.parametrize("suffix", [".xyz", ".extxyz", ".traj"])
 def test_round_trip_is_exact(frames, tmp_path, suffix):
     path = tmp_path / f"f{suffix}"
     frames.write(path)
@@ -245,7 +270,8 @@ def test_round_trip_is_exact(frames, tmp_path, suffix):
     assert_same(Frames.read(path, units="ase"), frames)
     images = ase.io.read(path, index=":")
     assert images[1].get_chemical_symbols() == ["X", "N", "O"]
-    np.testing.assert_array_equal(images[1].arrays["REF_mean_force"], frames.labels["mean_force"][1])
+    keys = images[1].info if suffix == ".traj" else images[1].arrays
+    np.testing.assert_array_equal(keys["REF_mean_force"], frames.labels["mean_force"][1])
     np.testing.assert_array_equal(images[1].cell, frames.cell[1])
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+import ase.io
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn.base import clone
 
 import kernelfe
-from kernelfe._cli_files import parse_units
+from kernelfe._cli_files import parse_units, start_frames
 from kernelfe.cli import main
 from kernelfe.errors import DataError, UnitsError
 from kernelfe.simulate import SamplingError
@@ -69,6 +70,34 @@ def test_fit_needs_units_and_takes_them(folder, tmp_path):
     taken = call("fit", tmp_path / "x.extxyz", "-T", 300, "--units", "mdanalysis", "-o", tmp_path / "m.kfe")
     assert taken.exit_code == 0, taken.output
     assert kernelfe.load(tmp_path / "m.kfe").temperatures_ == [300.0]
+
+
+def test_fit_takes_traj_files_and_layouts_of_other_programs(tmp_path, frames):
+    frames.with_labels("mean_force").write(tmp_path / "x.traj")
+    ran = call("fit", tmp_path / "x.traj", "-o", tmp_path / "m.kfe")
+    assert ran.exit_code == 0, ran.output
+    one = frames[frames.temperature == 300.0].with_labels("mean_force")
+    one.write_npz(tmp_path / "c.npz", "cgnet", units="charmm")
+    refused = call("fit", tmp_path / "c.npz", "--layout", "cgnet", "-T", 300, "-o", tmp_path / "n.kfe")
+    assert refused.exit_code == 1 and "does not state its units" in refused.output
+    ran = call("fit", tmp_path / "c.npz", "--layout", "cgnet", "--units", "charmm", "-T", 300, "-o", tmp_path / "n.kfe")
+    assert ran.exit_code == 0, ran.output
+    one.save(tmp_path / "o.npz")
+    assert call("fit", tmp_path / "o.npz", "-o", tmp_path / "o.kfe").exit_code == 0
+    read = kernelfe.Frames.read(tmp_path / "c.npz", layout="cgnet", units="charmm", temperature=300.0)
+    np.testing.assert_allclose(read.labels["mean_force"], one.labels["mean_force"], rtol=1e-12)
+    assert kernelfe.load(tmp_path / "n.kfe").temperatures_ == kernelfe.load(tmp_path / "o.kfe").temperatures_
+
+
+def test_traj_files_to_start_from(tmp_path, frames):
+    frames.write(tmp_path / "x.traj")
+    start = start_frames(str(tmp_path / "x.traj"), None, 300.0)
+    np.testing.assert_array_equal(start.positions, frames.positions)
+    images = frames[:1].drop_labels().replace(displacements=None).to_atoms()
+    for atoms in images:
+        del atoms.info["temperature"]
+    ase.io.write(tmp_path / "y.traj", images)
+    assert start_frames(str(tmp_path / "y.traj"), None, 325.0).temperature.tolist() == [325.0]
 
 
 def test_sample_at_one_temperature(folder, tmp_path):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 REQUIREMENT = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(?P<extras>\[[^]]*\])?(?P<specifier>.*)$")
-EXTRAS = ["openmm", "mbar", "test", "docs", "dev"]
+EXTRAS = ["openmm", "mbar", "mdanalysis", "test", "docs", "dev"]
 
 
 def normal(name: str) -> str:

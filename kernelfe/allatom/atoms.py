@@ -1,0 +1,236 @@
+"""All-atom frames in internal units, and the linear map that makes labelled Frames of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError
+from ..frames import Frames
+from ..statistics import check_force_map, group_force_map, map_forces, map_positions, slice_map
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AtomFrames:
+    """All-atom frames in eV, Å, u and ps: what the functions of :mod:`kernelfe.statistics` take.
+
+    Attributes
+    ----------
+    positions, forces
+        (n, atoms, 3), Å and eV/Å.
+    energies
+        (n,), potential energies in eV; NaN where unknown. None: unknown for all.
+    cell
+        (n, 3, 3), cell vectors in rows, Å. None: not periodic.
+    times, steps
+        (n,), ps and steps of integration, where the file has them.
+    """
+
+    positions: FloatArray
+    forces: FloatArray
+    energies: FloatArray | None = None
+    cell: FloatArray | None = None
+    times: FloatArray | None = None
+    steps: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @staticmethod
+    def concatenate(parts: Iterable[AtomFrames]) -> AtomFrames:
+        """All frames of ``parts`` in order.
+
+        Raises
+        ------
+        DataError
+            If there are none, or parts differ in what they have.
+        """
+        parts = list(parts)
+        if not parts:
+            raise DataError("no frames to join")
+        joined: dict[str, Any] = {}
+        for name in AtomFrames.__dataclass_fields__:
+            values = [getattr(part, name) for part in parts]
+            if any(v is None for v in values) and not all(v is None for v in values):
+                raise DataError(f"some parts have {name} and others lack them; read them one by one")
+            joined[name] = None if values[0] is None else np.concatenate(values)
+        return AtomFrames(**joined)
+
+
+class BeadMap:
+    """A linear map from atoms to beads, for positions and for forces.
+
+    Parameters
+    ----------
+    position_map
+        (beads, atoms), R = M x.
+    force_map
+        (beads, atoms), f = F f_atoms; for example of :func:`kernelfe.statistics.optimal_force_map`.
+    kinds
+        One name per bead.
+    masses
+        (beads,), u: masses of the beads. None: none; averages do not depend on them.
+    bonds
+        Pairs of bonded beads.
+    constraints
+        Pairs of atoms at a constrained distance, for the check of the force map.
+
+    Raises
+    ------
+    DataError
+        If the mapped force would not average to −∇A (:func:`kernelfe.statistics.check_force_map`), or shapes differ.
+    """
+
+    def __init__(
+        self,
+        position_map: ArrayLike,
+        force_map: ArrayLike,
+        *,
+        kinds: Sequence[str] | None = None,
+        masses: ArrayLike | None = None,
+        bonds: Iterable[tuple[int, int]] | None = None,
+        constraints: Iterable[tuple[int, int]] = (),
+    ):
+        self.position_map = np.array(position_map, dtype=float)
+        self.force_map = np.array(force_map, dtype=float)
+        check_force_map(self.position_map, self.force_map, constraints)
+        self.kinds, self.masses = kinds, masses
+        self.bonds = None if bonds is None else list(bonds)
+
+    @classmethod
+    def of_atoms(
+        cls,
+        n_atoms: int,
+        bead_atoms: Sequence[int],
+        groups: Sequence[Sequence[int]] | None = None,
+        *,
+        constraints: Iterable[tuple[int, int]] = (),
+        **options: Any,
+    ) -> BeadMap:
+        """One atom per bead; the force on a bead sums over its group of atoms.
+
+        Parameters
+        ----------
+        n_atoms
+            Number of atoms.
+        bead_atoms
+            (beads,), the atom each bead stands for.
+        groups
+            Per bead the atoms whose forces are summed. None: the bead's own atom and all that constraints tie to it.
+        constraints
+            Pairs of atoms at a constrained distance.
+        **options
+            ``kinds``, ``masses``, ``bonds`` of the constructor.
+
+        Raises
+        ------
+        DataError
+            As in :func:`kernelfe.statistics.group_force_map`.
+        """
+        pairs = [(int(a), int(b)) for a, b in constraints]
+        if groups is None:
+            groups = [_tied(int(atom), pairs) for atom in bead_atoms]
+        forces = group_force_map(n_atoms, bead_atoms, groups, pairs)
+        return cls(slice_map(n_atoms, bead_atoms), forces, constraints=pairs, **options)
+
+    def frames(self, atoms: AtomFrames, temperature: Any) -> Frames:
+        """Frames with labels ``mean_force`` and, where there are energies, ``mean_energy``.
+
+        Parameters
+        ----------
+        atoms
+            All-atom frames.
+        temperature
+            K, a number or (n,).
+
+        Raises
+        ------
+        DataError
+            If shapes do not fit, a number is not finite, or a periodic boundary cuts a bead of several atoms.
+        """
+        self._require_whole(atoms)
+        labels: dict[str, Any] = {"mean_force": map_forces(self.force_map, atoms.forces)}
+        present: dict[str, Any] = {}
+        if atoms.energies is not None and np.isfinite(atoms.energies).any():
+            labels["mean_energy"], present["mean_energy"] = atoms.energies, np.isfinite(atoms.energies)
+        return Frames.from_arrays(
+            map_positions(self.position_map, atoms.positions),
+            temperature=temperature,
+            labels=labels,
+            present=present,
+            kinds=self.kinds,
+            masses=self.masses,
+            bonds=self.bonds,
+            cell=atoms.cell,
+        )
+
+    def _require_whole(self, atoms: AtomFrames) -> None:
+        if atoms.cell is None:
+            return
+        inverse = np.linalg.inv(atoms.cell)
+        for bead, weights in enumerate(self.position_map):
+            members = np.flatnonzero(weights)
+            apart = atoms.positions[:, members[1:]] - atoms.positions[:, members[:1]]
+            cut = np.abs(np.einsum("nai,nij->naj", apart, inverse)).max(axis=(1, 2), initial=0.0) > 0.5
+            if cut.any():
+                raise DataError(
+                    f"a periodic boundary cuts bead {bead} in frame {int(np.argmax(cut))}: its atoms are more than "
+                    "half a cell apart; make molecules whole first (kernelfe.allatom.make_whole, or whole=True)"
+                )
+
+
+def _tied(atom: int, constraints: list[tuple[int, int]]) -> list[int]:
+    """The atom and all that constraints tie to it, directly or not."""
+    group, todo = {atom}, [atom]
+    while todo:
+        at = todo.pop()
+        for pair in constraints:
+            if at in pair:
+                new = set(pair) - group
+                group |= new
+                todo += new
+    return sorted(group)
+
+
+def make_whole(positions: ArrayLike, cell: ArrayLike, bonds: Iterable[tuple[int, int]]) -> FloatArray:
+    """Positions with every bonded molecule in one piece: along its bonds, each atom next to its neighbour.
+
+    Parameters
+    ----------
+    positions
+        (n, atoms, 3).
+    cell
+        (n, 3, 3), vectors in rows.
+    bonds
+        Pairs of bonded atoms, shorter than half the cell.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, atoms, 3); atoms move by whole cell vectors only.
+    """
+    out, box = np.array(positions, dtype=float), np.asarray(cell, float)
+    inverse = np.linalg.inv(box)
+    neighbours: dict[int, list[int]] = {}
+    for a, b in bonds:
+        neighbours.setdefault(int(a), []).append(int(b))
+        neighbours.setdefault(int(b), []).append(int(a))
+    placed: set[int] = set()
+    for root in sorted(neighbours):
+        todo = [] if root in placed else [root]
+        placed.add(root)
+        while todo:
+            at = todo.pop()
+            for other in neighbours[at]:
+                if other not in placed:
+                    shift = np.round(np.einsum("ni,nij->nj", out[:, other] - out[:, at], inverse))
+                    out[:, other] -= np.einsum("ni,nij->nj", shift, box)
+                    placed.add(other)
+                    todo.append(other)
+    return out
