@@ -10,6 +10,8 @@ from .blocks import (
     bootstrap_counts,
     effective_sample_size,
 )
+from .collective_forces import CollectiveForces, collective_forces
+from .collective_variables import Angle, Dihedral, Distance
 from .force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
 from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
 from .moments import Moments, conditional_labels, conditional_moments
@@ -18,6 +20,10 @@ from .reweighting import Surface, reweighted_mean, surface, temperature_weights
 from .variates import FragmentMotion, Variates, fragment_motions
 
 __all__ = [
+    "Angle",
+    "CollectiveForces",
+    "Dihedral",
+    "Distance",
     "Field",
     "FragmentMotion",
     "Moments",
@@ -31,6 +37,7 @@ __all__ = [
     "block_standard_error",
     "bootstrap_counts",
     "check_force_map",
+    "collective_forces",
     "conditional_labels",
     "conditional_moments",
     "distance_features",
