@@ -1,9 +1,9 @@
 """Mean forces of (φ, ψ) integrate to the free energy of the histogram only with their kT·div term.
 
 All-atom frames of alanine dipeptide; fields along M⁻¹∇(φ, ψ), projected on the constrained bonds, so that their
-divergences do not vanish (those of rigid rotations do, and are shown for comparison). For φ < 0 and each temperature the
-mean force of either angle is averaged in bins of the other's marginal; steps of −∫⟨q⟩ between neighbouring bins that
-hold enough frames are compared with −kT ln p of the same frames. χ² has the covariance of both; z is that of the steps
+divergences do not vanish (those of rigid rotations do, and are shown for comparison). For φ < 0 and each temperature
+the force on either angle is averaged in bins of that angle; steps of −∫⟨q⟩ between neighbouring bins that hold enough
+frames are compared with −kT ln p of the same frames. χ² has the covariance of both; z is that of the steps
 along the predicted error −kT⟨D⟩·width, the most sensitive single number.
 
     python docs/benchmarks/collective_forces.py                 # bundled frames

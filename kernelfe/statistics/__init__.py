@@ -16,6 +16,7 @@ from .force_maps import check_force_map, group_force_map, map_forces, map_positi
 from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
 from .moments import Moments, conditional_labels, conditional_moments
 from .noise import ReducedLabels, distance_features, local_frames, reduce_noise
+from .products import cross_fit, heat_capacity_labels, response_labels, response_variates
 from .reweighting import Surface, reweighted_mean, surface, temperature_weights
 from .variates import FragmentMotion, Variates, fragment_motions
 
@@ -40,16 +41,20 @@ __all__ = [
     "collective_forces",
     "conditional_labels",
     "conditional_moments",
+    "cross_fit",
     "distance_features",
     "effective_sample_size",
     "fragment_motions",
     "generalized_forces",
     "group_force_map",
+    "heat_capacity_labels",
     "local_frames",
     "map_forces",
     "map_positions",
     "optimal_force_map",
     "reduce_noise",
+    "response_labels",
+    "response_variates",
     "reweighted_mean",
     "rotatable_bonds",
     "slice_map",
