@@ -18,10 +18,13 @@ from .moments import Moments, conditional_labels, conditional_moments
 from .noise import ReducedLabels, distance_features, local_frames, reduce_noise
 from .products import cross_fit, heat_capacity_labels, response_labels, response_variates
 from .reweighting import Surface, reweighted_mean, surface, temperature_weights
+from .rigid import RigidMolecules, molecules_of, reduce_shared_noise
+from .umbrella import BinFreeEnergies, bin_free_energies, pair_label_frames
 from .variates import FragmentMotion, Variates, fragment_motions
 
 __all__ = [
     "Angle",
+    "BinFreeEnergies",
     "CollectiveForces",
     "Dihedral",
     "Distance",
@@ -29,11 +32,13 @@ __all__ = [
     "FragmentMotion",
     "Moments",
     "ReducedLabels",
+    "RigidMolecules",
     "Surface",
     "TorsionField",
     "Variates",
     "autocorrelation",
     "autocorrelation_time",
+    "bin_free_energies",
     "block_labels",
     "block_standard_error",
     "bootstrap_counts",
@@ -51,8 +56,11 @@ __all__ = [
     "local_frames",
     "map_forces",
     "map_positions",
+    "molecules_of",
     "optimal_force_map",
+    "pair_label_frames",
     "reduce_noise",
+    "reduce_shared_noise",
     "response_labels",
     "response_variates",
     "reweighted_mean",

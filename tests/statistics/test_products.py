@@ -45,11 +45,14 @@ def means(r, f, u, degree):
 def repeats():
     """R, sampled f and U, exact response and heat capacity, by repeat."""
     rng = np.random.default_rng(1)
-    r = rng.uniform([-0.6, -1.0], [0.6, 1.0], (REPEATS * FRAMES, 2))
+    points = rng.uniform([-0.6, -1.0], [0.6, 1.0], (400, 2))  # few enough for the quadrature of the exact answers
+    which = rng.integers(len(points), size=REPEATS * FRAMES)
+    r = points[which]
     drawn = MODEL.sample(np.repeat(r, COPIES, 0), T, 1.0, rng)
     f, u = (drawn[key].reshape(len(r), COPIES, -1).sum(1) for key in ("mean_force", "mean_energy"))
-    exact = MODEL.statistics(torch.from_numpy(r), T)
-    columns = (r, f, u[:, 0], COPIES * exact["thermal_response_force"], COPIES * exact["heat_capacity"])
+    exact = MODEL.statistics(torch.from_numpy(points), T)
+    truth = [COPIES * exact[key].numpy()[which] for key in ("thermal_response_force", "heat_capacity")]
+    columns = (r, f, u[:, 0], *truth)
     return [tuple(np.asarray(c).reshape(REPEATS, FRAMES, *c.shape[1:])[k] for c in columns) for k in range(REPEATS)]
 
 
