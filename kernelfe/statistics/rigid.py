@@ -3,16 +3,15 @@
 A molecule whose atoms are tied rigidly together (rigid water) rotates about its bead, the centre of mass or one of its
 atoms X, by w_a = ê × (x_a − X). The bead and all constrained distances stay at rest, div w = 0, and √det Z, a function
 of the molecule's shape, stays constant. So the torque τ = Σ_a (x_a − X) × f_a has zero mean at every R, and so has, for
-any function g,  g τ·ê + kT w·∇g. With an axis µ̂ fixed in the molecule, w·∇µ̂ = ê × µ̂, and functions of R are constants:
+any function g,  g τ·ê + kT w·∇g. With L_c the derivative by rotation about ê_c, g = L_c G and a sum over the axes,
 
-    π_i = τ_i × µ̂_i − 2 kT µ̂_i            (Σ over ê along x, y, z of ê × [µ̂ τ·ê + kT ê × µ̂])
+    Σ_c [τ_c L_c G + kT L_c L_c G]
 
-is a vector of zero mean. Variates for the force on bead i, vectors that turn with the liquid, for each function h(r):
-
-    Σ_j h(r_ij) π_j,   Σ_j h(r_ij) (π_j·û_ij) û_ij,   Σ_j h(r_ij) (π_i·û_ij) û_ij,   Σ_j h(r_ij) û_ij × τ_j,
-    Σ_j h(r_ij) û_ij × τ_i,   and π_i;
-
-for the energy the sums over i of  Σ_j h(r_ij) π_j·û_ij. Coefficients are shared by all molecules and components.
+has zero mean for any G of all orientations: the generator of rotational diffusion on G, which takes all noise out of a
+label whose deviation from its mean it equals (Assaraf and Caffarel, Phys. Rev. Lett. 83, 4682 (1999)). For the force on
+bead i, a vector, G is the sum over molecules j of h(R_ij) (r₀/d)^p d over atoms a of i and b of j, d = x_a − x_b, one
+function per power p and pair of kinds of atoms, for rotations of i and of the j; for the energy (r₀/d)^p. The window
+h(R_ij) is a function of the beads. Coefficients are shared by all molecules and components.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ from .blocks import block_labels
 
 FloatArray = NDArray[np.float64]
 
+#: r₀, Å: a typical distance of atoms in contact.
+LENGTH = 2.0
+
 
 @dataclass(frozen=True)
 class RigidMolecules:
@@ -43,9 +45,9 @@ class RigidMolecules:
     site
         Which of them the bead is; None: the bead is the centre of mass.
     cutoff
-        Å: functions h(r) are Gaussians between 0 and the cutoff, of which there are ``functions``.
-    functions
-        Number of them.
+        Å, between beads: pairs farther apart have no part in the variates.
+    powers
+        p of the functions of distances between atoms.
 
     Raises
     ------
@@ -57,7 +59,7 @@ class RigidMolecules:
     masses: tuple[float, ...]
     site: int | None = None
     cutoff: float = 5.0
-    functions: int = 4
+    powers: tuple[float, ...] = (1.0, 3.0, 6.0, 9.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "molecules", tuple(tuple(int(a) for a in m) for m in self.molecules))
@@ -71,8 +73,9 @@ class RigidMolecules:
             raise DataError("masses must be positive")
         if self.site is not None and not 0 <= self.site < size:
             raise DataError(f"site={self.site} is none of the {size} atoms of a molecule")
-        if not (self.cutoff > 0.0 and self.functions >= 1):
-            raise DataError("cutoff and functions must be positive")
+        object.__setattr__(self, "powers", tuple(float(p) for p in self.powers))
+        if not (self.cutoff > 0.0 and self.powers and min(self.powers) > 0.0):
+            raise DataError("cutoff and powers must be positive")
 
     def beads(self, positions: ArrayLike) -> FloatArray:
         """Bead positions (n, molecules, 3) of all-atom positions (n, atoms, 3), molecules whole."""
@@ -85,12 +88,6 @@ class RigidMolecules:
         if x.shape != f.shape:
             raise DataError(f"positions and forces hold {len(x)} and {len(f)} frames")
         return np.cross(x - self.beads(positions)[:, :, None], f).sum(axis=2)
-
-    def axes(self, positions: ArrayLike) -> FloatArray:
-        """µ̂ (n, molecules, 3): from the first atom of a molecule to the middle of its others."""
-        x = self._gathered(positions, "positions")
-        arm = x[:, :, 1:].mean(axis=2) - x[:, :, 0]
-        return arm / np.linalg.norm(arm, axis=-1, keepdims=True)
 
     def variates(
         self,
@@ -113,16 +110,17 @@ class RigidMolecules:
         Returns
         -------
         vectors : numpy.ndarray
-            (n, molecules, 3, 5·functions + 1), eV.
+            (n, molecules, 3, 2·powers·pairs of kinds), eV/Å times Å: for forces.
         scalars : numpy.ndarray
-            (n, functions), eV.
+            (n, powers·pairs of kinds), eV: for energies. Pairs (a, b) and (b, a) give the same.
 
         Raises
         ------
         DataError
             If shapes do not fit, or the cutoff exceeds half the cell.
         """
-        torque, axis, bead = self.torques(positions, forces), self.axes(positions), self.beads(positions)
+        torque, bead = self.torques(positions, forces), self.beads(positions)
+        arms = self._gathered(positions, "positions") - bead[:, :, None]
         if np.shape(temperature) not in ((), (len(bead),)):
             raise DataError(f"temperature has shape {np.shape(temperature)}: pass a number or ({len(bead)},)")
         kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, float), len(bead))
@@ -131,33 +129,30 @@ class RigidMolecules:
             raise DataError(
                 f"cell must be (3,) with edges of at least twice the cutoff of {self.cutoff} Å, it is {cell}"
             )
-        pi = np.cross(torque, axis) - 2.0 * kt[:, None, None] * axis
-        count = len(self.molecules)
-        vectors, scalars = np.empty((*bead.shape, 5 * self.functions + 1)), np.empty((len(bead), self.functions))
-        centres, width = np.linspace(0.0, self.cutoff, self.functions + 2)[1:-1], self.cutoff / (self.functions + 1)
+        _, kind = np.unique(self.masses, return_inverse=True)
+        types = [(a, b) for a in range(kind.max() + 1) for b in range(kind.max() + 1)]
+        size = len(self.powers) * len(types)
+        vectors, scalars = np.zeros((*bead.shape, 2 * size)), np.zeros((len(bead), size))
         for n in range(len(bead)):  # frame by frame: all pairs of all frames at once need not fit into memory
-            arm = bead[n][:, None] - bead[n][None]
+            between = bead[n][:, None] - bead[n][None]
             if edges is not None:
-                arm -= edges * np.round(arm / edges)
-            r = np.linalg.norm(arm, axis=-1) + np.eye(count)
-            u = arm / r[..., None]  # û_ij from j to i
-            window = np.where(r < self.cutoff, 0.5 + 0.5 * np.cos(np.pi * r / self.cutoff), 0.0)
-            window[np.eye(count, dtype=bool)] = 0.0
-            along, across = np.einsum("ijx,jx->ij", u, pi[n]), np.cross(u, torque[n][None])
-            for k, centre in enumerate(centres):
-                h = window * np.exp(-0.5 * ((r - centre) / width) ** 2)
-                hu = h[..., None] * u
-                own = hu.sum(axis=1)
-                columns = (
-                    h @ pi[n],
-                    np.einsum("ijx,ij->ix", hu, along),
-                    np.einsum("ijx,ijy,iy->ix", hu, u, pi[n]),
-                    np.einsum("ij,ijx->ix", h, across),
-                    np.cross(own, torque[n]),
-                )
-                vectors[n, :, :, 5 * k : 5 * k + 5] = np.stack(columns, -1)
-                scalars[n, k] = (h * along).sum()
-            vectors[n, :, :, -1] = pi[n]
+                between -= edges * np.round(between / edges)
+            r = np.linalg.norm(between, axis=-1)
+            i, j = np.nonzero((r < self.cutoff) & ~np.eye(len(r), dtype=bool))
+            window = (0.5 + 0.5 * np.cos(np.pi * r[i, j] / self.cutoff))[:, None]
+            for t, (a, b) in enumerate(types):
+                mine, theirs = (np.flatnonzero(kind == k) for k in (a, b))
+                first, second = np.repeat(mine, len(theirs)), np.tile(theirs, len(mine))
+                y_i, y_j = arms[n, i][:, first], arms[n, j][:, second]
+                d = between[i, j][:, None] + y_i - y_j
+                # rate of d, by torque and kT, when i or j turns: y is the arm that turns, with the sign it has in d
+                for side, (owner, y) in enumerate(((i, y_i), (j, -y_j))):
+                    drift = np.cross(torque[n, owner][:, None], y) - 2.0 * kt[n] * y
+                    for m, power in enumerate(self.powers):
+                        vector, scalar = _generator(d, y, drift, kt[n], power)
+                        column = (m * len(types) + t) * 2 + side
+                        np.add.at(vectors[n, :, :, column], i, (window[..., None] * vector).sum(axis=1))
+                        scalars[n, column // 2] += (window * scalar).sum()
         return vectors, scalars
 
     def _gathered(self, values: ArrayLike, name: str) -> FloatArray:
@@ -166,6 +161,22 @@ class RigidMolecules:
         if x.ndim != 3 or x.shape[2] != 3 or x.shape[1] <= last or not np.isfinite(x).all():
             raise DataError(f"{name} must be finite and (frames, > {last} atoms, 3), they have shape {x.shape}")
         return x[:, np.array(self.molecules)]
+
+
+def _generator(
+    d: FloatArray, y: FloatArray, drift: FloatArray, kt: float, power: float
+) -> tuple[FloatArray, FloatArray]:
+    """Σ_c (τ_c L_c + kT L_c L_c) of ψ d and of ψ = (r₀/|d|)^p for L_c d = ê_c × y: (..., 3) and (...).
+
+    Σ_c v_c v_cᵀ of v_c = ê_c × y is y²·1 − y yᵀ, and Σ_c L_c L_c d = −2y, which ``drift`` = τ × y − 2 kT y holds.
+    """
+    square, dy, yy = ((p * q).sum(-1, keepdims=True) for p, q in ((d, d), (d, y), (y, y)))
+    psi = (LENGTH**2 / square) ** (0.5 * power)  # with derivatives by d²/2
+    first, second = -power * psi / square, power * (power + 2.0) * psi / square**2
+    along = (d * drift).sum(-1, keepdims=True)
+    spread = second * (yy * square - dy**2) + 2.0 * first * yy
+    vector = first * along * d + psi * drift + kt * (spread * d + 2.0 * first * (yy * d - dy * y))
+    return vector, (first * along + kt * spread)[..., 0]
 
 
 def reduce_shared_noise(
