@@ -127,7 +127,7 @@ class RigidMolecules:
         edges = None if cell is None else np.asarray(cell, float)
         if edges is not None and (edges.shape != (3,) or self.cutoff > 0.5 * edges.min()):
             raise DataError(
-                f"cell must be (3,) with edges of at least twice the cutoff of {self.cutoff} Å, it is {cell}"
+                f"cell must be (3,) with edges of at least twice the cutoff of {self.cutoff} Å, it is {edges}"
             )
         _, kind = np.unique(self.masses, return_inverse=True)
         types = [(a, b) for a in range(kind.max() + 1) for b in range(kind.max() + 1)]
@@ -212,9 +212,10 @@ def reduce_shared_noise(
         raise DataError(
             f"variates {v.shape} must be finite and of the shape of the labels {y.shape} with one axis more"
         )
-    target = y if mean is None else y - np.asarray(mean, float)
-    if target.shape != y.shape or not np.isfinite(target).all():
-        raise DataError(f"mean has shape {np.shape(mean)}, the labels have {y.shape}")
+    known = np.zeros(y.shape) if mean is None else np.asarray(mean, float)
+    if known.shape != y.shape or not np.isfinite(known).all():
+        raise DataError(f"mean must be finite and of the shape of the labels {y.shape}, it has {known.shape}")
+    target = y - known
     fold, p = block_labels(len(y), folds), v.shape[-1]
     out = y.copy()
     grams = np.zeros((folds, p, p))
