@@ -1,4 +1,4 @@
-"""From all-atom trajectories to labels: force maps, fragment fields, block errors, reweighting."""
+"""From all-atom trajectories to labels: force maps, fields, moments, variates, block errors, reweighting."""
 
 from __future__ import annotations
 
@@ -10,35 +10,59 @@ from .blocks import (
     bootstrap_counts,
     effective_sample_size,
 )
+from .collective_forces import CollectiveForces, collective_forces
+from .collective_variables import Angle, Dihedral, Distance
 from .force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
 from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
+from .moments import Moments, conditional_labels, conditional_moments
 from .noise import ReducedLabels, distance_features, local_frames, reduce_noise
+from .products import cross_fit, heat_capacity_labels, response_labels, response_variates
 from .reweighting import Surface, reweighted_mean, surface, temperature_weights
+from .rigid import RigidMolecules, molecules_of, reduce_shared_noise
+from .umbrella import BinFreeEnergies, bin_free_energies, pair_label_frames
 from .variates import FragmentMotion, Variates, fragment_motions
 
 __all__ = [
+    "Angle",
+    "BinFreeEnergies",
+    "CollectiveForces",
+    "Dihedral",
+    "Distance",
     "Field",
     "FragmentMotion",
+    "Moments",
     "ReducedLabels",
+    "RigidMolecules",
     "Surface",
     "TorsionField",
     "Variates",
     "autocorrelation",
     "autocorrelation_time",
+    "bin_free_energies",
     "block_labels",
     "block_standard_error",
     "bootstrap_counts",
     "check_force_map",
+    "collective_forces",
+    "conditional_labels",
+    "conditional_moments",
+    "cross_fit",
     "distance_features",
     "effective_sample_size",
     "fragment_motions",
     "generalized_forces",
     "group_force_map",
+    "heat_capacity_labels",
     "local_frames",
     "map_forces",
     "map_positions",
+    "molecules_of",
     "optimal_force_map",
+    "pair_label_frames",
     "reduce_noise",
+    "reduce_shared_noise",
+    "response_labels",
+    "response_variates",
     "reweighted_mean",
     "rotatable_bonds",
     "slice_map",

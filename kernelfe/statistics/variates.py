@@ -322,6 +322,17 @@ class Variates:
                 column += 1
         return out
 
+    def divergences(self, positions: ArrayLike) -> FloatArray:
+        """D of the variates v = f·w + kT D, (n, number of variates): their part that grows with temperature.
+
+        Parameters
+        ----------
+        positions
+            (n, atoms, 3), Å.
+        """
+        x = _positions(positions)
+        return self.evaluate(x, np.zeros_like(x), 1.0 / BOLTZMANN)
+
 
 def _pairs(pairs: Iterable[tuple[int, int]], name: str) -> list[tuple[int, int]]:
     """Pairs of different atoms as plain numbers."""

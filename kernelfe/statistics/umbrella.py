@@ -1,0 +1,189 @@
+"""Free-energy differences from umbrella windows and several temperatures, by MBAR, as pair labels.
+
+With reduced potentials u_k = b_k (U + W_k) of the K sampled states (window biases W_k, temperatures 1/(k b_k)), MBAR
+gives the reduced free energy of any other state (Shirts and Chodera, J. Chem. Phys. 129, 124105 (2008)); here those of
+the unbiased ensemble confined to each bin of the variables: A_j − A_i = kT (f_j − f_i) between bins of equal size.
+Differences between temperatures hold the gauge a0·T (one unknown constant in every f_k) and are not made into labels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.csgraph import minimum_spanning_tree
+
+from ..errors import DataError, MissingDependencyError
+from ..frames import Frames
+from ..units import BOLTZMANN
+
+FloatArray = NDArray[np.float64]
+
+#: Reduced potential outside a bin: no weight in double precision.
+OUTSIDE = 1e3
+
+
+@dataclass(frozen=True, eq=False)
+class BinFreeEnergies:
+    """Free energies of bins at one temperature.
+
+    Attributes
+    ----------
+    temperature
+        K.
+    centres
+        (m, d), of the bins that hold enough samples.
+    free_energy
+        (m,), eV, relative to the first.
+    std
+        (m, m), standard deviation of A_j − A_i for every pair of bins, eV.
+    """
+
+    temperature: float
+    centres: FloatArray
+    free_energy: FloatArray
+    std: FloatArray
+
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]:
+        """i, j, A_j − A_i and its standard deviation for m − 1 pairs of bins.
+
+        The spanning tree of least total variance: its differences are as nearly independent as differences of m
+        numbers can be, and determine all others.
+        """
+        tree = minimum_spanning_tree(np.triu(np.maximum(self.std, 1e-300) ** 2, 1)).tocoo()
+        i, j = tree.row.astype(np.int64), tree.col.astype(np.int64)
+        return i, j, self.free_energy[j] - self.free_energy[i], self.std[i, j]
+
+
+def bin_free_energies(
+    variables: ArrayLike,
+    edges: Sequence[ArrayLike],
+    state: ArrayLike,
+    temperatures: float | ArrayLike,
+    *,
+    energies: ArrayLike | None = None,
+    biases: ArrayLike | None = None,
+    target: float | None = None,
+    inefficiency: float = 1.0,
+    fewest: int = 10,
+) -> BinFreeEnergies:
+    """Free energies of bins of the variables in the unbiased ensemble at one temperature.
+
+    Parameters
+    ----------
+    variables
+        (n, d), pooled samples of all states.
+    edges
+        d increasing arrays of evenly spaced bin edges; samples outside count in MBAR but in no bin. The difference of
+        two bins is that of their averages, off by O(width²) from that of their centres.
+    state
+        (n,), the number 0 … K − 1 of the state that each sample comes from.
+    temperatures
+        K, one number or (K,).
+    energies
+        (n,), unbiased potential energies, eV; needed with more than one temperature. U must not depend on T.
+    biases
+        (K, n): the bias energy of every state at every sample, eV. None: no state is biased.
+    target
+        Temperature wanted, K; None: that of the states, if they have one.
+    inefficiency
+        2τ of the samples: variances of MBAR, which counts them as independent, are multiplied by it.
+    fewest
+        Samples that a bin must hold.
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, numbers are not finite, fewer than two bins hold enough samples, or states do not overlap.
+    MissingDependencyError
+        If pymbar is not installed.
+    """
+    x, grid = np.asarray(variables, float), [np.asarray(e, float) for e in edges]
+    if x.ndim != 2 or x.shape[1] != len(grid) or not np.isfinite(x).all():
+        raise DataError(f"variables must be finite and (n, {len(grid)}) for {len(grid)} edges, they have {x.shape}")
+    if any(e.ndim != 1 or len(e) < 2 or not np.allclose(np.diff(e), (e[-1] - e[0]) / (len(e) - 1)) for e in grid):
+        raise DataError("edges must be evenly spaced and increasing: bins of unlike size have no common measure")
+    n, which = len(x), np.asarray(state)
+    if which.shape != (n,) or which.dtype.kind not in "iu" or not n or which.min() < 0:
+        raise DataError(f"state must be ({n},) whole numbers from 0, the state of each sample")
+    if not (np.isfinite(inefficiency) and inefficiency >= 1.0):
+        raise DataError(f"inefficiency={inefficiency} must be at least 1, the value of independent samples")
+    bias = None if biases is None else np.asarray(biases, float)
+    states = int(which.max()) + 1 if bias is None else len(bias)
+    ladder = np.array(np.broadcast_to(np.asarray(temperatures, float), states))
+    if bias is not None and (bias.shape != (states, n) or not np.isfinite(bias).all()):
+        raise DataError(f"biases must be finite and (states, {n}), they have shape {bias.shape}")
+    if not (np.isfinite(ladder).all() and (ladder > 0.0).all()):
+        raise DataError("temperatures must be positive and finite (K)")
+    if (missing := np.flatnonzero(np.bincount(which, minlength=states) == 0)).size or which.max() >= states:
+        raise DataError(
+            f"state {missing[0] if missing.size else which.max()} has no samples, or no bias: renumber states"
+        )
+    t = ladder[0] if target is None else float(target)
+    if target is None and np.ptp(ladder) > 0.0:
+        raise DataError(f"the states have temperatures {np.unique(ladder)}: say which one is wanted, target=")
+    if energies is None and (np.ptp(ladder) > 0.0 or t != ladder[0]):
+        raise DataError("several temperatures need the potential energies of the samples: pass energies=")
+    u = np.zeros(n) if energies is None else np.asarray(energies, float)
+    if u.shape != (n,) or not np.isfinite(u).all():
+        raise DataError(f"energies must be finite and ({n},), they have shape {u.shape}")
+    u = u - u.mean()  # a constant drops out of differences at one temperature, but not out of the rounding
+    total = u if bias is None else u + bias
+    reduced = np.broadcast_to(total, (states, n)) / (BOLTZMANN * ladder[:, None])
+    cell, inside = np.zeros(n, int), np.ones(n, bool)
+    for column, e in zip(x.T, grid, strict=True):
+        place = np.searchsorted(e, column, side="right") - 1
+        inside &= (place >= 0) & (place < len(e) - 1)
+        cell = cell * (len(e) - 1) + place
+    chosen, count = np.unique(cell[inside], return_counts=True)
+    chosen = chosen[count >= fewest]
+    if len(chosen) < 2:
+        raise DataError(f"{len(chosen)} bins hold {fewest} samples: a difference needs two; widen the bins")
+    targets = np.where(inside & (cell == chosen[:, None]), u / (BOLTZMANN * t), OUTSIDE + np.abs(u).max())
+    f, std = _mbar(reduced, which, targets)
+    place = np.stack(np.unravel_index(chosen, [len(e) - 1 for e in grid]), 1)
+    centres = np.stack([0.5 * (e[k] + e[k + 1]) for e, k in zip(grid, place.T, strict=True)], 1)
+    kt = BOLTZMANN * t
+    return BinFreeEnergies(t, centres, kt * f, kt * std * np.sqrt(inefficiency))
+
+
+def pair_label_frames(parts: Sequence[BinFreeEnergies]) -> Frames:
+    """Frames of the bin centres, one part per temperature, whose pair labels are the differences of each part.
+
+    Raises
+    ------
+    DataError
+        If there is no part.
+    """
+    if not parts:
+        raise DataError("there are no bin free energies: give at least one temperature")
+    temperature = np.concatenate([np.full(len(part.centres), part.temperature) for part in parts])
+    frames = Frames.from_arrays(variables=np.concatenate([part.centres for part in parts]), temperature=temperature)
+    start = 0
+    for part in parts:
+        i, j, value, std = part.pairs()
+        frames.add_pair_labels(start + i, start + j, value, std)
+        start += len(part.centres)
+    return frames
+
+
+def _mbar(reduced: FloatArray, state: NDArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Reduced free energies (L,) of target states relative to the first, and std (L, L) of their differences."""
+    try:
+        from pymbar import MBAR
+    except ImportError as error:
+        raise MissingDependencyError(
+            "free-energy differences need pymbar: pip install 'kernelfe[mbar]' or pip install pymbar"
+        ) from error
+    order = np.argsort(state, kind="stable")  # pymbar wants the samples grouped by state
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        solved = MBAR(np.ascontiguousarray(reduced[:, order]), np.bincount(state, minlength=len(reduced)))
+        found = solved.compute_perturbed_free_energies(targets[:, order])
+    f, std = np.asarray(found["Delta_f"])[0], np.asarray(found["dDelta_f"])
+    if not (np.isfinite(f).all() and np.isfinite(std).all() and (std + np.eye(len(std)) > 0.0).all()):
+        raise DataError("MBAR gives no finite differences: the states do not overlap; add windows or temperatures")
+    return f, std
