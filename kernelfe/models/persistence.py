@@ -17,7 +17,20 @@ from torch import Tensor
 from .. import functionals
 from ..descriptors import DESCRIPTORS
 from ..errors import DataError, ModelFileError
-from ..kernels import RBF, Matern52, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
+from ..kernels import (
+    RBF,
+    Matern52,
+    MeanFunction,
+    ParameterExpansion,
+    ParameterKernel,
+    SecondOrder,
+    StationaryFreeEnergy,
+    StationaryHeatCapacity,
+    TemperatureKernel,
+    Term,
+    TermModule,
+    ThermalPart,
+)
 from ..specs import Spec, from_dict
 from . import modelfile
 from .assemble import Composition
@@ -48,7 +61,11 @@ _CLASSES: dict[str, type] = {
         RBF,
         Matern52,
         SecondOrder,
+        StationaryHeatCapacity,
+        StationaryFreeEnergy,
+        TemperatureKernel,
         ParameterExpansion,
+        ParameterKernel,
         Dense,
         Sparse,
         BoltzmannInversion,
@@ -208,7 +225,8 @@ def _mean(header: dict[str, Any], known: dict[str, type]) -> MeanFunction | None
     if mean is None:
         return None
     thermal, expansions = from_dict(mean["thermal"], known), from_dict(mean["parameters"], known)
-    complete = isinstance(thermal, SecondOrder) and thermal.reference_temperature is not None
+    complete = isinstance(thermal, ThermalPart) and thermal.components == SecondOrder.components
+    complete = complete and getattr(thermal, "reference_temperature", None) is not None
     require(complete, "the thermal part of the mean function", thermal, "one with a reference temperature")
     check_expansions(expansions, "the mean function", set(header["parameter_names"]))
     return MeanFunction(thermal, expansions, tuple(mean["offset"]), mean["energy"], mean["heat_capacity"])
