@@ -6,13 +6,14 @@ with N_X the number of beads (or molecules) of kind X. The energies of all-atom 
 constant and a large heat capacity that no kernel should have to represent: e_X and c_X have broad normal
 priors and are conditioned on with everything else. Their entropy counterpart would be gauge; it is zero.
 With parameters λ, e_X and c_X are expanded in λ like every term; with a heat capacity that changes with
-temperature (:mod:`kernelfe.kernels.stationary`), c_X τ(T) becomes Σ_k c_Xk ψ_k(T).
+temperature (:mod:`kernelfe.kernels.stationary`), a change of c_X with temperature, Σ_k c_Xk ψ_k(T), is added.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,11 @@ from torch import Tensor
 from ..functionals import Read, Spatial
 from .parameters import ParameterPart
 from .term import state_factors
-from .thermal import ThermalPart
+from .thermal import SecondOrder, ThermalPart
+
+#: Prior standard deviation of the change of c_X with temperature, relative to that of c_X, which is some 30 times as
+#: broad as the data suggest: a heat capacity may change by its own size.
+CHANGE = 1.0 / 30.0
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class MeanFunction:
     Parameters
     ----------
     thermal
-        Supplies τ(T) or the ψ_k: a :class:`SecondOrder` or :class:`StationaryHeatCapacity` with its reference
-        temperature set.
+        Supplies τ(T) and the ψ_k, if any: a :class:`SecondOrder` or :class:`StationaryHeatCapacity` with its
+        reference temperature set.
     parameters
         Parameter parts.
     offset
@@ -49,7 +54,12 @@ class MeanFunction:
     @property
     def size(self) -> int:
         """Functions of (T, λ) per kind X."""
-        return (self.thermal.size - 1) * self._products()
+        return (2 + self._changes) * self._products()
+
+    @property
+    def _changes(self) -> int:
+        """Number of functions ψ_k."""
+        return 0 if isinstance(self.thermal, SecondOrder) else self.thermal.functions[2]
 
     def _products(self) -> int:
         """Functions of all parameters together."""
@@ -57,15 +67,21 @@ class MeanFunction:
 
     def variances(self) -> Tensor:
         """Prior variances, shape (size,)."""
-        energy, _, heat_capacity = self.thermal.functions
-        squared = torch.tensor([self.energy**2] * energy + [self.heat_capacity**2] * heat_capacity, dtype=torch.float64)
+        change = [(CHANGE * self.heat_capacity) ** 2] * self._changes
+        squared = torch.tensor([self.energy**2, self.heat_capacity**2, *change], dtype=torch.float64)
         return squared.repeat_interleave(self._products())
 
     def factors(self, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The thermal and parameter operators of ``read`` applied to (1, ψ_k(T)) ⊗ functions of λ, shape (n, size)."""
-        columns = state_factors(self.thermal, self.parameters, read, temperature, parameters)
-        entropy = self._products()  # where the columns of −T begin, and how many they are
-        return torch.cat([columns[:, :entropy], columns[:, 2 * entropy :]], 1)
+        """The thermal and parameter operators of ``read`` applied to (1, τ, ψ_k) ⊗ functions of λ, shape (n, size)."""
+        thermal: Any = self.thermal
+        simple = SecondOrder(reference_temperature=thermal.reference_temperature)
+        columns = state_factors(simple, self.parameters, read, temperature, parameters)
+        block = self._products()  # columns that belong to one function of T; those of −T are left out
+        parts = [columns[:, :block], columns[:, 2 * block :]]
+        if self._changes:
+            columns = state_factors(thermal, self.parameters, read, temperature, parameters)
+            parts.append(columns[:, 2 * block :])
+        return torch.cat(parts, 1)
 
     def features(self, spatial: Spatial, counts: Tensor) -> Tensor | None:
         """N_X per row, shape (n, X); None for reads that differentiate in space, which see no constant."""

@@ -14,6 +14,7 @@ Cut off, the sum is still a covariance. The functions obey
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from scipy.special import gammainc
@@ -27,6 +28,7 @@ TOLERANCE = 1e-10
 MAX_FUNCTIONS = 100
 
 
+@lru_cache(maxsize=128)
 def functions_needed(reach: float, tolerance: float, what: str) -> int:
     """Functions that reach ``tolerance`` for |x| ≤ ``reach``.
 

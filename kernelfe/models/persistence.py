@@ -38,7 +38,7 @@ from .baseline import BoltzmannInversion, FittedBaseline
 from .dense import DensePosterior
 from .domain import Domain
 from .evidence import NoiseLevels
-from .labels import PAIR, LabelSet
+from .labels import PAIR, READS, LabelSet
 from .modelcheck import (
     check_estimator,
     check_expansions,
@@ -299,7 +299,7 @@ def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
 
 
 def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelSet:
-    functional = functionals.get("free_energy" if kind == PAIR else kind)
+    functional = functionals.get(READS.get(kind, kind))
     states = _states(f"{prefix}.states", header, tensors)
     n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
     y = take(tensors, f"{prefix}.y", n, m)
