@@ -160,7 +160,10 @@ class StationaryHeatCapacity(ThermalPart):
         rounding. Rows often share temperatures, which are taken once.
         """
         check_inside(temperature, self.kernel.range, "temperatures of the thermal part")
-        distinct, which = torch.unique(temperature, return_inverse=True)
+        if temperature.requires_grad:
+            distinct, which = temperature, slice(None)
+        else:
+            distinct, which = torch.unique(temperature, return_inverse=True)
         nodes, weights = _gauss(self.kernel.size + 24)
         nodes, weights = nodes.to(distinct), weights.to(distinct)
         reach = (distinct - self.reference_temperature)[:, None]

@@ -105,8 +105,8 @@ def concavity(page: Page, model: Any, frames: Frames) -> dict[str, float]:
     page.paragraph(
         "Every free energy is concave in T: C = −T ∂²A/∂T² ≥ 0. The probability that the model gives a negative C is "
         f"{100 * found['mean_violation']:.1f} % on average over these frames and "
-        f"{100 * found['largest_violation']:.1f} % at most; it is above 95 % at {100 * found['negative']:.1f} % of them. "
-        "enforce_concavity conditions on C ≥ 0.",
+        f"{100 * found['largest_violation']:.1f} % at most; it is above 95 % at {100 * found['negative']:.1f} % of "
+        "them. enforce_concavity conditions on C ≥ 0.",
         "warning" if found["negative"] > 0.05 else "note",
     )
     return found
