@@ -16,8 +16,6 @@ from ..kernels import (
     RBF,
     MeanFunction,
     ParameterExpansion,
-    ParameterKernel,
-    ParameterPart,
     SecondOrder,
     Term,
     TermModule,
@@ -209,7 +207,8 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
     shared: Any = modules[0].spec.thermal
     if shared.components != SecondOrder.components:
         shared = SecondOrder(reference_temperature=reference)
-    mean = _mean_function(shared, _mean_parameters(expansions, pairs), labels, counts)
+    # what depends on λ and not on R is broad up to second order; beyond that the terms can have it
+    mean = _mean_function(shared, expansions, labels, counts)
     noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
     return names, Prior(modules, mean), noise, reference
 
@@ -221,14 +220,6 @@ def _sample(size: int) -> np.ndarray:
 def _expansion(name: str, values: np.ndarray) -> ParameterExpansion:
     spread = float(np.std(values))
     return ParameterExpansion(name, reference=float(np.mean(values)), scale=1.0 / spread if spread > 0 else 1.0)
-
-
-def _mean_parameters(expansions, pairs) -> tuple[ParameterPart, ...]:
-    """Parameter parts of the mean functions: a kernel if a term has one for the parameter, else the expansion."""
-    kernels = {
-        p.name: p for _, term in reversed(pairs) for p in term.parameters or () if isinstance(p, ParameterKernel)
-    }
-    return tuple(kernels.get(expansion.name, expansion) for expansion in expansions)
 
 
 def _lengthscale(z: torch.Tensor, per_column: bool) -> float | tuple[float, ...]:
@@ -281,7 +272,7 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
     return {**dict.fromkeys(thermal.components, 1.0), **found, **usual}
 
 
-def _mean_function(thermal: Any, parameters, labels: list[LabelSet], counts) -> MeanFunction | None:
+def _mean_function(thermal: Any, expansions, labels: list[LabelSet], counts) -> MeanFunction | None:
     """Mean functions with broad priors about a least-squares start; None when no label sees a constant."""
     seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
     if not seen:
@@ -316,7 +307,7 @@ def _mean_function(thermal: Any, parameters, labels: list[LabelSet], counts) -> 
     offset = float(start[0]) if float(scaled[:, 0].abs().max()) > 0 else 0.0
     return MeanFunction(
         thermal,
-        parameters,
+        expansions,
         tuple(offset / total for _ in counts),
         BROAD * spreads[0] / total,
         BROAD * spreads[1] / total,

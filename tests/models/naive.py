@@ -170,19 +170,14 @@ class NaiveStationaryTerm(NaiveTerm):
 
 @dataclass
 class NaiveStationaryMean(NaiveMean):
-    """e + c τ(T) and a change of c by about a thirtieth of its broad prior, all stationary in λ."""
+    """e + c τ(T) and a change of c by about a thirtieth of its broad prior."""
 
     temperature: Axis = Axis(100.0)
-    field: Axis = Axis(1.0)
 
     def heat(self, t, t2):
         """a_e² + a_c² (τ τ' + ∬ k/30²)."""
         change = self.scales[2] / 30.0
         return super().heat(t, t2) + change**2 * self.temperature.integrated_twice(t, t2, self.t0)
-
-    def parameter(self, lam, lam2):
-        """k(λ, λ')."""
-        return self.field(lam, lam2)
 
 
 def grid(function, a, b):
