@@ -397,11 +397,13 @@ def report(
     require_folder(output)
     page, numbers = model_page(load(model), read_frames(data, units, temperature, layout), Path(model).name, versions())
     page.write(output)
+    concave = numbers.pop("concavity")
     for kind, found in numbers.items():
         click.echo(
             f"  {kind}: rmse {number(found['rmse'])}, noise {number(found['noise_floor'])} (eV, Å), "
             f"rms z {number(found['z_rms'])}"
         )
+    click.echo(f"  probability of a negative heat capacity: {100 * concave['mean_violation']:.1f} % on average")
     click.echo(f"wrote {output}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ EXTRA_RESULTS: dict[str, tuple[str, bool]] = {
     "entropy_std": ("entropy", True),
     "heat_capacity_std": ("heat_capacity", True),
     "thermal_response_force_std": ("thermal_response_force", True),
+    "concavity_violation": ("heat_capacity", True),
 }
 
 
@@ -44,8 +46,9 @@ class FreeEnergyCalculator(Calculator):
     ``forces`` −∇A in eV/Å, and, for periodic models, ``stress`` (∂A/∂strain)/V in eV/Å³, without the kinetic part of
     the pressure. A model with the ``observables`` method adds ``mean_energy`` (eV), ``entropy`` and ``heat_capacity``
     (eV/K), ``thermal_response_force`` (eV/Å/K), and the posterior standard deviations ``energy_std``, ``forces_std``,
-    ``mean_energy_std``, …: ask with ``atoms.calc.get_property("mean_energy", atoms)``, or name them in ``extras`` to
-    find them in ``atoms.calc.results`` after every evaluation.
+    ``mean_energy_std``, …, and ``concavity_violation``, the probability that the predicted heat capacity is negative:
+    ask with ``atoms.calc.get_property("mean_energy", atoms)``, or name them in ``extras`` to find them in
+    ``atoms.calc.results`` after every evaluation.
 
     For molecular dynamics use ``ase.md.langevin.Langevin(..., fixcm=False)``: with ASE's default the fixed centre of
     mass makes systems of few beads run hot. Bead masses come from the Atoms object; the mass of element X is 1 u, so
@@ -205,6 +208,8 @@ class FreeEnergyCalculator(Calculator):
         for name in names:
             key, std = EXTRA_RESULTS[name]
             value = _numpy(found[key + "_std" if std else key])
+            if name == "concavity_violation":
+                value = _probability_below_zero(_numpy(found[key]), value)
             self.results[name] = float(value) if value.ndim == 0 else value
 
     def _inputs(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -244,6 +249,12 @@ def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
     for bead, (has, needs) in enumerate(zip(found, kinds, strict=True)):
         if has != needs:
             raise DataError(f"bead {bead} is {has!r}, the model needs {needs!r}: reorder or rename the beads")
+
+
+def _probability_below_zero(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """P(C < 0) of a normal marginal."""
+    z = float(mean) / max(float(std), 1e-300)
+    return np.array(0.5 * math.erfc(z / math.sqrt(2.0)))
 
 
 def _numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:

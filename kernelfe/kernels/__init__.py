@@ -2,9 +2,11 @@
 
 from .jets import Jets, spatial_jets
 from .mean import MeanFunction
+from .parameters import ParameterExpansion, ParameterKernel, ParameterPart
 from .radial import RBF, Matern52, RadialKernel
+from .stationary import StationaryFreeEnergy, StationaryHeatCapacity, TemperatureKernel
 from .term import Term, TermModule, state_factors
-from .thermal import ParameterExpansion, SecondOrder
+from .thermal import SecondOrder, ThermalPart
 
 __all__ = [
     "RBF",
@@ -12,10 +14,16 @@ __all__ = [
     "Matern52",
     "MeanFunction",
     "ParameterExpansion",
+    "ParameterKernel",
+    "ParameterPart",
     "RadialKernel",
     "SecondOrder",
+    "StationaryFreeEnergy",
+    "StationaryHeatCapacity",
+    "TemperatureKernel",
     "Term",
     "TermModule",
+    "ThermalPart",
     "spatial_jets",
     "state_factors",
 ]

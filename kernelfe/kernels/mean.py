@@ -5,19 +5,27 @@
 with N_X the number of beads (or molecules) of kind X. The energies of all-atom simulation carry a large
 constant and a large heat capacity that no kernel should have to represent: e_X and c_X have broad normal
 priors and are conditioned on with everything else. Their entropy counterpart would be gauge; it is zero.
-With parameters λ, e_X and c_X are expanded in λ like every term.
+With parameters λ, e_X and c_X are expanded in λ like every term; with a heat capacity that changes with
+temperature (:mod:`kernelfe.kernels.stationary`), a change of c_X with temperature, Σ_k c_Xk ψ_k(T), is added.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..functionals import Read, Spatial
+from .parameters import ParameterPart
 from .term import state_factors
-from .thermal import ParameterExpansion, SecondOrder
+from .thermal import SecondOrder, ThermalPart
+
+#: Prior standard deviation of the change of c_X with temperature, relative to that of c_X, which is some 30 times as
+#: broad as the data suggest: a heat capacity may change by its own size.
+CHANGE = 1.0 / 30.0
 
 
 @dataclass(frozen=True)
@@ -27,17 +35,18 @@ class MeanFunction:
     Parameters
     ----------
     thermal
-        Supplies τ(T): a :class:`SecondOrder` with its reference temperature set.
+        Supplies τ(T) and the ψ_k, if any: a :class:`SecondOrder` or :class:`StationaryHeatCapacity` with its
+        reference temperature set.
     parameters
-        Parameter expansions, those of the terms.
+        Parameter parts.
     offset
-        Prior means of e_X, shape (X,); those of c_X are zero.
+        Prior means of e_X, shape (X,), at every λ; those of c_X are zero.
     energy, heat_capacity
         Prior standard deviations of e_X (eV) and c_X (eV/K), per bead or molecule.
     """
 
-    thermal: SecondOrder
-    parameters: tuple[ParameterExpansion, ...]
+    thermal: ThermalPart
+    parameters: tuple[ParameterPart, ...]
     offset: tuple[float, ...]
     energy: float
     heat_capacity: float
@@ -45,21 +54,34 @@ class MeanFunction:
     @property
     def size(self) -> int:
         """Functions of (T, λ) per kind X."""
-        size = 2
-        for expansion in self.parameters:
-            size *= expansion.order + 1
-        return size
+        return (2 + self._changes) * self._products()
+
+    @property
+    def _changes(self) -> int:
+        """Number of functions ψ_k."""
+        return 0 if isinstance(self.thermal, SecondOrder) else self.thermal.functions[2]
+
+    def _products(self) -> int:
+        """Functions of all parameters together."""
+        return math.prod(part.size for part in self.parameters)
 
     def variances(self) -> Tensor:
         """Prior variances, shape (size,)."""
-        squared = torch.tensor([self.energy**2, self.heat_capacity**2], dtype=torch.float64)
-        return squared.repeat_interleave(self.size // 2)
+        change = [(CHANGE * self.heat_capacity) ** 2] * self._changes
+        squared = torch.tensor([self.energy**2, self.heat_capacity**2, *change], dtype=torch.float64)
+        return squared.repeat_interleave(self._products())
 
     def factors(self, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The thermal and parameter operators of ``read`` applied to (1, τ(T)) ⊗ powers of λ, shape (n, size)."""
-        all_factors = state_factors(self.thermal, self.parameters, read, temperature, parameters)
-        energy, _, heat_capacity = all_factors.reshape(len(temperature), 3, -1).unbind(1)
-        return torch.cat([energy, heat_capacity], 1)
+        """The thermal and parameter operators of ``read`` applied to (1, τ, ψ_k) ⊗ functions of λ, shape (n, size)."""
+        thermal: Any = self.thermal
+        simple = SecondOrder(reference_temperature=thermal.reference_temperature)
+        columns = state_factors(simple, self.parameters, read, temperature, parameters)
+        block = self._products()  # columns that belong to one function of T; those of −T are left out
+        parts = [columns[:, :block], columns[:, 2 * block :]]
+        if self._changes:
+            columns = state_factors(thermal, self.parameters, read, temperature, parameters)
+            parts.append(columns[:, 2 * block :])
+        return torch.cat(parts, 1)
 
     def features(self, spatial: Spatial, counts: Tensor) -> Tensor | None:
         """N_X per row, shape (n, X); None for reads that differentiate in space, which see no constant."""
@@ -69,7 +91,7 @@ class MeanFunction:
         self, read: Read, temperature: Tensor, parameters: dict[str, Tensor], counts: Tensor
     ) -> Tensor | float:
         """What the prior means of e_X contribute to the rows of a read, shape (n,)."""
-        if read.spatial is not Spatial.VALUE:
+        if read.spatial is not Spatial.VALUE or read.parameter is not None:
             return 0.0
-        constant = self.factors(read, temperature, parameters)[:, 0]
+        constant = self.thermal.factors(read, temperature)[:, 0]
         return constant * (counts @ torch.tensor(self.offset, dtype=counts.dtype, device=counts.device))

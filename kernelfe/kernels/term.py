@@ -2,7 +2,7 @@
 
     f_term(R; T, λ) = Σ_{environments e} Σ_k φ_k(T, λ) g_k(z_e(R)),   g_k ~ GP(0, a_k² κ)
 
-with φ_k the product functions of the thermal part and of the parameter expansions. :class:`Term` is the
+with φ_k the product functions of the thermal part and of the parameter parts. :class:`Term` is the
 spec, :class:`TermModule` holds the hyperparameters of a fit.
 """
 
@@ -20,8 +20,9 @@ from ..errors import DataError
 from ..functionals import Read
 from ..specs import Spec
 from .jets import Jets
+from .parameters import ParameterPart
 from .radial import RadialKernel
-from .thermal import ParameterExpansion, SecondOrder
+from .thermal import ThermalPart
 
 #: Width of the weak log-normal prior on every hyperparameter, about its starting value.
 LOG_PRIOR_WIDTH = 2.0
@@ -40,16 +41,16 @@ class Term(Spec):
     thermal
         Thermal part; None: :class:`SecondOrder` with scales from the data.
     parameters
-        One :class:`ParameterExpansion` per parameter λ that this term depends on; None: one of second
-        order for each parameter of the data.
+        One :class:`ParameterExpansion` or :class:`ParameterKernel` per parameter λ that this term depends on;
+        None: an expansion of second order for each parameter of the data.
     fixed
         Keep the numbers of the kernel and the thermal part as they are instead of fitting them.
     """
 
     descriptor: Any = None
     kernel: RadialKernel | None = None
-    thermal: SecondOrder | None = None
-    parameters: tuple[ParameterExpansion, ...] | None = None
+    thermal: ThermalPart | None = None
+    parameters: tuple[ParameterPart, ...] | None = None
     fixed: bool = False
 
 
@@ -73,13 +74,14 @@ class TermModule(gpytorch.Module):
         super().__init__()
         _require_numbers(spec)
         self.spec, self.dimension = spec, dimension
+        thermal: Any = spec.thermal
         lengthscale = torch.as_tensor(spec.kernel.lengthscale, dtype=torch.float64).reshape(-1)  # type: ignore
         if lengthscale.numel() not in (1, dimension):
             raise DataError(
                 f"the kernel has {lengthscale.numel()} length scales, its descriptor {dimension} columns: "
                 "give one number, or one per column"
             )
-        scales = torch.tensor([getattr(spec.thermal, name) for name in SecondOrder.components], dtype=torch.float64)
+        scales = torch.tensor([getattr(thermal, name) for name in thermal.components], dtype=torch.float64)
         for name, start in (("lengthscale", lengthscale), ("scales", scales)):
             self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log(), requires_grad=not spec.fixed))
             self.register_buffer(f"start_{name}", start.log())
@@ -92,12 +94,17 @@ class TermModule(gpytorch.Module):
     @property
     def size(self) -> int:
         """Number of functions φ_k."""
-        return len(self.spec.thermal.components) * math.prod(p.order + 1 for p in self.spec.parameters)  # type: ignore
+        return self.spec.thermal.size * self._products()  # type: ignore[union-attr]
+
+    def _products(self) -> int:
+        """Functions of all parameters together."""
+        parameters: Any = self.spec.parameters
+        return math.prod(part.size for part in parameters)
 
     def variances(self) -> Tensor:
         """Prior variances a_k², shape (size,)."""
-        squared = (2.0 * self.log_scales).exp()
-        return squared.repeat_interleave(self.size // len(squared))
+        repeats = [count * self._products() for count in self.spec.thermal.functions]  # type: ignore[union-attr]
+        return (2.0 * self.log_scales).exp().repeat_interleave(torch.tensor(repeats, device=self.log_scales.device))
 
     def scaled(self, jets: Jets) -> Jets:
         """The jets in units of the length scale."""
@@ -123,8 +130,9 @@ class TermModule(gpytorch.Module):
     def fitted_spec(self) -> Term:
         """The spec with the present hyperparameters as its numbers."""
         lengthscale = self.log_lengthscale.detach().exp().tolist()
-        energy, entropy, heat_capacity = self.log_scales.detach().exp().tolist()
-        thermal = replace(self.spec.thermal, energy=energy, entropy=entropy, heat_capacity=heat_capacity)  # type: ignore
+        scales = self.log_scales.detach().exp().tolist()
+        thermal: Any = self.spec.thermal
+        thermal = replace(thermal, **dict(zip(thermal.components, scales, strict=True)))
         kernel = replace(self.kernel, lengthscale=lengthscale[0] if len(lengthscale) == 1 else tuple(lengthscale))
         return replace(self.spec, kernel=kernel, thermal=thermal)
 
@@ -132,22 +140,21 @@ class TermModule(gpytorch.Module):
 def _require_numbers(spec: Term) -> None:
     missing = [name for name in ("kernel", "thermal", "parameters") if getattr(spec, name) is None]
     if not missing:
-        numbers = ("energy", "entropy", "heat_capacity", "reference_temperature")
-        missing = [f"thermal.{name}" for name in numbers if getattr(spec.thermal, name) is None]
+        missing = [f"thermal.{name}" for name in spec.thermal.missing()]  # type: ignore[union-attr]
         missing += ["kernel.lengthscale"] if spec.kernel.lengthscale is None else []  # type: ignore[union-attr]
     if missing:
         raise DataError(f"the term lacks {', '.join(missing)}: set every part and number, as FreeEnergyRegressor does")
 
 
 def state_factors(thermal, expansions, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    """Factors of the products of a thermal part and parameter expansions, shape (n, size).
+    """Factors of the products of a thermal part and parameter parts, shape (n, size).
 
-    A read that differentiates by a parameter which no expansion names reads zero.
+    A read that differentiates by a parameter which no part names reads zero.
     """
     out = thermal.factors(read, temperature)
     named = {expansion.name for expansion in expansions}
     if read.parameter is not None and read.parameter not in named:
-        return out.new_zeros(len(out), out.shape[1] * math.prod(e.order + 1 for e in expansions))
+        return out.new_zeros(len(out), out.shape[1] * math.prod(e.size for e in expansions))
     for expansion in expansions:
         if expansion.name not in parameters:
             raise DataError(f"the model depends on the parameter {expansion.name!r}: give its value for every row")

@@ -1,11 +1,15 @@
 """The thermal part: how a term depends on temperature.
 
-Second order about T0 (exact for a constant heat capacity at every R):
+A thermal part is a finite list of functions of temperature, each with its own Gaussian process on environments,
 
-    f(z, T) = u(z) − T s(z) + c(z)·τ(T),   τ(T) = T − T0 − T ln(T/T0),
+    f(z, T) = Σ_k φ_k(T) g_k(z),
 
-with u, s, c independent Gaussian processes that share the kernel on z. The thermal operator of a read
-turns the three functions of T into three plain numbers per row, its **factors**.
+so that the thermal operator of a read becomes a few plain numbers per row, its **factors**. The simplest is of second
+order about T0 (exact for a constant heat capacity at every R):
+
+    f(z, T) = u(z) − T s(z) + c(z)·τ(T),   τ(T) = T − T0 − T ln(T/T0).
+
+Heat capacities that change with temperature are in :mod:`kernelfe.kernels.stationary`.
 """
 
 from __future__ import annotations
@@ -21,8 +25,52 @@ from ..functionals import Read
 from ..specs import Spec
 
 
+class ThermalPart(Spec):
+    """Base of thermal parts: frozen dataclasses with one prior standard deviation per component.
+
+    A subclass names its ``components``, which are also the fields that hold their prior standard deviations, and
+    gives ``derivatives``. Where a component consists of several functions of T that share the standard deviation, it
+    overrides ``functions``.
+    """
+
+    #: Components and names of their prior standard deviations.
+    components: tuple[str, ...] = ()
+
+    @property
+    def functions(self) -> tuple[int, ...]:
+        """Number of functions φ_k of each component."""
+        return (1,) * len(self.components)
+
+    @property
+    def size(self) -> int:
+        """Number of functions φ_k."""
+        return sum(self.functions)
+
+    def derivatives(self, temperature: Tensor, order: int) -> Tensor:
+        """∂ⁿφ_k/∂Tⁿ, shape (n, size), components in their order."""
+        raise NotImplementedError
+
+    def factors(self, read: Read, temperature: Tensor) -> Tensor:
+        """The thermal operator of ``read`` applied to every φ_k, shape (n, size)."""
+        out = temperature.new_zeros(len(temperature), self.size)
+        for coefficient, power, order in read.thermal:
+            out = out + coefficient * (temperature**power)[:, None] * self.derivatives(temperature, order)
+        return out
+
+    def missing(self) -> list[str]:
+        """Names of the numbers that are still to be set from the data."""
+        params = self.get_params(deep=False)
+        return [name for name in (*self.components, "reference_temperature") if params.get(name, 0.0) is None]
+
+    def _check_positive(self) -> None:
+        for name in (*self.components, "reference_temperature"):
+            value = getattr(self, name, None)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise DataError(f"{type(self).__name__}: {name}={value} must be positive and finite")
+
+
 @dataclass(frozen=True)
-class SecondOrder(Spec):
+class SecondOrder(ThermalPart):
     """Energy, entropy and heat capacity at the reference temperature, each a Gaussian process.
 
     ⟨U⟩ = u + c (T − T0), S = s + c ln(T/T0), C = c, exactly.
@@ -40,67 +88,24 @@ class SecondOrder(Spec):
     entropy: float | None = None
     heat_capacity: float | None = None
 
-    def __post_init__(self):
-        for name, value in self.get_params(deep=False).items():
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise DataError(f"SecondOrder: {name}={value} must be positive and finite")
-
-    #: Number of functions of T, and their names.
     components = ("energy", "entropy", "heat_capacity")
+
+    def __post_init__(self):
+        self._check_positive()
 
     def derivatives(self, temperature: Tensor, order: int) -> Tensor:
         """∂ⁿ/∂Tⁿ of (1, −T, τ(T)), shape (n, 3); ``reference_temperature`` must be set."""
         t, t0 = temperature, self.reference_temperature
-        zero = torch.zeros_like(t)
         if order == 0:
-            parts = (torch.ones_like(t), -t, t - t0 - t * torch.log(t / t0))
+            heat = t - t0 - t * torch.log(t / t0)
         elif order == 1:
-            parts = (zero, -torch.ones_like(t), -torch.log(t / t0))
+            heat = -torch.log(t / t0)
         else:  # τ'' = −1/T and so on
-            parts = (zero, zero, (-1.0) ** (order - 1) * math.factorial(order - 2) * t ** (1 - order))
-        return torch.stack(parts, 1)
-
-    def factors(self, read: Read, temperature: Tensor) -> Tensor:
-        """The thermal operator of ``read`` applied to (1, −T, τ(T)), shape (n, 3)."""
-        out = temperature.new_zeros(len(temperature), len(self.components))
-        for coefficient, power, order in read.thermal:
-            out = out + coefficient * (temperature**power)[:, None] * self.derivatives(temperature, order)
-        return out
+            heat = (-1.0) ** (order - 1) * math.factorial(order - 2) * t ** (1 - order)
+        return torch.stack([*energy_and_entropy(t, order), heat], 1)
 
 
-@dataclass(frozen=True)
-class ParameterExpansion(Spec):
-    """Dependence on a parameter λ: f = Σ_j f_j (λ − λ0)^j / j!, j = 0…order, the f_j independent.
-
-    The prior standard deviation of f_j is that of the thermal part times ``scale``^j: ``scale`` is the
-    inverse of the change of λ over which A changes by its own size.
-
-    Parameters
-    ----------
-    name
-        The parameter's name in the Frames.
-    reference
-        λ0.
-    scale
-        Inverse of the natural scale of λ, in 1/[λ].
-    order
-        Highest power.
-    """
-
-    name: str
-    reference: float = 0.0
-    scale: float = 1.0
-    order: int = 2
-
-    def __post_init__(self):
-        if not (math.isfinite(self.scale) and self.scale > 0) or self.order < 1:
-            raise DataError(f"ParameterExpansion {self.name!r}: scale must be positive and order at least 1")
-
-    def factors(self, read: Read, value: Tensor) -> Tensor:
-        """Powers (or, for a read that differentiates by this parameter, their derivatives), shape (n, order + 1)."""
-        x, derivative = value - self.reference, int(read.parameter == self.name)
-        columns = []
-        for j in range(self.order + 1):
-            k = j - derivative
-            columns.append(self.scale**j * x**k / math.factorial(k) if k >= 0 else torch.zeros_like(x))
-        return torch.stack(columns, 1)
+def energy_and_entropy(temperature: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """∂ⁿ/∂Tⁿ of 1 and of −T, shapes (n,)."""
+    zero, one = torch.zeros_like(temperature), torch.ones_like(temperature)
+    return (one, -temperature) if order == 0 else (zero, -one) if order == 1 else (zero, zero)

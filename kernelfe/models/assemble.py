@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,14 @@ from .. import functionals
 from .._checks import mapping, numbers
 from ..descriptors import Distances, Variables
 from ..errors import DataError
-from ..kernels import RBF, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
+from ..kernels import (
+    RBF,
+    MeanFunction,
+    ParameterExpansion,
+    SecondOrder,
+    Term,
+    TermModule,
+)
 from .baseline import BoltzmannInversion
 from .labels import PAIR, LabelSet, baseline_rows, pair_labels
 from .prior import Prior
@@ -181,27 +189,26 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         kernel = term.kernel if term.kernel is not None else RBF()
         if kernel.lengthscale is None:
             kernel = replace(kernel, lengthscale=_lengthscale(z, per_column=isinstance(descriptor, Variables)))
-        thermal = term.thermal if term.thermal is not None else SecondOrder()
-        if thermal.reference_temperature is None:
+        thermal: Any = term.thermal if term.thermal is not None else SecondOrder()
+        if "reference_temperature" in thermal.missing():
             thermal = replace(thermal, reference_temperature=reference)
         parameters = expansions if term.parameters is None else tuple(term.parameters)
         unknown = {p.name for p in parameters} - set(frames.parameters)
         if unknown:
             raise DataError(f"term {name!r} depends on {sorted(unknown)}, the Frames have {sorted(frames.parameters)}")
         filled = replace(term, descriptor=descriptor, kernel=kernel, parameters=parameters)
-        provisional = replace(thermal, energy=1.0, entropy=1.0, heat_capacity=1.0)
-        module = TermModule(replace(filled, thermal=provisional), z.shape[1])
-        u, s, c = _scales(module, labels, reference, len(pairs))
-        thermal = replace(
-            thermal,
-            energy=thermal.energy if thermal.energy is not None else u,
-            entropy=thermal.entropy if thermal.entropy is not None else s,
-            heat_capacity=thermal.heat_capacity if thermal.heat_capacity is not None else c,
-        )
+        if unset := thermal.missing():
+            # without λ, whose functions together have unit variance in the middle of the data
+            unit = replace(filled, thermal=replace(thermal, **dict.fromkeys(thermal.components, 1.0)), parameters=())
+            start = _scales(TermModule(unit, z.shape[1]), labels, reference, len(pairs))
+            thermal = replace(thermal, **{component: start[component] for component in unset})
         names.append(name)
         modules.append(TermModule(replace(filled, thermal=thermal), z.shape[1]))
-    assert modules[0].spec.thermal is not None
-    mean = _mean_function(modules[0].spec.thermal, expansions, labels, counts)
+    shared: Any = modules[0].spec.thermal
+    if shared.components != SecondOrder.components:
+        shared = SecondOrder(reference_temperature=reference)
+    # what depends on λ and not on R is broad up to second order; beyond that the terms can have it
+    mean = _mean_function(shared, expansions, labels, counts)
     noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
     return names, Prior(modules, mean), noise, reference
 
@@ -239,35 +246,42 @@ def _tiny(label: LabelSet) -> float:
     return 1e-6 * float(label.y.abs().max()) or 1e-6
 
 
-def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms: int) -> tuple[float, float, float]:
-    """Starting scales: half of the variance of each label kind, shared among the terms, is signal."""
-    estimates: list[list[float]] = [[], [], []]
+def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms: int) -> dict[str, float]:
+    """Starting scales by component: half of the variance of each label kind, shared among the terms, is signal."""
+    thermal: Any = module.spec.thermal
+    estimates: dict[str, list[float]] = {component: [] for component in thermal.components}
     with torch.no_grad():
         prior = Prior([module], None)
         for label in labels:
             index = torch.from_numpy(_sample(len(label.y)))
             rows = label.subset(index).rows(prior)
-            per_function = prior.kernel_diagonal(rows, 0).mean(0).reshape(3, -1)[:, 0]
+            per_function = prior.kernel_diagonal(rows, 0).mean(0).split(thermal.functions)
             spread = _spread(label)
-            for k in range(3):
-                # only kinds that a function contributes to strongly say something about its scale
-                if float(per_function[k]) > 1e-30 and spread > 0:
-                    estimates[k].append(spread * (0.5 / float(per_function[k]) / terms) ** 0.5)
-    u = float(np.median(estimates[0])) if estimates[0] else None
-    c = float(np.median(estimates[2])) if estimates[2] and u is None else None
-    if u is None:
-        s = float(np.median(estimates[1])) if estimates[1] else None
-        u = c * reference if c is not None else s * reference if s is not None else 1.0
-    return u, u / reference, u / reference
+            for component, parts in zip(thermal.components, per_function, strict=True):
+                # only kinds that a component contributes to strongly say something about its scale
+                if (share := float(parts.sum())) > 1e-30 and spread > 0:
+                    estimates[component].append(spread * (0.5 / share / terms) ** 0.5)
+    found = {component: float(np.median(values)) for component, values in estimates.items() if values}
+    if "energy" in found:
+        u = found["energy"]
+    elif "heat_capacity" in found:
+        u = found["heat_capacity"] * reference
+    else:
+        u = found["entropy"] * reference if "entropy" in found else 1.0
+    usual = {"energy": u, "entropy": u / reference, "heat_capacity": u / reference}
+    return {**dict.fromkeys(thermal.components, 1.0), **found, **usual}
 
 
-def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], counts) -> MeanFunction | None:
+def _mean_function(thermal: Any, expansions, labels: list[LabelSet], counts) -> MeanFunction | None:
     """Mean functions with broad priors about a least-squares start; None when no label sees a constant."""
     seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
     if not seen:
         return None
     total = float(sum(counts))
-    unit = MeanFunction(thermal, expansions, tuple(0.0 for _ in counts), 1.0, 1.0)
+    # the start: e_X and c_X that depend neither on λ nor, but for τ(T), on the temperature
+    unit = MeanFunction(
+        SecondOrder(reference_temperature=thermal.reference_temperature), (), tuple(0.0 for _ in counts), 1.0, 1.0
+    )
     factors, values, widths = [], [], []
     for label in seen:
         states = label.states
@@ -275,8 +289,7 @@ def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], cou
             unit.factors(states.resolve(read), states.temperature, states.parameters) for read in label.functional.reads
         )
         width = float(label.y.std(correction=0)) or float(label.y.abs().max()) or 1.0
-        # the first function is e_X, the one after all its powers of λ is c_X
-        factors.append(rows[:, [0, unit.size // 2]])  # type: ignore[index]
+        factors.append(rows)
         values.append(label.y[:, 0])
         widths.append(width)
     scaled = torch.cat([f / w for f, w in zip(factors, widths, strict=True)])

@@ -13,6 +13,10 @@ from .states import States
 
 #: Kind under which free-energy differences between two rows are listed.
 PAIR = "free_energy_difference"
+#: Kind of the virtual observations of heat capacities that stand for C ≥ 0.
+CONCAVITY = "concavity"
+#: Quantity that labels of these kinds read.
+READS = {PAIR: "free_energy", CONCAVITY: "heat_capacity"}
 
 
 @dataclass
@@ -22,7 +26,7 @@ class LabelSet:
     Parameters
     ----------
     kind
-        Quantity key, or :data:`PAIR`.
+        Quantity key, :data:`PAIR` or :data:`CONCAVITY`.
     functional
         What the labels read.
     states

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ModelFileError
 from ..frames import Frames
-from ..kernels import MeanFunction, ParameterExpansion, SecondOrder, Term
+from ..kernels import MeanFunction, ParameterExpansion, ParameterPart, Term, ThermalPart
 from .assemble import named_terms
 from .solvers import Dense, Sparse
 
@@ -208,7 +208,7 @@ def check_term(term: Any, what: str, parameters: set[str] | None) -> None:
 
     part("descriptor", lambda v: hasattr(v, "environments") and hasattr(v, "dimension"), "a descriptor")
     part("kernel", lambda v: hasattr(v, "gram") and hasattr(v, "lengthscale"), "a kernel")
-    part("thermal", lambda v: isinstance(v, SecondOrder), "a thermal part")
+    part("thermal", lambda v: isinstance(v, ThermalPart), "a thermal part")
     part("parameters", lambda v: isinstance(v, tuple), "a list of expansions")
     require(is_flag(term.fixed), f"fixed of {what}", term.fixed, "true or false")
     check_expansions(term.parameters or (), what, parameters)
@@ -223,8 +223,10 @@ def check_expansions(expansions: Any, what: str, parameters: set[str] | None) ->
         If one is of another kind or of another parameter.
     """
     for e in expansions:
-        ok = isinstance(e, ParameterExpansion) and is_text(e.name) and is_number(e.reference) and is_count(e.order)
-        require(ok and e.order <= MAX_ORDER, f"an expansion of {what}", e, "a ParameterExpansion")
+        ok = isinstance(e, ParameterPart) and is_text(e.name)
+        if isinstance(e, ParameterExpansion):
+            ok = ok and is_number(e.reference) and is_count(e.order) and e.order <= MAX_ORDER
+        require(ok, f"an expansion of {what}", e, "a ParameterExpansion or another parameter part")
         ok = parameters is None or e.name in parameters
         require(ok, f"the parameter of an expansion of {what}", e.name, "a parameter of the model")
 
@@ -305,6 +307,8 @@ def try_out(model) -> None:
     """Predict one free energy, at beads in a zigzag or at variables of one: what raises here would do so on use."""
     shape, periodic = model.coordinate_shape_, model.periodic_
     parameters = dict.fromkeys(model.parameters_, 0.0)
+    for _, term in model.terms_:  # where λ has a range, a value within it
+        parameters |= {part.name: part.example for part in term.spec.parameters}
     common = {"temperature": model.temperatures_[0], "parameters": parameters}
     if len(shape) == 1:
         frames = Frames.from_arrays(variables=np.ones((1, *shape)), **common)

@@ -17,7 +17,20 @@ from torch import Tensor
 from .. import functionals
 from ..descriptors import DESCRIPTORS
 from ..errors import DataError, ModelFileError
-from ..kernels import RBF, Matern52, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
+from ..kernels import (
+    RBF,
+    Matern52,
+    MeanFunction,
+    ParameterExpansion,
+    ParameterKernel,
+    SecondOrder,
+    StationaryFreeEnergy,
+    StationaryHeatCapacity,
+    TemperatureKernel,
+    Term,
+    TermModule,
+    ThermalPart,
+)
 from ..specs import Spec, from_dict
 from . import modelfile
 from .assemble import Composition
@@ -25,7 +38,7 @@ from .baseline import BoltzmannInversion, FittedBaseline
 from .dense import DensePosterior
 from .domain import Domain
 from .evidence import NoiseLevels
-from .labels import PAIR, LabelSet
+from .labels import PAIR, READS, LabelSet
 from .modelcheck import (
     check_estimator,
     check_expansions,
@@ -48,7 +61,11 @@ _CLASSES: dict[str, type] = {
         RBF,
         Matern52,
         SecondOrder,
+        StationaryHeatCapacity,
+        StationaryFreeEnergy,
+        TemperatureKernel,
         ParameterExpansion,
+        ParameterKernel,
         Dense,
         Sparse,
         BoltzmannInversion,
@@ -208,7 +225,8 @@ def _mean(header: dict[str, Any], known: dict[str, type]) -> MeanFunction | None
     if mean is None:
         return None
     thermal, expansions = from_dict(mean["thermal"], known), from_dict(mean["parameters"], known)
-    complete = isinstance(thermal, SecondOrder) and thermal.reference_temperature is not None
+    complete = isinstance(thermal, ThermalPart) and thermal.components == SecondOrder.components
+    complete = complete and getattr(thermal, "reference_temperature", None) is not None
     require(complete, "the thermal part of the mean function", thermal, "one with a reference temperature")
     check_expansions(expansions, "the mean function", set(header["parameter_names"]))
     return MeanFunction(thermal, expansions, tuple(mean["offset"]), mean["energy"], mean["heat_capacity"])
@@ -281,7 +299,7 @@ def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
 
 
 def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelSet:
-    functional = functionals.get("free_energy" if kind == PAIR else kind)
+    functional = functionals.get(READS.get(kind, kind))
     states = _states(f"{prefix}.states", header, tensors)
     n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
     y = take(tensors, f"{prefix}.y", n, m)

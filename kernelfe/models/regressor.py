@@ -15,6 +15,7 @@ from .. import functionals
 from ..errors import DataError
 from ..frames import Frames
 from . import assemble
+from .concavity import violation_probability
 from .dense import DensePosterior
 from .domain import Domain, require_domain
 from .evidence import NoiseLevels, fit_dense
@@ -283,6 +284,15 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             a = self.posterior_.prior.rows(functionals.get(quantity), states)
             b = a if other is None else self.posterior_.prior.rows(functionals.get(other), states)
             return self.posterior_.covariance(a, b).numpy()
+
+    def concavity_violation(self, X, *, temperature=None, parameters=None):
+        """Posterior probability that the predicted heat capacity is negative, P(C(R, T) < 0), shape (n,).
+
+        True free energies are concave in T. Arguments as in :meth:`predict`; :func:`kernelfe.models.enforce_concavity`
+        conditions on it.
+        """
+        found = self.predict(X, "heat_capacity", temperature=temperature, return_std=True, parameters=parameters)
+        return violation_probability(*found)
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """R² of mean_force for Frames, of free_energy for arrays. Single-frame labels bound it by their noise."""

@@ -67,10 +67,11 @@ def model_page(model: Any, frames: Frames, name: str, versions: dict[str, str]) 
                 f"scatter {found.z_rms:.2f} times as much as announced (noise and model together).",
                 "warning",
             )
+    concave = concavity(page, model, part)
     hyperparameters(page, model)
     page.heading("Made with")
     page.paragraph(", ".join(f"{package} {version}" for package, version in versions.items()), "note")
-    return page, {p.kind: p.summary() for p in parities}
+    return page, {**{p.kind: p.summary() for p in parities}, "concavity": concave}
 
 
 def temperature_warnings(model: Any, frames: Frames) -> list[str]:
@@ -90,6 +91,25 @@ def temperature_warnings(model: Any, frames: Frames) -> list[str]:
             "that carry temperature derivatives; energies at one temperature do not determine A there."
         )
     return out
+
+
+def concavity(page: Page, model: Any, frames: Frames) -> dict[str, float]:
+    """Probabilities that predicted heat capacities are negative, which no free energy allows; shown and returned."""
+    probability = model.concavity_violation(frames)
+    found = {
+        "mean_violation": float(probability.mean()),
+        "largest_violation": float(probability.max()),
+        "negative": float((probability > 0.95).mean()),
+    }
+    page.heading("Concavity in temperature")
+    page.paragraph(
+        "Every free energy is concave in T: C = −T ∂²A/∂T² ≥ 0. The probability that the model gives a negative C is "
+        f"{100 * found['mean_violation']:.1f} % on average over these frames and "
+        f"{100 * found['largest_violation']:.1f} % at most; it is above 95 % at {100 * found['negative']:.1f} % of "
+        "them. enforce_concavity conditions on C ≥ 0.",
+        "warning" if found["negative"] > 0.05 else "note",
+    )
+    return found
 
 
 def parity_table(page: Page, parities: list[Parity]) -> None:

@@ -129,6 +129,57 @@ class NaiveMean(NaiveTerm):
     offset: float = 0.0
 
 
+@dataclass(frozen=True)
+class Axis:
+    """exp(−(x − x')²/2ℓ²) of T, of ln T or of λ."""
+
+    lengthscale: float
+    logarithmic: bool = False
+
+    def __call__(self, a, b):
+        x, y = (torch.log(a), torch.log(b)) if self.logarithmic else (a, b)
+        return torch.exp(-0.5 * ((x - y) / self.lengthscale) ** 2)
+
+    def integrated_twice(self, t, t2, t0):
+        """∬ (T − x)(T' − y) k(x, y)/(x y) dx dy from T0: the covariance of what C adds to A."""
+        nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(13))
+        nodes, weights = 0.5 * (nodes + 1), 0.25 * (1 - nodes) * weights  # on [0, 1], times the distance to its end
+        x, y = t0 + (t - t0) * nodes, t0 + (t2 - t0) * nodes
+        weight = weights[:, None] * weights / (x[:, None] * y)
+        return (t - t0) ** 2 * (t2 - t0) ** 2 * (weight * self(x[:, None], y)).sum()
+
+
+@dataclass
+class NaiveStationaryTerm(NaiveTerm):
+    """A term whose heat capacity (or, without u and s, whose free energy) and λ have stationary kernels."""
+
+    temperature: Axis = Axis(100.0)
+    field: Axis = Axis(1.0)
+
+    def heat(self, t, t2):
+        """a_u² + T T' a_s² + a_c² ∬ k, or a_u² k(T, T')."""
+        u, s, c = self.scales
+        if s == c == 0.0:
+            return u**2 * self.temperature(t, t2)
+        return u**2 + s**2 * t * t2 + c**2 * self.temperature.integrated_twice(t, t2, self.t0)
+
+    def parameter(self, lam, lam2):
+        """k(λ, λ')."""
+        return self.field(lam, lam2)
+
+
+@dataclass
+class NaiveStationaryMean(NaiveMean):
+    """e + c τ(T) and a change of c by about a thirtieth of its broad prior."""
+
+    temperature: Axis = Axis(100.0)
+
+    def heat(self, t, t2):
+        """a_e² + a_c² (τ τ' + ∬ k/30²)."""
+        change = self.scales[2] / 30.0
+        return super().heat(t, t2) + change**2 * self.temperature.integrated_twice(t, t2, self.t0)
+
+
 def grid(function, a, b):
     """``function`` of all pairs of rows of two tuples of tensors."""
     over_b = vmap(function, in_dims=((None,) * len(a), (0,) * len(b)))

@@ -7,7 +7,16 @@ import numpy as np
 from kernelfe import BoltzmannInversion, FreeEnergyRegressor, Sparse, Term
 from kernelfe.kernels import RBF
 
-from .systems import LAMBDA, THERMAL, molecule, one_term, two_terms, variables
+from .systems import (
+    LAMBDA,
+    THERMAL,
+    molecule,
+    one_term,
+    stationary_in_both,
+    stationary_terms,
+    two_terms,
+    variables,
+)
 
 
 def with_pairs(frames):
@@ -29,6 +38,11 @@ CASES = {
     ),
     "evidence": lambda: (molecule(6, noise=False), {"optimizer": "evidence", "terms": one_term()}),
     "parameters": lambda: (variables(), {"terms": TERM}),
+    "stationary": lambda: (molecule(8), {"terms": stationary_terms()}),
+    "stationary, sparse": lambda: (
+        variables(),
+        {"terms": stationary_in_both(), "solver": Sparse(inducing=7, gradients=True)},
+    ),
     "pairs": lambda: (with_pairs(molecule(8)), {"terms": one_term()}),
     "covariance blocks": lambda: (with_blocks(molecule(6)), {"terms": one_term()}),
     "baseline": lambda: (

@@ -8,7 +8,15 @@ import torch
 from kernelfe import Frames, ParameterExpansion, Term
 from kernelfe.datasets import EliminatedMode
 from kernelfe.descriptors import Distances, PairDistances
-from kernelfe.kernels import RBF, Matern52, SecondOrder
+from kernelfe.kernels import (
+    RBF,
+    Matern52,
+    ParameterKernel,
+    SecondOrder,
+    StationaryFreeEnergy,
+    StationaryHeatCapacity,
+    TemperatureKernel,
+)
 
 T0 = 400.0
 THERMAL = SecondOrder(T0, energy=0.05, entropy=2e-4, heat_capacity=1e-4)
@@ -69,3 +77,24 @@ def variables(n=14, seed=0, labels=("mean_force", "mean_energy"), parameter=None
 
 
 LAMBDA = ParameterExpansion("lambda", reference=1.0, scale=1.0, order=2)
+
+BY_LAMBDA = ParameterKernel("lambda", lengthscale=1.0, range=(0.0, 2.0), tolerance=1e-3)
+IN_TEMPERATURE = TemperatureKernel(150.0, (280.0, 520.0), tolerance=1e-3)
+
+
+def stationary_terms():
+    """Two terms on four beads: a heat capacity that changes with ln T, and a free energy stationary in T."""
+    heat = StationaryHeatCapacity(TemperatureKernel(0.4, (280.0, 520.0), "lnT", tolerance=1e-3), T0, 0.05, 2e-4, 1e-4)
+    return [
+        ("molecule", Term(Distances(), RBF(lengthscale=1.5), heat)),
+        (
+            "pairs",
+            Term(PairDistances(cutoff=6.0), Matern52(lengthscale=1.2), StationaryFreeEnergy(IN_TEMPERATURE, 0.02)),
+        ),
+    ]
+
+
+def stationary_in_both():
+    """One term in two variables with stationary kernels on T and on λ."""
+    thermal = StationaryHeatCapacity(IN_TEMPERATURE, T0, 0.05, 2e-4, 1e-4)
+    return Term(None, RBF(lengthscale=(1.0, 1.2)), thermal, (BY_LAMBDA,))

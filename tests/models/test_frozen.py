@@ -12,7 +12,17 @@ from kernelfe.errors import DataError
 from kernelfe.kernels import RBF, Matern52
 from kernelfe.models.protocol import FixedCell, FreeEnergyModel, PeriodicFreeEnergyModel
 
-from .systems import LAMBDA, THERMAL, beads, molecule, one_term, two_terms, variables
+from .systems import (
+    LAMBDA,
+    THERMAL,
+    beads,
+    molecule,
+    one_term,
+    stationary_in_both,
+    stationary_terms,
+    two_terms,
+    variables,
+)
 
 SAME = 1e-9
 X = beads(6, np.random.default_rng(5))
@@ -64,6 +74,19 @@ def test_variables_and_parameters():
         model.frozen()
     with pytest.raises(DataError, match="lambda"):
         model.frozen(parameters={"mu": 1.0})
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_stationary_in_temperature_and_parameters(solver):
+    model = fit(stationary_terms(), SOLVERS[solver])
+    agree(model, model.frozen(), X, torch.linspace(290, 510, 6, dtype=torch.float64))
+    with pytest.raises(DataError, match="range="):
+        model.frozen().energy_and_forces(torch.from_numpy(X), 530.0)
+    model = fit(stationary_in_both(), SOLVERS[solver], frames=variables())
+    x = np.random.default_rng(2).uniform(-1, 1, (5, 2))
+    agree(model, model.frozen(parameters={"lambda": 0.8}), x, 350.0, parameters={"lambda": 0.8})
+    with pytest.raises(DataError, match="range="):
+        model.predict(x, "mean_force", parameters={"lambda": 2.5})
 
 
 def test_inputs_are_left_alone_and_outputs_are_new():

@@ -134,9 +134,9 @@ def compare(found, expected, what, scale=None):
     assert error < EXACT, f"{what}: {error:.1e}"
 
 
-def compare_all(model, blocks, noise, y, keys=KEYS, share=1e-3):
+def compare_all(model, blocks, noise, y, keys=KEYS, share=1e-3, gp=None):
     """Errors are relative to the largest mean, or to ``share`` of the prior's standard deviation if that is more."""
-    gp = oracle_of(model)
+    gp = gp or oracle_of(model)
     test = make(UNSEEN)
     results = condition_on(gp, blocks, noise, y, [[(1, key, UNSEEN)] for key in keys])
     *_, (_, _, evidence) = results

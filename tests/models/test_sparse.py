@@ -13,7 +13,17 @@ from kernelfe.linalg import Whitening
 from kernelfe.models import sparse
 from kernelfe.models.sparse import choose_inducing
 
-from .systems import LAMBDA, THERMAL, beads, molecule, one_term, two_terms, variables
+from .systems import (
+    LAMBDA,
+    THERMAL,
+    beads,
+    molecule,
+    one_term,
+    stationary_in_both,
+    stationary_terms,
+    two_terms,
+    variables,
+)
 
 SAME = 1e-6
 ALL = Sparse(inducing=10_000, gradients=True)
@@ -53,6 +63,16 @@ CASES = {
             parameter=np.resize([0.7, 1.3], 12),
         ),
         Term(None, RBF(lengthscale=(1.0, 1.3)), THERMAL, (LAMBDA,)),
+        variables(4, seed=5),
+    ),
+    "stationary in T": lambda: (molecule(8), stationary_terms(), unseen()),
+    "stationary in T and λ": lambda: (
+        variables(
+            10,
+            labels=("mean_force", "mean_energy", "parameter_derivative", "heat_capacity"),
+            parameter=np.resize([0.7, 1.3], 10),
+        ),
+        stationary_in_both(),
         variables(4, seed=5),
     ),
 }

@@ -1,0 +1,217 @@
+"""Thermal parts that are nonparametric in temperature.
+
+What should be stationary is the heat capacity. Entropies and energies have gauges and scales of their own; C alone is
+a property that changes smoothly with T about a constant:
+
+    f(z, T) = u(z) − T s(z) + ψ(z, T),   ψ'' = −C(z, T)/T,   ψ(T0) = ψ'(T0) = 0,
+
+with C(z, ·) a stationary Gaussian process in T or ln T, integrated twice. u and s stay what they are in
+:class:`~kernelfe.kernels.SecondOrder`, the energy and the entropy at T0, which is the limit of long length scales. The
+Gibbs–Helmholtz relation holds for every draw.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..specs import Spec
+from .series import TOLERANCE, check_inside, check_interval, functions_needed, plain_pair, series
+from .thermal import ThermalPart, energy_and_entropy
+
+
+@dataclass(frozen=True)
+class TemperatureKernel(Spec):
+    """exp(−(x − x')²/2ℓ²) of x = T or x = ln T, over a range of temperatures.
+
+    Parameters
+    ----------
+    lengthscale
+        ℓ, in K, or without unit for ln T. It is not fitted: compare ``log_evidence_`` of a few.
+    range
+        Lowest and highest temperature the model will ever be asked about, K.
+    variable
+        ``"T"`` or ``"lnT"``.
+    tolerance
+        Share of the variance that may be missed by the functions kept; sparse fits, whose cost grows with their
+        number, do well with 1e-4.
+    """
+
+    lengthscale: float
+    range: tuple[float, float]
+    variable: str = "T"
+    tolerance: float = TOLERANCE
+
+    def __post_init__(self):
+        object.__setattr__(self, "range", plain_pair(self.range))
+        check_interval("TemperatureKernel", self.lengthscale, self.range, self.tolerance)
+        if self.range[0] <= 0:
+            raise DataError(f"TemperatureKernel: range={self.range} must hold positive temperatures, in kelvin")
+        if self.variable not in ("T", "lnT"):
+            raise DataError(f"TemperatureKernel: variable={self.variable!r} must be 'T' or 'lnT'")
+        _ = self.size
+
+    @property
+    def size(self) -> int:
+        """Number of functions φ_k."""
+        low, high = self.range
+        width = high - low if self.variable == "T" else math.log(high / low)
+        return functions_needed(0.5 * width / self.lengthscale, self.tolerance, "TemperatureKernel")
+
+    def scaled(self, temperature: Tensor) -> Tensor:
+        """x/ℓ about the middle of the range, which takes the fewest functions."""
+        low, high = self.range
+        if self.variable == "T":
+            return (temperature - 0.5 * (low + high)) / self.lengthscale
+        return torch.log(temperature / math.sqrt(low * high)) / self.lengthscale
+
+    def derivatives(self, temperature: Tensor, order: int) -> Tensor:
+        """∂ⁿφ_k/∂Tⁿ, shape (n, size).
+
+        Raises
+        ------
+        DataError
+            For temperatures outside the range.
+        """
+        check_inside(temperature, self.range, "temperatures of the thermal part")
+        x = self.scaled(temperature)
+        if self.variable == "T":
+            return series(x, self.size, order) / self.lengthscale**order
+        # Tⁿ ∂ⁿ/∂Tⁿ = θ(θ − 1)…(θ − n + 1) with θ = ∂/∂ln T
+        powers = np.poly(np.arange(order))[::-1] if order else np.ones(1)
+        out = sum(float(c) * series(x, self.size, j) / self.lengthscale**j for j, c in enumerate(powers) if c != 0.0)
+        return out * (temperature**-order)[:, None]
+
+
+def _check_kernel(part: ThermalPart, kernel: object) -> None:
+    if not isinstance(kernel, TemperatureKernel):
+        raise DataError(f"{type(part).__name__}: kernel={kernel!r} must be a TemperatureKernel(lengthscale, range)")
+
+
+@dataclass(frozen=True)
+class StationaryHeatCapacity(ThermalPart):
+    """Energy and entropy at the reference temperature, and a heat capacity that is a stationary process in T.
+
+    C(z, T) has the covariance heat_capacity² κ(z, z') k(T, T'); then S = s + ∫ C/T dT and ⟨U⟩ = u + ∫ C dT, both
+    from T0, exactly. With a long length scale this is :class:`~kernelfe.kernels.SecondOrder`.
+
+    Parameters
+    ----------
+    kernel
+        k(T, T'), with the range of temperatures.
+    reference_temperature
+        T0 in K, within the range; None: the mean temperature of the data.
+    energy, entropy, heat_capacity
+        Prior standard deviations of u (eV), s (eV/K) and C (eV/K, at any T); None: set from the data.
+    """
+
+    kernel: TemperatureKernel
+    reference_temperature: float | None = None
+    energy: float | None = None
+    entropy: float | None = None
+    heat_capacity: float | None = None
+
+    components = ("energy", "entropy", "heat_capacity")
+
+    def __post_init__(self):
+        _check_kernel(self, self.kernel)
+        self._check_positive()
+        if self.reference_temperature is not None:
+            check_inside(
+                torch.tensor([self.reference_temperature], dtype=torch.float64), self.kernel.range, "the thermal part"
+            )
+
+    @property
+    def functions(self) -> tuple[int, ...]:
+        """One function for the energy, one for the entropy, and those of the kernel."""
+        return (1, 1, self.kernel.size)
+
+    def derivatives(self, temperature: Tensor, order: int) -> Tensor:
+        """∂ⁿ/∂Tⁿ of (1, −T, ψ_k(T)), ψ_k'' = −φ_k/T, shape (n, 2 + K); ``reference_temperature`` must be set.
+
+        Raises
+        ------
+        DataError
+            For temperatures outside the range.
+        """
+        energy, entropy = energy_and_entropy(temperature, order)
+        heat = self._integrated(temperature, order) if order < 2 else self._differentiated(temperature, order - 2)
+        return torch.cat([energy[:, None], entropy[:, None], heat], 1)
+
+    def _differentiated(self, t: Tensor, order: int) -> Tensor:
+        """∂ⁿ/∂Tⁿ of −φ_k/T, by Leibniz."""
+        out = torch.zeros(len(t), self.kernel.size, dtype=t.dtype, device=t.device)
+        for j in range(order + 1):
+            k = order - j
+            inverse = math.comb(order, j) * (-1.0) ** (k + 1) * math.factorial(k) * t ** (-1 - k)
+            out = out + inverse[:, None] * self.kernel.derivatives(t, j)
+        return out
+
+    def _integrated(self, temperature: Tensor, order: int) -> Tensor:
+        """ψ_k' = −∫ φ_k/T dT and ψ_k = −∫ (T − T') φ_k(T')/T' dT' from T0, by Gauss' rule.
+
+        The integrands are smooth on the scale ℓ, and there are more nodes than functions: the rule is exact to
+        rounding. Rows often share temperatures, which are taken once.
+        """
+        check_inside(temperature, self.kernel.range, "temperatures of the thermal part")
+        if temperature.requires_grad:
+            distinct, which = temperature, slice(None)
+        else:
+            distinct, which = torch.unique(temperature, return_inverse=True)
+        nodes, weights = _gauss(self.kernel.size + 24)
+        nodes, weights = nodes.to(distinct), weights.to(distinct)
+        reach = (distinct - self.reference_temperature)[:, None]
+        at = self.reference_temperature + reach * nodes
+        if order == 0:
+            weights = weights * (1.0 - nodes)
+        scaled = -(reach ** (2 - order)) * weights / at
+        phi = series(self.kernel.scaled(at.reshape(-1)), self.kernel.size).reshape(*at.shape, -1)
+        return torch.einsum("nq,nqk->nk", scaled, phi)[which]
+
+
+@lru_cache(maxsize=8)
+def _gauss(count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss' rule on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return torch.from_numpy(0.5 * (nodes + 1.0)), torch.from_numpy(0.5 * weights)
+
+
+@dataclass(frozen=True)
+class StationaryFreeEnergy(ThermalPart):
+    """The free energy itself as a stationary process in T: f ~ energy² κ(z, z') k(T, T').
+
+    For quantities that are known at many temperatures and are no free energies of a potential (an interpolation).
+    Energies and entropies follow from derivatives of f and have no scales of their own, so between and beyond the
+    temperatures of the data :class:`StationaryHeatCapacity` knows more.
+
+    Parameters
+    ----------
+    kernel
+        k(T, T'), with the range of temperatures.
+    energy
+        Prior standard deviation of f, eV; None: set from the data.
+    """
+
+    kernel: TemperatureKernel
+    energy: float | None = None
+
+    components = ("energy",)
+
+    def __post_init__(self):
+        _check_kernel(self, self.kernel)
+        self._check_positive()
+
+    @property
+    def functions(self) -> tuple[int, ...]:
+        """Those of the kernel."""
+        return (self.kernel.size,)
+
+    def derivatives(self, temperature: Tensor, order: int) -> Tensor:
+        """∂ⁿφ_k/∂Tⁿ, shape (n, K)."""
+        return self.kernel.derivatives(temperature, order)
