@@ -106,9 +106,8 @@ def test_a_box_of_rigid_water():
     """27 TIP3P waters: zero mean (Hotelling, over blocks of time), and the noise of bead forces falls."""
     openmm = pytest.importorskip("openmm")
     x, f, _, cell = water_box(openmm, frames=400)
-    liquid = RigidMolecules(
-        tuple((3 * k, 3 * k + 1, 3 * k + 2) for k in range(27)), (15.999, 1.008, 1.008), None, 4.5, 3
-    )
+    waters = tuple((3 * k, 3 * k + 1, 3 * k + 2) for k in range(27))
+    liquid = RigidMolecules(waters, (15.999, 1.008, 1.008), cutoff=4.6)
     vectors, scalars = liquid.variates(x, f, 300.0, cell)
     # averaged over molecules: one vector per frame and variate, three components each; blocks of 4 frames
     averaged = (vectors * np.sign(np.arange(27) - 12.9)[:, None, None]).mean(1).reshape(100, 4, -1).mean(1)
