@@ -1,19 +1,39 @@
 """Kernels on environments, thermal parts, and the terms made of them."""
 
+from .base import Embedding, Kernel
+from .composite import Product, Sum
+from .dot_product import DotProduct
 from .jets import Jets, spatial_jets
 from .mean import MeanFunction
-from .radial import RBF, Matern52, RadialKernel
+from .periodic import Periodic
+from .radial import RBF, Matern52, RadialKernel, RationalQuadratic
+from .scalars import Scalar, ScalarKernel
 from .term import Term, TermModule, state_factors
 from .thermal import ParameterExpansion, SecondOrder
 
+#: Kernels by name: those that a file may name without ``classes=``.
+KERNELS: dict[str, type[Kernel]] = {
+    cls.__name__: cls for cls in (RBF, Matern52, RationalQuadratic, Periodic, DotProduct, Sum, Product)
+}
+
 __all__ = [
+    "KERNELS",
     "RBF",
+    "DotProduct",
+    "Embedding",
     "Jets",
+    "Kernel",
     "Matern52",
     "MeanFunction",
     "ParameterExpansion",
+    "Periodic",
+    "Product",
     "RadialKernel",
+    "RationalQuadratic",
+    "Scalar",
+    "ScalarKernel",
     "SecondOrder",
+    "Sum",
     "Term",
     "TermModule",
     "spatial_jets",

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import functionals
 from ..descriptors import DESCRIPTORS
 from ..errors import DataError, ModelFileError
-from ..kernels import RBF, Matern52, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
+from ..kernels import KERNELS, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
 from ..specs import Spec, from_dict
 from . import modelfile
 from .assemble import Composition
@@ -45,13 +45,12 @@ _CLASSES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         Term,
-        RBF,
-        Matern52,
         SecondOrder,
         ParameterExpansion,
         Dense,
         Sparse,
         BoltzmannInversion,
+        *KERNELS.values(),
         *DESCRIPTORS.values(),
     )
 }
@@ -98,8 +97,7 @@ def save(model, path: str | os.PathLike) -> None:
     }
     for t, (_, term) in enumerate(model.terms_):
         # exact to the bit: the numbers of the specs went through exp
-        tensors[f"term{t}.log_lengthscale"] = term.log_lengthscale.detach()
-        tensors[f"term{t}.log_scales"] = term.log_scales.detach()
+        tensors |= {f"term{t}.{name}": parameter.detach() for name, parameter in term.named_parameters()}
     if isinstance(posterior, SparsePosterior):
         header["posterior"] = "sparse"
         tensors |= {"weights": posterior.weights, "lower": posterior.lower}
@@ -196,8 +194,7 @@ def _terms(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, 
         columns = spec.descriptor.dimension(shape)
         require(dimension == columns, f"the number of columns of term {name!r}", dimension, f"{columns}")
         module = TermModule(spec, dimension)
-        for parameter in ("log_lengthscale", "log_scales"):
-            own = getattr(module, parameter)
+        for parameter, own in module.named_parameters():
             own.data.copy_(take(tensors, f"term{t}.{parameter}", *own.shape))
         out.append((name, module.requires_grad_(False)))
     return out
