@@ -76,7 +76,7 @@ class Composite(ScalarKernel):
         return cls(kernels=tuple(parts))
 
     @property
-    def STATIONARY(self) -> bool:  # type: ignore[override]  # noqa: N802
+    def STATIONARY(self) -> bool:  # type: ignore[override]
         """Whether all parts are."""
         return all(kernel.STATIONARY for kernel in self.kernels)
 
@@ -112,7 +112,7 @@ class Composite(ScalarKernel):
 
     def hyperparameters(self) -> dict[str, tuple[float, ...] | None]:
         """Positive numbers by name, of the parts first."""
-        out = {}
+        out: dict[str, tuple[float, ...] | None] = {}
         for k, kernel in enumerate(self.kernels):
             out |= {f"kernels__{k}__{name}": value for name, value in kernel.hyperparameters().items()}
         return out | super().hyperparameters()
@@ -244,9 +244,7 @@ class Sum(Composite):
     def __post_init__(self):
         super().__post_init__()
         positive(self, "weights")
-        if self.weights is not None and (
-            not isinstance(self.weights, tuple) or len(self.weights) != len(self.kernels)
-        ):
+        if self.weights is not None and (not isinstance(self.weights, tuple) or len(self.weights) != len(self.kernels)):
             raise DataError(f"Sum: weights={self.weights!r} must be {len(self.kernels)} numbers, one per kernel")
 
     def ready(self, dimension: int) -> Self:
@@ -263,7 +261,8 @@ class Sum(Composite):
         """F = Σ_k a_k F^k / Σ_k a_k."""
         profiles, starts = self._profiles(s)
         weights: Any = self.weights
-        total, first, second = torch.zeros(()), [], {}
+        total, first = torch.zeros(()), []
+        second: dict[tuple[int, int], Tensor] = {}
         for (f, slopes, curvatures), start, weight in zip(profiles, starts, weights / weights.sum(), strict=True):
             total = total + weight * f
             first += [weight * g for g in slopes]
@@ -290,7 +289,7 @@ class Product(Composite):
         def others(*left_out: int) -> Any:  # a product, not a quotient: a factor may vanish
             return math.prod(f for k, (f, _, _) in enumerate(profiles) if k not in left_out)
 
-        first, second = [], {}
+        first, second = [], {}  # type: tuple[list[Tensor], dict[tuple[int, int], Tensor]]
         for k, ((_, slopes, curvatures), start) in enumerate(zip(profiles, starts, strict=True)):
             rest = others(k)
             first += [rest * g for g in slopes]

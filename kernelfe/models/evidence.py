@@ -268,5 +268,7 @@ def fit_sparse(
                 shifted, bounds=(-reach, reach), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
             )
             restore(best[1])
-        logger.info("term %d: %s", index, {name: term.log_hyperparameter(name).exp().tolist() for name, _ in directions})
+        logger.info(
+            "term %d: %s", index, {name: term.log_hyperparameter(name).exp().tolist() for name, _ in directions}
+        )
     return best[0]

@@ -83,7 +83,9 @@ class FrozenModel:
             self._kernels = [term.kernel for term in terms]
         # about the mean of the nodes, so that little cancels in half squared distances
         self._centre = [
-            e.nodes.mean(0) if len(e.nodes) and isinstance(kernel, RadialKernel) else e.nodes.new_zeros(e.nodes.shape[1])
+            e.nodes.mean(0)
+            if len(e.nodes) and isinstance(kernel, RadialKernel)
+            else e.nodes.new_zeros(e.nodes.shape[1])
             for e, kernel in zip(expansions, self._kernels, strict=True)
         ]
         self._nodes = [e.nodes - centre for e, centre in zip(expansions, self._centre, strict=True)]

@@ -64,7 +64,8 @@ def save(model, path: str | os.PathLike) -> None:
     DataError
         If the path cannot be written, or a parameter of the model is not plain.
     """
-    posterior, tensors = model.posterior_, {}
+    posterior = model.posterior_
+    tensors: dict[str, Tensor] = {}
     mean, density = posterior.prior.mean, getattr(model, "density_", None)
     header: dict[str, Any] = {
         "parameters": _parameters(model),
