@@ -123,7 +123,8 @@ class Composite(ScalarKernel):
             (f"kernels__{k}__{name}", at) for k, kernel in enumerate(self.kernels) for name, at in kernel.directions()
         ]
         # of the weights only the ratios to the first count
-        return parts + [(name, at) for name in self.POSITIVE for at in range(1, len(getattr(self, name) or ()))]
+        own = self.hyperparameters()
+        return parts + [(name, at) for name in self.POSITIVE for at in range(1, len(own[name] or ()))]
 
     def _of(self, k: int, values: dict[str, Any]) -> dict[str, Any]:
         prefix = f"kernels__{k}__"
@@ -247,15 +248,9 @@ class Sum(Composite):
         if self.weights is not None and (not isinstance(self.weights, tuple) or len(self.weights) != len(self.kernels)):
             raise DataError(f"Sum: weights={self.weights!r} must be {len(self.kernels)} numbers, one per kernel")
 
-    def ready(self, dimension: int) -> Self:
-        """The kernel with its own numbers; those that are None count as 1."""
-        equal = self if self.weights is not None else replace(self, weights=(1.0,) * len(self.kernels))
-        return super(Sum, equal).ready(dimension)
-
-    def completed(self, z: Tensor, per_column: bool, factor: float = 1.0) -> Self:
-        """The spec with what it leaves to the data."""
-        out = super().completed(z, per_column, factor)
-        return out if out.weights is not None else replace(out, weights=(1.0,) * len(self.kernels))
+    def hyperparameters(self) -> dict[str, tuple[float, ...] | None]:
+        """Positive numbers by name; weights that were not given are equal."""
+        return super().hyperparameters() | {"weights": self.weights or (1.0,) * len(self.kernels)}
 
     def profile(self, s: list[Tensor]) -> Profile:
         """F = Σ_k a_k F^k / Σ_k a_k."""

