@@ -90,12 +90,11 @@ class Composite(ScalarKernel):
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, those of the parts too, and return self."""
-        own = {}
+        super().set_params(**{key: value for key, value in params.items() if not key.startswith("kernels__")})
         for key, value in params.items():
-            place, _, inner = key.removeprefix("kernels__").partition("__")
             if not key.startswith("kernels__"):
-                own[key] = value
                 continue
+            place, _, inner = key.removeprefix("kernels__").partition("__")
             if not place.isdecimal() or int(place) >= len(self.kernels):
                 raise DataError(
                     f"{type(self).__name__} has no parameter {key!r}: it holds {len(self.kernels)} kernels, from 0"
@@ -105,8 +104,8 @@ class Composite(ScalarKernel):
             else:
                 kernels = list(self.kernels)
                 kernels[int(place)] = value
-                object.__setattr__(self, "kernels", tuple(kernels))
-        return super().set_params(**own)
+                super().set_params(kernels=tuple(kernels))
+        return self
 
     # ------------------------------------------------------------------ hyperparameters of all parts
 
@@ -226,7 +225,7 @@ class Composite(ScalarKernel):
 
 @dataclass(frozen=True)
 class Sum(Composite):
-    """κ = Σ_k a_k κ_k / Σ_k a_k: a sum of independent functions (Rasmussen & Williams 2006, § 4.2.4).
+    """κ = Σ_k q_k κ_k / Σ_k q_k: a sum of independent functions (Rasmussen & Williams 2006, § 4.2.4).
 
     Parameters
     ----------
@@ -235,7 +234,7 @@ class Sum(Composite):
     columns
         Columns of the environments that each part reads, a tuple per part; None: all of them read all.
     weights
-        Shares a_k of the variance, of which only the ratios count: hyperparameters. None: equal, then fitted.
+        Shares q_k of the variance, of which only the ratios count: hyperparameters. None: equal, then fitted.
     """
 
     weights: tuple[float, ...] | None = None
@@ -253,7 +252,7 @@ class Sum(Composite):
         return super().hyperparameters() | {"weights": self.weights or (1.0,) * len(self.kernels)}
 
     def profile(self, s: list[Tensor]) -> Profile:
-        """F = Σ_k a_k F^k / Σ_k a_k."""
+        """F = Σ_k q_k F^k / Σ_k q_k."""
         profiles, starts = self._profiles(s)
         weights: Any = self.weights
         total, first = torch.zeros(()), []
