@@ -184,7 +184,7 @@ def test_parameters_by_name():
     assert term.kernel.kernels[0] == RBF(0.5)
     copy.set_params(kernel__kernels__0=Matern52(1.0), kernel__weights=(1.0, 2.0))
     assert copy.kernel.kernels[0] == Matern52(1.0) and copy.kernel.weights == (1.0, 2.0)
-    copy.set_params(kernel__kernels__0__lengthscale=0.4, kernel__kernels=(RBF(1.0), RBF(2.0)))
+    copy.kernel.set_params(kernels__0__lengthscale=0.4, kernels=(RBF(1.0), RBF(2.0)))
     assert copy.kernel.kernels == (RBF(0.4), RBF(2.0))
     with pytest.raises(DataError, match="no kernel that can be combined"):
         clone(copy).set_params(kernel__kernels__0=1.0)
