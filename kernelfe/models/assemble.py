@@ -11,7 +11,7 @@ from .. import functionals
 from .._checks import mapping, numbers
 from ..descriptors import Distances, Variables
 from ..errors import DataError
-from ..kernels import RBF, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
+from ..kernels import RBF, Kernel, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
 from .baseline import BoltzmannInversion
 from .labels import PAIR, LabelSet, baseline_rows, pair_labels
 from .prior import Prior
@@ -179,6 +179,8 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         descriptor = descriptor.bind(frames.kinds)
         z = descriptor.environments(states.coordinates, cell=states.cell).z
         kernel = term.kernel if term.kernel is not None else RBF()
+        if not isinstance(kernel, Kernel):
+            raise DataError(f"term {name!r}: kernel={kernel!r} is no kernel; pass one such as RBF(), or None")
         kernel = kernel.completed(z, per_column=isinstance(descriptor, Variables))
         thermal = term.thermal if term.thermal is not None else SecondOrder()
         if thermal.reference_temperature is None:

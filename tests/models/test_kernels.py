@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 
 from kernelfe import Frames, FreeEnergyRegressor, Sparse, Term, load
 from kernelfe.descriptors import PairDistances
-from kernelfe.errors import ModelFileError
+from kernelfe.errors import DataError, ModelFileError
 from kernelfe.kernels import RBF, DotProduct, Matern52, Periodic, Product, RationalQuadratic, Sum
 from kernelfe.models import modelfile
 from kernelfe.models.assemble import build_prior, label_sets
@@ -175,6 +175,11 @@ def test_inducing_environments_of_a_kernel_that_is_not_stationary():
     kernel = DotProduct(1, 1.0, 1.0, 0.0).ready(1)
     z = torch.tensor([[0.1], [3.0], [-1.0], [0.0]], dtype=torch.float64)
     assert choose_inducing(z, kernel, 4).tolist() == [1, 2]  # the largest variance; then a line is determined
+
+
+def test_what_is_no_kernel_is_named():
+    with pytest.raises(DataError, match="kernel='RBF' is no kernel"):
+        fit("RBF")
 
 
 # ------------------------------------------------------------------ what each is for
