@@ -102,6 +102,11 @@ class TermModule(gpytorch.Module):
         squared = (2.0 * self.log_scales).exp()
         return squared.repeat_interleave(self.size // len(squared))
 
+    @property
+    def width(self) -> int:
+        """Columns D' that the kernel works on."""
+        return self.kernel.embedding(torch.zeros(1, self.dimension, dtype=torch.float64)).z.shape[1]
+
     def embed(self, jets: Jets) -> Jets:
         """The jets in the kernel's own columns."""
         return self.kernel.embed(jets)
