@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kernelfe.descriptors import Distances, InternalCoordinates, InverseDistances, PairDistances, Variables
+from kernelfe.errors import DataError
 from kernelfe.functionals import OBSERVABLES, Functional, MeanEnergy, Read, Spatial, get
-from kernelfe.kernels import RBF, Matern52
+from kernelfe.kernels import RBF, DotProduct, Kernel, Matern52, Periodic, RationalQuadratic
 from kernelfe.testing import apply_functional, check_descriptor, check_functional, check_kernel
 
 X = np.array([[0.0, 0, 0], [1.3, 0.1, 0], [1.8, 1.4, 0.3], [3.1, 1.6, 1.0]]) + np.random.default_rng(0).normal(
@@ -41,8 +42,12 @@ def test_a_functional_is_compared_with_its_formula():
 
 
 @pytest.mark.parametrize("kernel", [RBF(), Matern52(), RBF(lengthscale=(0.5, 1.0))])
-@pytest.mark.parametrize("dimension", [1, 3])
+@pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_kernels(kernel, dimension):
+    if isinstance(kernel.lengthscale, tuple) and dimension != 2:
+        with pytest.raises(DataError, match="2 length scales"):
+            check_kernel(kernel, dimension)
+        return
     check_kernel(kernel, dimension)
 
 
@@ -57,6 +62,92 @@ class WrongSlope(RBF):
 class NotUnit(RBF):
     def functions(self, s):
         return tuple(2.0 * k for k in super().functions(s))
+
+
+@dataclass(frozen=True)
+class OtherProfile(RBF):
+    """Another κ(s), but still the RBF's fast path."""
+
+    SLOPE = None
+
+    def functions(self, s):
+        return Matern52().functions(s)
+
+
+@dataclass(frozen=True)
+class WrongFastPath(OtherProfile):
+    SLOPE = -1.0
+
+    def value_(self, s):
+        return self.functions(s)[0]
+
+
+@dataclass(frozen=True)
+class NumberInsteadOfTensor(RationalQuadratic):
+    def functions(self, s):
+        return replace(self, alpha=float(torch.as_tensor(self.alpha).detach()), lengthscale=None).functions_(s)
+
+    def functions_(self, s):
+        return RationalQuadratic.functions(self, s)
+
+
+@dataclass(frozen=True)
+class WrongPush(Periodic):
+    def embedding(self, z):
+        found = super().embedding(z)
+        return replace(found, push=lambda w: 1.001 * found.push(w))
+
+
+@dataclass(frozen=True)
+class WrongPull(Periodic):
+    def embedding(self, z):
+        found = super().embedding(z)
+        return replace(found, pull=lambda g: -found.pull(g))
+
+
+@dataclass(frozen=True)
+class WrongCurvature(DotProduct):
+    def profile(self, s):
+        f, first, second = super().profile(s)
+        return f, first, {key: 1.001 * value for key, value in second.items()}
+
+
+@dataclass(frozen=True)
+class Forgetful(RationalQuadratic):
+    def with_numbers(self, values):
+        return super().with_numbers(values | {"alpha": [self.alpha]})
+
+
+@dataclass(frozen=True)
+class OnlyGram(Kernel):
+    """The least that a kernel needs: one gram. Here that of the Gaussian, pair by pair of rows."""
+
+    lengthscale: float | None = None
+
+    def gram(self, a, b, weight=None):
+        return RBF().gram(a, b, weight)
+
+
+def test_a_kernel_may_have_its_gram_only():
+    check_kernel(OnlyGram())
+    check_kernel(OnlyGram(0.7), 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        (OtherProfile(), "value_"),
+        (WrongFastPath(), "SLOPE"),
+        (NumberInsteadOfTensor(), "gradient by alpha"),
+        (WrongPush(), "push"),
+        (WrongPull(), "pull"),
+        (WrongCurvature(), "not the derivative"),
+        (Forgetful(), "with_numbers"),
+    ],
+)
+def test_every_part_of_the_contract_of_kernels_is_checked(kernel, message):
+    with pytest.raises(AssertionError, match=message):
+        check_kernel(kernel)
 
 
 def test_broken_kernels_are_caught():

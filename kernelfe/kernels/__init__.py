@@ -1,25 +1,45 @@
 """Kernels on environments, thermal parts, and the terms made of them."""
 
+from .base import Embedding, Kernel
+from .composite import Product, Sum
+from .dot_product import DotProduct
 from .jets import Jets, spatial_jets
 from .mean import MeanFunction
 from .parameters import ParameterExpansion, ParameterKernel, ParameterPart
-from .radial import RBF, Matern52, RadialKernel
+from .periodic import Periodic
+from .radial import RBF, Matern52, RadialKernel, RationalQuadratic
+from .scalars import Scalar, ScalarKernel
 from .stationary import StationaryFreeEnergy, StationaryHeatCapacity, TemperatureKernel
 from .term import Term, TermModule, state_factors
 from .thermal import SecondOrder, ThermalPart
 
+#: Kernels by name: those that a file may name without ``classes=``.
+KERNELS: dict[str, type[Kernel]] = {
+    cls.__name__: cls for cls in (RBF, Matern52, RationalQuadratic, Periodic, DotProduct, Sum, Product)
+}
+
 __all__ = [
+    "KERNELS",
     "RBF",
+    "DotProduct",
+    "Embedding",
     "Jets",
+    "Kernel",
     "Matern52",
     "MeanFunction",
     "ParameterExpansion",
     "ParameterKernel",
     "ParameterPart",
+    "Periodic",
+    "Product",
     "RadialKernel",
+    "RationalQuadratic",
+    "Scalar",
+    "ScalarKernel",
     "SecondOrder",
     "StationaryFreeEnergy",
     "StationaryHeatCapacity",
+    "Sum",
     "TemperatureKernel",
     "Term",
     "TermModule",

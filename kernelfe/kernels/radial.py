@@ -14,20 +14,19 @@ A new radial kernel is a subclass with its three functions of s.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from ..specs import Spec
+from .base import positive
 from .jets import Jets
+from .scalars import Profile, ScalarKernel, along, half_squared_distances
 
 
 @dataclass(frozen=True)
-class RadialKernel(Spec):
+class RadialKernel(ScalarKernel):
     """Base of the radial kernels, of unit variance: the scale lives in the thermal part.
 
     Parameters
@@ -42,13 +41,8 @@ class RadialKernel(Spec):
     SLOPE: ClassVar[float | None] = None
 
     def __post_init__(self):
-        if self.lengthscale is None:
-            return
-        values = torch.as_tensor(self.lengthscale, dtype=torch.float64).reshape(-1).tolist()
-        if not values or any(not (math.isfinite(v) and v > 0) for v in values):
-            raise DataError(f"{type(self).__name__}: lengthscale={self.lengthscale} must be positive and finite")
-        if not isinstance(self.lengthscale, (int, float, tuple)):  # lists and arrays neither hash nor compare
-            object.__setattr__(self, "lengthscale", tuple(values))
+        for name in self.POSITIVE:
+            positive(self, name, optional=name == "lengthscale")
 
     def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """κ(s), κ'(s), κ''(s)."""
@@ -57,6 +51,20 @@ class RadialKernel(Spec):
     def value_(self, s: Tensor) -> Tensor:
         """κ(s) alone; may overwrite ``s``."""
         return self.functions(s)[0]
+
+    def profile(self, s: list[Tensor]) -> Profile:
+        """The three functions, as parts of sums and products want them."""
+        k0, k1, k2 = self.functions(s[0])
+        return k0, [k1], {(0, 0): k2}
+
+    def value(self, z: Tensor, nodes: Tensor) -> Tensor:
+        """κ of all pairs, shape (E, m)."""
+        return self.value_(half_squared_distances(z, nodes))
+
+    def inducing(self, z: Tensor, gradients: bool) -> Jets:
+        """Embedded jets that read the value at z or, with ``gradients``, the slopes along z/ℓ too."""
+        x = self.embedding(z).z
+        return Jets.full(x) if gradients else Jets.values(x)
 
     def gram(self, a: Jets, b: Jets, weight: Tensor | None = None) -> Tensor:
         """Covariances of all rows of ``a`` with all rows of ``b``, both scaled by 1/ℓ.
@@ -79,11 +87,11 @@ class RadialKernel(Spec):
         if b.c is not None:
             by_value, by_slope = k0 * b.c, k1 * b.c
         if b.w is not None:
-            q = -_along(b.w, b.z, a.z).permute(2, 0, 1)[:, None]  # δ·w', shape (E_a, 1, E_b, r_b)
+            q = -along(b.w, b.z, a.z).permute(2, 0, 1)[:, None]  # δ·w', shape (E_a, 1, E_b, r_b)
             by_value, by_slope = by_value - k1 * q, by_slope - k2 * q
         if a.w is None:
             return a.c[:, :, None, None] * by_value  # type: ignore[index]
-        out = _along(a.w, a.z, b.z)[..., None] * by_slope
+        out = along(a.w, a.z, b.z)[..., None] * by_slope
         if b.w is not None:
             ww = a.w.reshape(-1, a.w.shape[2]) @ b.w.reshape(-1, b.w.shape[2]).T
             out = _subtract_product(out, k1, ww.reshape(*a.w.shape[:2], *b.w.shape[:2]))
@@ -128,25 +136,9 @@ class RadialKernel(Spec):
         return out
 
 
-def _along(w: Tensor, z: Tensor, other: Tensor) -> Tensor:
-    """w·(z − other) for all pairs: shape (E, r, E')."""
-    return (w * z[:, None]).sum(2)[..., None] - (w.reshape(-1, w.shape[2]) @ other.T).reshape(*w.shape[:2], len(other))
-
-
 def _subtract_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """out − a·b, in place when no gradient is recorded: these are the largest arrays."""
     return torch.addcmul(out, a, b, value=-1.0) if torch.is_grad_enabled() else out.addcmul_(a, b, value=-1.0)
-
-
-def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """½‖a_i − b_j‖² by one matrix product, about the mean of b so that little cancels; never negative."""
-    centre = b.mean(0)
-    a, b = a - centre, b - centre
-    return (
-        torch.addmm((0.5 * (b * b).sum(1)).expand(len(a), -1), a, b.T, alpha=-1.0)
-        .add(0.5 * (a * a).sum(1, keepdim=True))
-        .clamp_min(0.0)
-    )
 
 
 @dataclass(frozen=True)
@@ -178,3 +170,29 @@ class Matern52(RadialKernel):
         a = torch.sqrt(10.0 * s + 1e-30)
         e = torch.exp(-a)
         return (1.0 + a + a * a / 3.0) * e, (-5.0 / 3.0) * (1.0 + a) * e, (25.0 / 3.0) * e
+
+
+@dataclass(frozen=True)
+class RationalQuadratic(RadialKernel):
+    """κ = (1 + s/α)^(−α): Gaussian kernels of many length scales, mixed (Rasmussen & Williams 2006, eq. 4.19).
+
+    κ' = −(1 + s/α)^(−α−1) and κ'' = (1 + 1/α)(1 + s/α)^(−α−2). Large α is the RBF; small α has long tails.
+
+    Parameters
+    ----------
+    lengthscale
+        As of every radial kernel.
+    alpha
+        α > 0, a hyperparameter: fitted like the length scale, starting from here.
+    """
+
+    alpha: float = 1.0
+
+    POSITIVE: ClassVar[tuple[str, ...]] = ("lengthscale", "alpha")
+
+    def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """κ, κ' and κ''."""
+        base = 1.0 + s / self.alpha
+        k0 = torch.exp(-self.alpha * torch.log1p(s / self.alpha))  # a power of base would lose digits at large α
+        k1 = -k0 / base
+        return k0, k1, -(1.0 + 1.0 / self.alpha) * k1 / base

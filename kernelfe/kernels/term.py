@@ -19,9 +19,9 @@ from torch import Tensor
 from ..errors import DataError
 from ..functionals import Read
 from ..specs import Spec
+from .base import Kernel
 from .jets import Jets
 from .parameters import ParameterPart
-from .radial import RadialKernel
 from .thermal import ThermalPart
 
 #: Width of the weak log-normal prior on every hyperparameter, about its starting value.
@@ -48,14 +48,14 @@ class Term(Spec):
     """
 
     descriptor: Any = None
-    kernel: RadialKernel | None = None
+    kernel: Kernel | None = None
     thermal: ThermalPart | None = None
     parameters: tuple[ParameterPart, ...] | None = None
     fixed: bool = False
 
 
 class TermModule(gpytorch.Module):
-    """Hyperparameters of one term and the two things a fit needs of it: scaled jets and factors.
+    """Hyperparameters of one term and the two things a fit needs of it: embedded jets and factors.
 
     Parameters
     ----------
@@ -67,29 +67,32 @@ class TermModule(gpytorch.Module):
     Raises
     ------
     DataError
-        If a part of the spec or a number is missing, or there are more length scales than columns.
+        If a part of the spec or a number is missing, or the kernel's do not fit the columns.
     """
 
     def __init__(self, spec: Term, dimension: int):
         super().__init__()
         _require_numbers(spec)
         self.spec, self.dimension = spec, dimension
+        kernel: Kernel = spec.kernel  # type: ignore[assignment]
         thermal: Any = spec.thermal
-        lengthscale = torch.as_tensor(spec.kernel.lengthscale, dtype=torch.float64).reshape(-1)  # type: ignore
-        if lengthscale.numel() not in (1, dimension):
-            raise DataError(
-                f"the kernel has {lengthscale.numel()} length scales, its descriptor {dimension} columns: "
-                "give one number, or one per column"
-            )
+        kernel.check(dimension)
+        numbers = {name: torch.tensor(v, dtype=torch.float64) for name, v in kernel.hyperparameters().items()}
         scales = torch.tensor([getattr(thermal, name) for name in thermal.components], dtype=torch.float64)
-        for name, start in (("lengthscale", lengthscale), ("scales", scales)):
+        for name, start in (*numbers.items(), ("scales", scales)):
             self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log(), requires_grad=not spec.fixed))
             self.register_buffer(f"start_{name}", start.log())
 
     @property
-    def kernel(self) -> RadialKernel:
-        """The kernel spec: its functions of s."""
-        return self.spec.kernel  # type: ignore[return-value]
+    def kernel(self) -> Kernel:
+        """The kernel with the present hyperparameters, as tensors."""
+        kernel: Kernel = self.spec.kernel  # type: ignore[assignment]
+        values = {name: self.log_hyperparameter(name).exp() for name in kernel.hyperparameters()}
+        return kernel.bound(values, self.dimension)
+
+    def log_hyperparameter(self, name: str) -> torch.nn.Parameter:
+        """The logarithms of a hyperparameter of the kernel."""
+        return getattr(self, f"log_{name}")
 
     @property
     def size(self) -> int:
@@ -106,22 +109,26 @@ class TermModule(gpytorch.Module):
         repeats = [count * self._products() for count in self.spec.thermal.functions]  # type: ignore[union-attr]
         return (2.0 * self.log_scales).exp().repeat_interleave(torch.tensor(repeats, device=self.log_scales.device))
 
-    def scaled(self, jets: Jets) -> Jets:
-        """The jets in units of the length scale."""
-        return jets.scaled(self.inverse_lengthscale())
+    @property
+    def width(self) -> int:
+        """Columns D' that the kernel works on."""
+        return self.kernel.embedding(torch.zeros(1, self.dimension, dtype=torch.float64)).z.shape[1]
 
-    def inverse_lengthscale(self) -> Tensor:
-        """1/ℓ, shape (1,) or (D,)."""
-        return (-self.log_lengthscale).exp()
+    def embed(self, jets: Jets) -> Jets:
+        """The jets in the kernel's own columns."""
+        return self.kernel.embed(jets)
 
     def hyperprior(self) -> Tensor:
         """Log density of the weak log-normal priors, up to a constant.
 
         Written out rather than registered with gpytorch, whose prior closures cannot be pickled.
         """
-        lengthscale = (self.log_lengthscale - self.start_lengthscale) / LOG_PRIOR_WIDTH
         scales = (self.log_scales - self.start_scales) / LOG_PRIOR_WIDTH
-        return -0.5 * (lengthscale.square().sum() + scales.square().sum())
+        total = scales.square().sum()
+        for name in self.spec.kernel.hyperparameters():  # type: ignore[union-attr]
+            off = (self.log_hyperparameter(name) - getattr(self, f"start_{name}")) / LOG_PRIOR_WIDTH
+            total = total + off.square().sum()
+        return -0.5 * total
 
     def factors(self, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """The thermal and parameter operators of ``read`` applied to every φ_k, shape (n, size)."""
@@ -129,19 +136,20 @@ class TermModule(gpytorch.Module):
 
     def fitted_spec(self) -> Term:
         """The spec with the present hyperparameters as its numbers."""
-        lengthscale = self.log_lengthscale.detach().exp().tolist()
+        spec: Kernel = self.spec.kernel  # type: ignore[assignment]
+        numbers = {name: self.log_hyperparameter(name).detach().exp().tolist() for name in spec.hyperparameters()}
         scales = self.log_scales.detach().exp().tolist()
         thermal: Any = self.spec.thermal
         thermal = replace(thermal, **dict(zip(thermal.components, scales, strict=True)))
-        kernel = replace(self.kernel, lengthscale=lengthscale[0] if len(lengthscale) == 1 else tuple(lengthscale))
-        return replace(self.spec, kernel=kernel, thermal=thermal)
+        return replace(self.spec, kernel=spec.with_numbers(numbers), thermal=thermal)
 
 
 def _require_numbers(spec: Term) -> None:
     missing = [name for name in ("kernel", "thermal", "parameters") if getattr(spec, name) is None]
     if not missing:
         missing = [f"thermal.{name}" for name in spec.thermal.missing()]  # type: ignore[union-attr]
-        missing += ["kernel.lengthscale"] if spec.kernel.lengthscale is None else []  # type: ignore[union-attr]
+        kernel: Kernel = spec.kernel  # type: ignore[assignment]
+        missing += [f"kernel.{name}" for name, value in kernel.hyperparameters().items() if value is None]
     if missing:
         raise DataError(f"the term lacks {', '.join(missing)}: set every part and number, as FreeEnergyRegressor does")
 

@@ -12,14 +12,7 @@ from .. import functionals
 from .._checks import mapping, numbers
 from ..descriptors import Distances, Variables
 from ..errors import DataError
-from ..kernels import (
-    RBF,
-    MeanFunction,
-    ParameterExpansion,
-    SecondOrder,
-    Term,
-    TermModule,
-)
+from ..kernels import RBF, Kernel, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
 from .baseline import BoltzmannInversion
 from .labels import PAIR, LabelSet, baseline_rows, pair_labels
 from .prior import Prior
@@ -187,8 +180,9 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         descriptor = descriptor.bind(frames.kinds)
         z = descriptor.environments(states.coordinates, cell=states.cell).z
         kernel = term.kernel if term.kernel is not None else RBF()
-        if kernel.lengthscale is None:
-            kernel = replace(kernel, lengthscale=_lengthscale(z, per_column=isinstance(descriptor, Variables)))
+        if not isinstance(kernel, Kernel):
+            raise DataError(f"term {name!r}: kernel={kernel!r} is no kernel; pass one such as RBF(), or None")
+        kernel = kernel.completed(z, per_column=isinstance(descriptor, Variables))
         thermal: Any = term.thermal if term.thermal is not None else SecondOrder()
         if "reference_temperature" in thermal.missing():
             thermal = replace(thermal, reference_temperature=reference)
@@ -220,15 +214,6 @@ def _sample(size: int) -> np.ndarray:
 def _expansion(name: str, values: np.ndarray) -> ParameterExpansion:
     spread = float(np.std(values))
     return ParameterExpansion(name, reference=float(np.mean(values)), scale=1.0 / spread if spread > 0 else 1.0)
-
-
-def _lengthscale(z: torch.Tensor, per_column: bool) -> float | tuple[float, ...]:
-    """Twice the root mean squared distance of two environments; per column the columns share it."""
-    std = z.std(0, correction=0) if len(z) > 1 else torch.ones(z.shape[1], dtype=z.dtype)
-    std = torch.where(std > 1e-12 * (1.0 + z.abs().amax(0)), std, torch.ones_like(std))
-    if per_column:
-        return tuple((std * (2.0 * z.shape[1]) ** 0.5).tolist())
-    return float(2.0 * (2.0 * (std**2).sum()).sqrt())
 
 
 def _spread(label: LabelSet) -> float:

@@ -66,7 +66,7 @@ class Domain:
     margin
         g.
     anchors
-        Anchors of each term, in units of the length scale, shapes (M, D).
+        Anchors of each term, in the columns of its kernel, shapes (M, D').
     novelty
         v₁ of each term.
     """
@@ -107,7 +107,7 @@ class Domain:
             anchors, novelty = [], []
             for term in terms:
                 environments = states.environments(term.spec.descriptor)
-                z = environments.z * term.inverse_lengthscale()
+                z = term.kernel.embedding(environments.z).z
                 frame = torch.arange(len(z)) if environments.frame is None else environments.frame
                 shown = half[frame]
                 anchors.append(_chosen(term, z))
@@ -147,7 +147,7 @@ class Domain:
             require(fits, "the pairs of the domain", pairs.tolist(), f"pairs of {molecule[0]} beads")
         low, middle, high = (take(tensors, f"domain.{name}", size) for name in ("low", "middle", "high"))
         require(bool((low < middle).all() and (middle < high).all()), "the domain", "limits", "in ascending order")
-        anchors = [take(tensors, f"domain.anchors{t}", None, term.dimension) for t, term in enumerate(terms)]
+        anchors = [take(tensors, f"domain.anchors{t}", None, term.width) for t, term in enumerate(terms)]
         return cls(list(terms), pairs, low, middle, high, numbers["margin"], anchors, numbers["novelty"])
 
     def score(self, coordinates: Tensor, cell: Tensor | None = None) -> Tensor:
@@ -183,7 +183,7 @@ class Domain:
                 score = self._beyond(values, part).amax(1) if values.shape[1] else values.new_zeros(len(values))
                 out = _frame_maximum(out, score, frame)
             for t, (term, e) in enumerate(zip(self.terms, environments, strict=True)):
-                new = _novelty(term, self.anchors[t], self._whitenings[t], e.z * term.inverse_lengthscale())
+                new = _novelty(term, self.anchors[t], self._whitenings[t], term.kernel.embedding(e.z).z)
                 out = _frame_maximum(out, (new / self.novelty[t]).sqrt(), e.frame)
             # coinciding beads have no angles: what is not a number is not familiar
             return torch.where(finite & ~torch.isnan(out), out, torch.full_like(out, torch.inf))

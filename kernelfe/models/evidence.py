@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: How far the optimiser may move a logarithm from its start.
 LOG_BOUND = 14.0
+#: How far a search of the sparse model moves the logarithm of length scales, and of any other number of a kernel.
+SEARCH, WIDE_SEARCH = 0.7, 2.0
 
 
 class NoiseLevels(torch.nn.Module):
@@ -222,8 +224,9 @@ def fit_sparse(
 ) -> float:
     """Maximise the evidence of the sparse model; ``prior`` and ``noise`` are changed in place.
 
-    Length scales (one common factor per term) by bounded scalar searches in turn, everything else by
-    gradients within each trial.
+    What the kernels are made of (length scales by one common factor per kernel, every other number by itself) by
+    bounded scalar searches in turn, twice where a term has several to search; everything else by gradients within each
+    trial.
     """
     best: list = [-math.inf, None]
 
@@ -249,16 +252,23 @@ def fit_sparse(
     for index, term in enumerate(prior.terms):
         if term.spec.fixed:
             continue
-        start = term.log_lengthscale.detach().clone()
+        directions = term.spec.kernel.directions()
+        for name, at in directions * (1 if len(directions) == 1 else 2):
+            parameter, reach = term.log_hyperparameter(name), SEARCH if at is None else WIDE_SEARCH
+            start = parameter.detach().clone()
+            chosen = slice(None) if at is None else slice(at, at + 1)
 
-        def shifted(shift: float, term=term, start=start) -> float:
+            def shifted(shift: float, parameter=parameter, start=start, chosen=chosen) -> float:
+                restore(best[1])
+                parameter.data.copy_(start)
+                parameter.data[chosen] += shift
+                return -trial(6)
+
+            scipy.optimize.minimize_scalar(
+                shifted, bounds=(-reach, reach), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
+            )
             restore(best[1])
-            term.log_lengthscale.data.copy_(start + shift)
-            return -trial(6)
-
-        scipy.optimize.minimize_scalar(
-            shifted, bounds=(-0.7, 0.7), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
+        logger.info(
+            "term %d: %s", index, {name: term.log_hyperparameter(name).exp().tolist() for name, _ in directions}
         )
-        restore(best[1])
-        logger.info("term %d: length scale %s", index, term.log_lengthscale.exp().tolist())
     return best[0]

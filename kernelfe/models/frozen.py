@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..functionals import FreeEnergy
-from ..kernels import MeanFunction, TermModule
+from ..kernels import Kernel, MeanFunction, RadialKernel, TermModule
 from .domain import Domain
 from .posterior import Expansion
 from .prior import frame_chunks
@@ -79,9 +79,15 @@ class FrozenModel:
     ):
         self.beads, self.baseline, self.domain = beads, baseline, domain
         self._terms = terms
-        self._scale = [term.inverse_lengthscale().detach() for term in terms]
+        with torch.no_grad():
+            self._kernels = [term.kernel for term in terms]
         # about the mean of the nodes, so that little cancels in half squared distances
-        self._centre = [e.nodes.mean(0) if len(e.nodes) else e.nodes.new_zeros(e.nodes.shape[1]) for e in expansions]
+        self._centre = [
+            e.nodes.mean(0)
+            if len(e.nodes) and isinstance(kernel, RadialKernel)
+            else e.nodes.new_zeros(e.nodes.shape[1])
+            for e, kernel in zip(expansions, self._kernels, strict=True)
+        ]
         self._nodes = [e.nodes - centre for e, centre in zip(expansions, self._centre, strict=True)]
         self._node_squares = [0.5 * (nodes * nodes).sum(1) for nodes in self._nodes]
         self._c = [e.c for e in expansions]
@@ -125,7 +131,8 @@ class FrozenModel:
 
     def _term(self, t: int, z: Tensor, frame: Tensor | None, temperature, frames: int) -> tuple[Tensor, Tensor]:
         """Values summed into frames, and slopes by z of every environment."""
-        x = z * self._scale[t] - self._centre[t]
+        embedding = self._kernels[t].embedding(z)
+        x = embedding.z - self._centre[t]
         value, gradient = x.new_empty(len(x)), torch.empty_like(x)
         if isinstance(temperature, Tensor) and temperature.numel() > 1 and frame is not None:
             temperature = temperature[frame]
@@ -134,14 +141,15 @@ class FrozenModel:
             value[part], gradient[part] = self._block(t, x[part], temperature[part] if one is None else one)
         if frame is not None:
             value = value.new_zeros(frames).index_add_(0, frame, value)
-        return value, gradient * self._scale[t]
+        return value, embedding.pull(gradient)
 
     def _block(self, t: int, x: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Values and slopes of a few environments, in units of the length scale."""
-        nodes = self._nodes[t]
+        """Values and slopes of a few environments, in the kernel's own columns."""
+        nodes, kernel = self._nodes[t], self._kernels[t]
+        if not isinstance(kernel, RadialKernel):
+            return self._general(t, kernel, x, temperature)
         s = torch.addmm(self._node_squares[t], x, nodes.T, alpha=-1.0)
         s.add_(0.5 * (x * x).sum(1, keepdim=True)).clamp_min_(0.0)
-        kernel = self._terms[t].kernel
         if isinstance(temperature, Tensor):
             return self._mixed(t, x, *kernel.functions(s), temperature)
         c, w, offset, moments = self._coefficients(t, temperature)
@@ -157,6 +165,16 @@ class FrozenModel:
         value -= (k1 * along).sum(1)
         radial = k1 * c - k2 * along
         return value, x * radial.sum(1, keepdim=True) - radial @ nodes - k1 @ w
+
+    def _general(self, t: int, kernel: Kernel, x: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The same through the products of any kernel."""
+        if isinstance(temperature, Tensor):
+            factors = self._factors(t, temperature)
+            value, gradient = kernel.jet_product(x, self._nodes[t], self._c[t], self._w[t])
+            return (value * factors).sum(1), torch.einsum("edp,ep->ed", gradient, factors)
+        c, w, _, _ = self._coefficients(t, temperature)
+        value, gradient = kernel.jet_product(x, self._nodes[t], c[:, None], None if w is None else w[:, :, None])
+        return value[:, 0], gradient[:, :, 0]
 
     def _factors(self, t: int, temperature: Tensor) -> Tensor:
         parameters = {name: value.expand(len(temperature)) for name, value in self._parameters.items()}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ModelFileError
 from ..frames import Frames
-from ..kernels import MeanFunction, ParameterExpansion, ParameterPart, Term, ThermalPart
+from ..kernels import Kernel, MeanFunction, ParameterExpansion, ParameterPart, Term, ThermalPart
 from .assemble import named_terms
 from .solvers import Dense, Sparse
 
@@ -207,7 +207,7 @@ def check_term(term: Any, what: str, parameters: set[str] | None) -> None:
         require(passes(value) or (value is None and not fitted), f"{name} of {what}", value, wanted)
 
     part("descriptor", lambda v: hasattr(v, "environments") and hasattr(v, "dimension"), "a descriptor")
-    part("kernel", lambda v: hasattr(v, "gram") and hasattr(v, "lengthscale"), "a kernel")
+    part("kernel", lambda v: isinstance(v, Kernel), "a kernel")
     part("thermal", lambda v: isinstance(v, ThermalPart), "a thermal part")
     part("parameters", lambda v: isinstance(v, tuple), "a list of expansions")
     require(is_flag(term.fixed), f"fixed of {what}", term.fixed, "true or false")

@@ -18,8 +18,7 @@ from .. import functionals
 from ..descriptors import DESCRIPTORS
 from ..errors import DataError, ModelFileError
 from ..kernels import (
-    RBF,
-    Matern52,
+    KERNELS,
     MeanFunction,
     ParameterExpansion,
     ParameterKernel,
@@ -58,8 +57,6 @@ _CLASSES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         Term,
-        RBF,
-        Matern52,
         SecondOrder,
         StationaryHeatCapacity,
         StationaryFreeEnergy,
@@ -69,6 +66,7 @@ _CLASSES: dict[str, type] = {
         Dense,
         Sparse,
         BoltzmannInversion,
+        *KERNELS.values(),
         *DESCRIPTORS.values(),
     )
 }
@@ -82,7 +80,8 @@ def save(model, path: str | os.PathLike) -> None:
     DataError
         If the path cannot be written, or a parameter of the model is not plain.
     """
-    posterior, tensors = model.posterior_, {}
+    posterior = model.posterior_
+    tensors: dict[str, Tensor] = {}
     mean, density = posterior.prior.mean, getattr(model, "density_", None)
     header: dict[str, Any] = {
         "parameters": _parameters(model),
@@ -115,8 +114,7 @@ def save(model, path: str | os.PathLike) -> None:
     }
     for t, (_, term) in enumerate(model.terms_):
         # exact to the bit: the numbers of the specs went through exp
-        tensors[f"term{t}.log_lengthscale"] = term.log_lengthscale.detach()
-        tensors[f"term{t}.log_scales"] = term.log_scales.detach()
+        tensors |= {f"term{t}.{name}": parameter.detach() for name, parameter in term.named_parameters()}
     if isinstance(posterior, SparsePosterior):
         header["posterior"] = "sparse"
         tensors |= {"weights": posterior.weights, "lower": posterior.lower}
@@ -213,8 +211,7 @@ def _terms(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, 
         columns = spec.descriptor.dimension(shape)
         require(dimension == columns, f"the number of columns of term {name!r}", dimension, f"{columns}")
         module = TermModule(spec, dimension)
-        for parameter in ("log_lengthscale", "log_scales"):
-            own = getattr(module, parameter)
+        for parameter, own in module.named_parameters():
             own.data.copy_(take(tensors, f"term{t}.{parameter}", *own.shape))
         out.append((name, module.requires_grad_(False)))
     return out

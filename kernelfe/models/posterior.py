@@ -24,7 +24,7 @@ PAIRS = 1 << 21
 
 @dataclass
 class Expansion:
-    """Posterior mean of one term, in units of its length scale.
+    """Posterior mean of one term, in the columns of its kernel.
 
     Parameters
     ----------

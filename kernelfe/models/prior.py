@@ -27,7 +27,7 @@ from .states import States
 class TermRead:
     """What one read of one term sees of a batch of frames."""
 
-    jets: Jets  # in units of the length scale
+    jets: Jets  # in the kernel's own columns
     factors: Tensor  # (n, size)
 
 
@@ -91,7 +91,7 @@ class Prior(gpytorch.Module):
         terms = []
         for term in self.terms:
             environments = states.environments(term.spec.descriptor)
-            jets = term.scaled(
+            jets = term.embed(
                 spatial_jets(environments, functional.spatial, fields=states.fields, volume=states.volume)
             )
             terms.append([TermRead(jets, term.factors(read, states.temperature, states.parameters)) for read in reads])

@@ -36,7 +36,11 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
     Parameters
     ----------
     z
-        Candidates in units of the length scale, shape (n, D).
+        Candidates in the kernel's own columns, shape (n, D).
+    kernel
+        The kernel.
+    count
+        How many to choose.
 
     Returns
     -------
@@ -45,15 +49,15 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
     """
     size = len(z)
     count = min(count, size)
-    residual = z.new_ones(size)
+    residual = kernel.diagonal(Jets.values(z))[:, 0].clone()
+    negligible = NEGLIGIBLE * float(residual.max()) if size else 0.0
     rows = z.new_zeros(count, size)
     chosen = []
     for k in range(count):
         pivot = int(residual.argmax())
-        if residual[pivot] < NEGLIGIBLE:
+        if residual[pivot] < negligible:
             break
-        s = 0.5 * ((z - z[pivot]) ** 2).sum(1)
-        row = kernel.functions(s)[0] - rows[:k, pivot] @ rows[:k]
+        row = kernel.value(z, z[pivot : pivot + 1])[:, 0] - rows[:k, pivot] @ rows[:k]
         rows[k] = row / residual[pivot].sqrt()
         residual = (residual - rows[k] ** 2).clamp_min(0.0)
         residual[pivot] = 0.0
@@ -80,13 +84,13 @@ class SparseBasis:
         self.prior, self.inducing, self.gradients = prior, inducing, gradients
         self.jets, self.whitenings = [], []
         for t, (term, z) in enumerate(zip(prior.terms, inducing, strict=True)):
-            scaled = z * term.inverse_lengthscale()
-            jets = Jets.full(scaled) if gradients else Jets.values(scaled)
+            kernel = term.kernel
+            jets = kernel.inducing(z, gradients)
             self.jets.append(jets)
             if whitening is not None:  # signs and order of eigenvectors must match the stored weights
                 self.whitenings.append(Whitening(whitening[t]))
             else:
-                gram = term.kernel.gram(jets, jets)
+                gram = kernel.gram(jets, jets)
                 self.whitenings.append(Whitening.of(gram.flatten(2).flatten(0, 1)))
         self.ranks = [whitening.rank for whitening in self.whitenings]
         self.functions = [term.size for term in prior.terms]
@@ -281,7 +285,7 @@ class SparsePosterior:
             at += rank * size
             jets = self.basis.jets[t]
             coefficients = (self.basis.whitenings[t].matrix @ block.T).reshape(len(jets.z), jets.rows, size)
-            w = coefficients[:, 1:].contiguous() if self.basis.gradients else None
+            w = torch.einsum("erd,erp->edp", jets.w, coefficients) if self.basis.gradients else None
             out.append(Expansion(jets.z, coefficients[:, 0].contiguous(), w))
         if self.prior.mean is None:
             return out, None

@@ -26,7 +26,7 @@ def fit_sparse_posterior(
     def inducing(count):
         with torch.no_grad():
             return [
-                z[choose_inducing(z * term.inverse_lengthscale(), term.kernel, count)]
+                z[choose_inducing(term.kernel.embedding(z).z, term.kernel, count)]
                 for term, z in zip(prior.terms, pools, strict=True)
             ]
 

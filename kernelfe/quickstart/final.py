@@ -133,7 +133,7 @@ def describe(model: FreeEnergyRegressor) -> dict[str, Any]:
     """Hyperparameters, noise, evidence and solver of a fitted model."""
     terms = {}
     for name, term in model.fitted_terms():
-        lengthscale = term.kernel.lengthscale
+        lengthscale = getattr(term.kernel, "lengthscale", None)
         thermal = term.thermal
         terms[name] = {
             "descriptor": type(term.descriptor).__name__,

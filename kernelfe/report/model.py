@@ -156,8 +156,10 @@ def hyperparameters(page: Page, model: Any) -> None:
     page.heading("What the evidence found")
     rows = []
     for name, term in model.fitted_terms():
-        scale = term.kernel.lengthscale
-        length = ", ".join(number(v) for v in scale) if isinstance(scale, tuple) else number(scale)
+        length = "; ".join(
+            ("" if name == "lengthscale" else f"{name} ") + ", ".join(number(v) for v in values)
+            for name, values in term.kernel.hyperparameters().items()
+        )
         thermal = term.thermal
         scales = [
             number(getattr(thermal, key) * factor) if getattr(thermal, key, None) is not None else "–"
@@ -169,7 +171,7 @@ def hyperparameters(page: Page, model: Any) -> None:
             "term",
             "descriptor",
             "kernel",
-            "length scale",
+            "length scale and other numbers",
             "energy / meV",
             "entropy / µeV K⁻¹",
             "heat capacity / µeV K⁻¹",

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .descriptors import Distances
-from .descriptors.base import Descriptor, Environments
-from .functionals import Functional, Spatial
-from .kernels import Jets, ParameterExpansion, SecondOrder, spatial_jets, state_factors
-from .specs import Spec, from_dict
+from ..descriptors import Distances
+from ..descriptors.base import Descriptor, Environments
+from ..functionals import Functional, Spatial
+from ..kernels import ParameterExpansion, SecondOrder, spatial_jets, state_factors
+from ._common import check_spec, close, slope
+from .kernels import check_kernel
+
+__all__ = ["FreeEnergyFunction", "apply_functional", "check_descriptor", "check_functional", "check_kernel"]
 
 #: A(R, T, λ, cell): coordinates (n, …), temperature (n,), parameters name → (n,), cell (n, 3, 3) or None; shape (n,).
 FreeEnergyFunction = Callable[[Tensor, Tensor, dict[str, Tensor], "Tensor | None"], Tensor]
@@ -82,22 +85,22 @@ def apply_functional(
         if read.parameter is not None:
             name = next(iter(lam)) if read.parameter == "*" and len(lam) == 1 else read.parameter
             assert name in lam, f"{functional.key!r} is about parameter {read.parameter!r}; there are {list(lam)}"
-            value = _slope(value, lam[name])
+            value = slope(value, lam[name])
         thermal = torch.zeros_like(t)
         for coefficient, power, order in read.thermal:
             part = value
             for _ in range(order):
-                part = _slope(part, t)
+                part = slope(part, t)
             thermal = thermal + coefficient * t**power * part
         if read.spatial is Spatial.VALUE:
             out = thermal
         elif read.spatial is Spatial.GRADIENT:
-            out = _slope(thermal, r)
+            out = slope(thermal, r)
         elif read.spatial is Spatial.STRAIN:
-            out = _slope(thermal, strain) / torch.linalg.det(cell).abs()[:, None]
+            out = slope(thermal, strain) / torch.linalg.det(cell).abs()[:, None]
         else:
             assert fields is not None, f"{functional.key!r} needs displacement fields"
-            out = (fields * _slope(thermal, r)[:, None]).flatten(2).sum(2)
+            out = (fields * slope(thermal, r)[:, None]).flatten(2).sum(2)
         total = out if total is None else total + out
     assert total is not None
     return total.detach()
@@ -178,7 +181,7 @@ def check_functional(functional: Functional, formula: Callable | None = None, to
             found = found + jets.c * (weights * torch.sin(phase)).sum(1, keepdim=True)
         if jets.w is not None:
             found = found + torch.einsum("nrd,dk,nk->nr", jets.w, omega, weights * torch.cos(phase))
-    _close(
+    close(
         found.reshape(expected.shape), expected, tolerance, f"{key!r}: models read it differently from its definition"
     )
     if formula is not None:
@@ -186,7 +189,7 @@ def check_functional(functional: Functional, formula: Callable | None = None, to
         assert own.shape == expected.shape, (
             f"{key!r}: the formula gives {tuple(own.shape)}, the reads {tuple(expected.shape)}"
         )
-        _close(expected, own, tolerance, f"{key!r}: its reads differ from the formula")
+        close(expected, own, tolerance, f"{key!r}: its reads differ from the formula")
 
 
 def check_descriptor(
@@ -215,7 +218,7 @@ def check_descriptor(
         If a part of the contract is broken.
     """
     name = type(descriptor).__name__
-    _check_spec(descriptor, classes)
+    check_spec(descriptor, classes)
     x = torch.as_tensor(coordinates, dtype=torch.float64).clone()
     box = None if cell is None else torch.as_tensor(cell, dtype=torch.float64).expand(len(x), 3, 3).clone()
     found = descriptor.environments(x, cell=box)
@@ -237,7 +240,7 @@ def check_descriptor(
     frame = torch.arange(len(x)) if found.frame is None else found.frame
     for k in range(len(x)):  # frames do not know of each other
         alone = descriptor.environments(x[k : k + 1], cell=None if box is None else box[k : k + 1])
-        _close(alone.z, found.z[frame == k], 1e-12, f"{name}: frame {k} differs when it is asked for alone")
+        close(alone.z, found.z[frame == k], 1e-12, f"{name}: frame {k} differs when it is asked for alone")
     flat = x[0].numel()
     jacobian = _dense_jacobian(found, frame, len(x), flat)
     numeric = torch.zeros_like(jacobian)
@@ -247,17 +250,17 @@ def check_descriptor(
         step = direction.reshape(x.shape[1:])
         moved = {h: descriptor.environments(x + h * step, cell=box).z for h in _STEPS}
         numeric[:, :, column] = _difference(moved, found.z, name)
-    _close(jacobian, numeric, tolerance, f"{name}: jacobian is not the derivative of z")
+    close(jacobian, numeric, tolerance, f"{name}: jacobian is not the derivative of z")
     z, fast_frame, pullback = descriptor.values_and_pullback(x, cell=box)
     same = (fast_frame is None) == (found.frame is None) and (fast_frame is None or torch.equal(fast_frame, frame))
     assert same, f"{name}: values_and_pullback lists other frames than environments"
-    _close(z, found.z, 1e-10, f"{name}: values_and_pullback gives other values than environments")
+    close(z, found.z, 1e-10, f"{name}: values_and_pullback gives other values than environments")
     g = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     pulled = pullback(g)
     assert pulled.shape == x.shape, f"{name}: pullback returns {tuple(pulled.shape)} for coordinates {tuple(x.shape)}"
     dense = torch.zeros(len(x), flat, dtype=torch.float64)
     dense.index_add_(0, frame, torch.einsum("edq,ed->eq", jacobian, g))
-    _close(pulled.reshape(dense.shape), dense, 1e-9, f"{name}: pullback(g) is not Jᵀg")
+    close(pulled.reshape(dense.shape), dense, 1e-9, f"{name}: pullback(g) is not Jᵀg")
     if box is not None and found.strain is not None:
         numeric = torch.zeros_like(found.strain)
         for k in range(6):
@@ -268,92 +271,7 @@ def check_descriptor(
                 deformation = torch.eye(3, dtype=torch.float64) + h * unit
                 moved[h] = descriptor.environments(x @ deformation, cell=box @ deformation).z
             numeric[:, :, k] = _difference(moved, found.z, name)
-        _close(found.strain, numeric, tolerance, f"{name}: strain is not the derivative of z by strain")
-
-
-def check_kernel(kernel: Any, dimension: int = 3, tolerance: float = 1e-9) -> None:
-    """Check a kernel on environments: derivatives, limits at coincident points, symmetry, positivity, fast products.
-
-    Parameters
-    ----------
-    kernel
-        An instance with ``gram``, ``jet_product`` and ``diagonal``, of unit variance, in units of its length scale.
-    dimension
-        Columns of the environments to try it on.
-    tolerance
-        Largest relative error.
-
-    Raises
-    ------
-    AssertionError
-        If a part of the contract is broken.
-    """
-    name = type(kernel).__name__
-    _check_spec(kernel, ())
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(k, dimension, generator=generator, dtype=torch.float64) for k in (5, 4))
-    ones = kernel.gram(Jets.values(a), Jets.values(a)).reshape(5, 5).diagonal()
-    _close(ones, torch.ones_like(ones), 1e-12, f"{name}: κ(z, z) must be 1; the scale belongs to the thermal part")
-
-    def pair(x: Tensor, y: Tensor) -> Tensor:
-        return kernel.gram(Jets.values(x), Jets.values(y)).diagonal(dim1=0, dim2=2).reshape(-1)
-
-    size = 1 + dimension
-    left, right = a.repeat_interleave(4, 0).requires_grad_(), b.repeat(5, 1).requires_grad_()
-    value = pair(left, right)
-    expected = torch.zeros(20, size, size, dtype=torch.float64)
-    first = _slope(value, left)
-    expected[:, 0, 0], expected[:, 1:, 0] = value.detach(), first.detach()
-    expected[:, 0, 1:] = _slope(value, right).detach()
-    for k in range(dimension):
-        expected[:, 1 + k, 1:] = _slope(first[:, k], right).detach()
-    expected = expected.reshape(5, 4, size, size).transpose(1, 2)
-    with torch.no_grad():
-        full = kernel.gram(Jets.full(a), Jets.full(b))
-        _close(full, expected, tolerance, f"{name}: gram of values and gradients is not the derivative of κ(z, z')")
-        weight = torch.rand(5, 4, generator=generator, dtype=torch.float64)
-        weighted = kernel.gram(Jets.full(a), Jets.full(b), weight)
-        _close(
-            weighted, full * weight[:, None, :, None], 1e-12, f"{name}: weight= must multiply the kernel pair by pair"
-        )
-        back = kernel.gram(Jets.full(b), Jets.full(a)).permute(2, 3, 0, 1)
-        _close(back, full, 1e-12, f"{name}: gram(a, b) and gram(b, a) differ")
-        twice = torch.cat([a, a[:2]])  # with repeated environments
-        square = kernel.gram(Jets.full(twice), Jets.full(twice)).reshape(7 * size, 7 * size)
-        assert bool(torch.isfinite(square).all()), f"{name}: gram is not finite at coincident environments"
-        lowest = float(torch.linalg.eigvalsh(square)[0])
-        assert lowest > -1e-10 * float(square.diagonal().max()), (
-            f"{name}: gram is not positive semidefinite ({lowest:.1e})"
-        )
-        near = kernel.gram(Jets.full(a), Jets.full(a + 1e-5 / dimension**0.5)).diagonal(dim1=0, dim2=2)
-        at = kernel.gram(Jets.full(a), Jets.full(a)).diagonal(dim1=0, dim2=2)
-        _close(near, at, 1e-3, f"{name}: gram jumps at coincident environments")
-        diagonal = kernel.diagonal(Jets.full(a)).reshape(-1)
-        square = kernel.gram(Jets.full(a), Jets.full(a)).reshape(5 * size, 5 * size)
-        _close(diagonal, square.diagonal(), tolerance, f"{name}: diagonal() is not the diagonal of gram()")
-        c = torch.randn(4, 2, generator=generator, dtype=torch.float64)
-        w = torch.randn(4, dimension, 2, generator=generator, dtype=torch.float64)
-        for slopes in (w, None):
-            value, gradient = kernel.jet_product(a, b, c, slopes)
-            jets = torch.cat([c[:, None], torch.zeros_like(w) if slopes is None else slopes], 1).reshape(-1, 2)
-            product = (full.reshape(5 * size, -1) @ jets).reshape(5, size, 2)
-            _close(
-                torch.cat([value[:, None], gradient], 1),
-                product,
-                tolerance,
-                f"{name}: jet_product is not gram · coefficients",
-            )
-
-
-def _check_spec(spec: Any, classes: Any) -> None:
-    name = type(spec).__name__
-    assert isinstance(spec, Spec), (
-        f"{name} must derive from kernelfe.specs.Spec, as a frozen dataclass of plain numbers"
-    )
-    hash(spec)
-    known = {cls.__name__: cls for cls in (type(spec), *classes)}
-    assert from_dict(spec.to_dict(), known) == spec, f"{name}: from_dict(to_dict()) gives another {name}"
-    assert type(spec)(**spec.get_params(deep=False)) == spec, f"{name}: get_params does not rebuild it"
+        close(found.strain, numeric, tolerance, f"{name}: strain is not the derivative of z by strain")
 
 
 def _dense_jacobian(found: Environments, frame: Tensor, frames: int, flat: int) -> Tensor:
@@ -387,20 +305,3 @@ def _symmetric(strain: Tensor) -> Tensor:
         unit[j, i] += 0.5
         out = out + strain[:, k, None, None] * unit
     return out
-
-
-def _slope(value: Tensor, by: Tensor) -> Tensor:
-    """Derivative of row-wise independent values; zero where they do not depend on it."""
-    if not value.requires_grad:
-        return torch.zeros_like(by)
-    (found,) = torch.autograd.grad(value.sum(), by, create_graph=True, allow_unused=True)
-    return torch.zeros_like(by) if found is None else found
-
-
-def _close(found: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
-    assert found.shape == expected.shape, f"{message}: shapes {tuple(found.shape)} and {tuple(expected.shape)}"
-    if not expected.numel():
-        return
-    scale = max(float(expected.abs().max()), 1e-300)
-    error = float((found - expected).abs().max()) / scale
-    assert error <= tolerance, f"{message}: largest relative error {error:.1e}, allowed {tolerance:.0e}"
