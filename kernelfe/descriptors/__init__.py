@@ -10,11 +10,14 @@ from .base import Descriptor, Environments
 from .distances import Distances, InverseDistances
 from .internal import InternalCoordinates
 from .pairs import PairDistances
+from .permutations import automorphisms, permutations
+from .symmetrized import Symmetrized
 from .variables import Variables
 
 #: Every descriptor of kernelfe by its class name: what a saved model may name.
 DESCRIPTORS: dict[str, type[Descriptor]] = {
-    cls.__name__: cls for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates)
+    cls.__name__: cls
+    for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates, Symmetrized)
 }
 
 __all__ = [
@@ -25,5 +28,8 @@ __all__ = [
     "InternalCoordinates",
     "InverseDistances",
     "PairDistances",
+    "Symmetrized",
     "Variables",
+    "automorphisms",
+    "permutations",
 ]

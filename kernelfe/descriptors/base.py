@@ -155,6 +155,16 @@ class Descriptor(Spec):
         """This descriptor with the kinds of the beads of the data filled in where it needs them."""
         return self
 
+    @property
+    def weight(self) -> float:
+        """Factor of the environments in a term, f = weight · Σ_e g(z_e)."""
+        return 1.0
+
+    @property
+    def copies(self) -> int:
+        """Number of successive environments that are images of one another under permutations of like beads."""
+        return 1
+
 
 def check_beads(name: str, shape: tuple[int, ...]) -> int:
     """Return the number of beads of frames of shape (beads, 3).

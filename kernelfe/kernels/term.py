@@ -1,8 +1,9 @@
 """A term of the free energy: a descriptor × a kernel on environments × a thermal part.
 
-    f_term(R; T, λ) = Σ_{environments e} Σ_k φ_k(T, λ) g_k(z_e(R)),   g_k ~ GP(0, a_k² κ)
+    f_term(R; T, λ) = w Σ_{environments e} Σ_k φ_k(T, λ) g_k(z_e(R)),   g_k ~ GP(0, a_k² κ)
 
-with φ_k the product functions of the thermal part and of the parameter expansions. :class:`Term` is the
+with φ_k the product functions of the thermal part and of the parameter expansions, and w the weight of the descriptor
+(one, unless it averages over permutations of like beads). :class:`Term` is the
 spec, :class:`TermModule` holds the hyperparameters of a fit.
 """
 
@@ -94,9 +95,14 @@ class TermModule(gpytorch.Module):
         """Number of functions φ_k."""
         return len(self.spec.thermal.components) * math.prod(p.order + 1 for p in self.spec.parameters)  # type: ignore
 
+    @property
+    def weight(self) -> float:
+        """Factor of the descriptor's environments: f = weight · Σ_e g(z_e), the scales are those of g."""
+        return getattr(self.spec.descriptor, "weight", 1.0)
+
     def variances(self) -> Tensor:
-        """Prior variances a_k², shape (size,)."""
-        squared = (2.0 * self.log_scales).exp()
+        """Prior variances of what an environment contributes, (weight · a_k)², shape (size,)."""
+        squared = self.weight**2 * (2.0 * self.log_scales).exp()
         return squared.repeat_interleave(self.size // len(squared))
 
     def scaled(self, jets: Jets) -> Jets:

@@ -180,7 +180,8 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         z = descriptor.environments(states.coordinates, cell=states.cell).z
         kernel = term.kernel if term.kernel is not None else RBF()
         if kernel.lengthscale is None:
-            kernel = replace(kernel, lengthscale=_lengthscale(z, per_column=isinstance(descriptor, Variables)))
+            inner = getattr(descriptor, "descriptor", descriptor)  # what Symmetrized wraps
+            kernel = replace(kernel, lengthscale=_lengthscale(z, per_column=isinstance(inner, Variables)))
         thermal = term.thermal if term.thermal is not None else SecondOrder()
         if thermal.reference_temperature is None:
             thermal = replace(thermal, reference_temperature=reference)
@@ -252,7 +253,7 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
             for k in range(3):
                 # only kinds that a function contributes to strongly say something about its scale
                 if float(per_function[k]) > 1e-30 and spread > 0:
-                    estimates[k].append(spread * (0.5 / float(per_function[k]) / terms) ** 0.5)
+                    estimates[k].append(spread * (0.5 / float(per_function[k]) / terms) ** 0.5 / module.weight)
     u = float(np.median(estimates[0])) if estimates[0] else None
     c = float(np.median(estimates[2])) if estimates[2] and u is None else None
     if u is None:

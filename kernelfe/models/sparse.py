@@ -16,6 +16,7 @@ from ..kernels import Jets
 from ..linalg import NormalEquations, Whitening
 from ..linalg.normal import Stacked
 from .labels import LabelSet
+from .orbits import orbit_size, whitening_of_orbits
 from .posterior import Expansion
 from .prior import Prior, RowBlock, frame_chunks
 
@@ -86,8 +87,8 @@ class SparseBasis:
             if whitening is not None:  # signs and order of eigenvectors must match the stored weights
                 self.whitenings.append(Whitening(whitening[t]))
             else:
-                gram = term.kernel.gram(jets, jets)
-                self.whitenings.append(Whitening.of(gram.flatten(2).flatten(0, 1)))
+                gram = term.kernel.gram(jets, jets).flatten(2).flatten(0, 1)
+                self.whitenings.append(whitening_of_orbits(gram, 1 if gradients else orbit_size(term)))
         self.ranks = [whitening.rank for whitening in self.whitenings]
         self.functions = [term.size for term in prior.terms]
         if prior.mean is not None:

@@ -7,6 +7,7 @@ import torch
 
 from .evidence import NoiseLevels, fit_scales, fit_sparse
 from .labels import LabelSet
+from .orbits import choose_orbits, orbit_size
 from .solvers import Sparse
 from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
 
@@ -25,10 +26,7 @@ def fit_sparse_posterior(
 
     def inducing(count):
         with torch.no_grad():
-            return [
-                z[choose_inducing(z * term.inverse_lengthscale(), term.kernel, count)]
-                for term, z in zip(prior.terms, pools, strict=True)
-            ]
+            return [_inducing(term, z, count) for term, z in zip(prior.terms, pools, strict=True)]
 
     if evidence:
         few = random_subsets(labels, solver.evidence_rows, rng)
@@ -75,9 +73,20 @@ def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, s
     for term in prior.terms:
         z = states[index].environments(term.spec.descriptor).z
         if len(z) > size:
-            z = z[torch.from_numpy(np.sort(rng.permutation(len(z))[:size]))]
+            copies = orbit_size(term)  # orbits are kept whole
+            kept = np.sort(rng.permutation(len(z) // copies)[: max(1, size // copies)])
+            z = z.unflatten(0, (-1, copies))[torch.from_numpy(kept)].flatten(0, 1)
         out.append(z)
     return out
+
+
+def _inducing(term, z: torch.Tensor, count: int) -> torch.Tensor:
+    """Inducing environments of a term: ``count`` of them, or all copies of as many orbits."""
+    scaled, copies = z * term.inverse_lengthscale(), orbit_size(term)
+    if copies == 1:
+        return z[choose_inducing(scaled, term.kernel, count)]
+    chosen = choose_orbits(scaled.unflatten(0, (-1, copies)), term.kernel, count)
+    return z.unflatten(0, (-1, copies))[chosen].flatten(0, 1)
 
 
 def progress_bar(show: bool, name: str, total: int | None):
