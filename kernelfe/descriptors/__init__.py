@@ -7,6 +7,7 @@ A new descriptor is a frozen dataclass that derives from :class:`Descriptor` and
 from __future__ import annotations
 
 from .base import Descriptor, Environments
+from .bonded import Bonded
 from .distances import Distances, InverseDistances
 from .internal import InternalCoordinates
 from .pairs import PairDistances
@@ -17,11 +18,12 @@ from .variables import Variables
 #: Every descriptor of kernelfe by its class name: what a saved model may name.
 DESCRIPTORS: dict[str, type[Descriptor]] = {
     cls.__name__: cls
-    for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates, Symmetrized)
+    for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates, Bonded, Symmetrized)
 }
 
 __all__ = [
     "DESCRIPTORS",
+    "Bonded",
     "Descriptor",
     "Distances",
     "Environments",

@@ -125,6 +125,11 @@ class Symmetrized(Descriptor):
         inner = self.descriptor.bind(kinds)
         return self if inner is self.descriptor else replace(self, descriptor=inner)
 
+    def for_molecule(self, kinds, bonds) -> Symmetrized:
+        """See :meth:`Descriptor.for_molecule`."""
+        out = self.bind(kinds)
+        return replace(out, descriptor=out.descriptor.for_molecule(kinds, bonds))
+
     def _permuted(self, x: Tensor) -> Tensor:
         self.dimension(tuple(x.shape[1:]))
         index = torch.tensor(self.permutations, device=x.device)

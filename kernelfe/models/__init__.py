@@ -2,8 +2,9 @@
 
 from .baseline import BoltzmannInversion
 from .frozen import FrozenModel
+from .molecules import local_terms
 from .persistence import load
 from .regressor import FreeEnergyRegressor
 from .solvers import Dense, Sparse
 
-__all__ = ["BoltzmannInversion", "Dense", "FreeEnergyRegressor", "FrozenModel", "Sparse", "load"]
+__all__ = ["BoltzmannInversion", "Dense", "FreeEnergyRegressor", "FrozenModel", "Sparse", "load", "local_terms"]

@@ -51,8 +51,19 @@ def fit_baseline(spec, frames):
     return spec.fit(frames.positions, frames.temperature, frames.cell)
 
 
-def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
+def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[LabelSet]:
     """One :class:`LabelSet` per kind of label to condition on, baseline removed.
+
+    Parameters
+    ----------
+    frames
+        Frames of one molecule.
+    keys, noise
+        ``labels`` and ``noise`` of the regressor.
+    baseline, counts
+        Its fitted baseline or None, and N_X of a frame.
+    molecule
+        With several molecules in the fit: which one.
 
     Raises
     ------
@@ -60,7 +71,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
         If a label is asked for that is not there, or twice, or the noise is not one of positive numbers by label.
     """
     available = [key for key in frames.labels if frames.present[key].any()]
-    keys = available if keys is None else _asked_for(keys)
+    keys = available if keys is None else asked_for(keys)
     noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
     if PAIR in noise:
         raise DataError("free-energy differences carry their own std: give it to add_pair_labels, not in noise=")
@@ -74,7 +85,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
         functional = functionals.get(key)
         index = np.flatnonzero(frames.present[key])
         part = frames[index]
-        states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)))
+        states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)), molecule=molecule)
         y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
         y = y - baseline_rows(baseline, functional, states).reshape(y.shape)
         given = None if noise.get(key) is None else numbers(noise[key], f"noise of {key!r}")
@@ -86,7 +97,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
     pairs = frames.pairs
     if len(pairs.i) and (keys is available or PAIR in keys):
         first, second = (
-            States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1)))
+            States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1)), molecule=molecule)
             for k in (np.asarray(pairs.i), np.asarray(pairs.j))
         )
         read = functionals.FreeEnergy()
@@ -98,7 +109,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
     return out
 
 
-def _asked_for(keys) -> list:
+def asked_for(keys) -> list:
     """``labels`` of the regressor as a list; a kind named twice would count as twice the information."""
     try:
         out = [keys] if isinstance(keys, str) else list(keys)
@@ -159,8 +170,18 @@ def named_terms(terms, frames) -> list[tuple[str, Term]]:
     return pairs
 
 
-def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str], Prior, dict[str, float], float]:
+def build_prior(terms, frames, labels: list[LabelSet]) -> tuple[list[str], Prior, dict[str, float], float]:
     """Fill in what the specs leave to the data, and build fresh modules.
+
+    Parameters
+    ----------
+    terms
+        ``terms`` of the regressor, by name.
+    frames
+        Frames, or a :class:`~kernelfe.models.molecules.MoleculeSet`, whose terms stay unbound: every molecule binds
+        them to its own beads.
+    labels
+        What is conditioned on.
 
     Returns
     -------
@@ -170,14 +191,18 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
     """
     reference = float(np.mean(frames.temperature))
     expansions = tuple(_expansion(name, values) for name, values in sorted(frames.parameters.items()))
-    names, modules, states = [], [], States.from_frames(frames[_sample(len(frames))], counts=None)
+    names, modules, several = [], [], hasattr(frames, "sampled")
+    states = frames.sampled(_sample) if several else [States.from_frames(frames[_sample(len(frames))])]
     pairs = named_terms(terms, frames)
     for name, term in pairs:
         descriptor = term.descriptor
         if descriptor is None:
-            descriptor = Variables() if frames.positions is None else Distances()
-        descriptor = descriptor.bind(frames.kinds)
-        z = descriptor.environments(states.coordinates, cell=states.cell).z
+            descriptor = Distances() if several or frames.positions is not None else Variables()
+        if several:
+            z = sampled_environments(descriptor, states)
+        else:
+            descriptor = descriptor.for_molecule(frames.kinds, frames.bonds)
+            z = descriptor.environments(states[0].coordinates, cell=states[0].cell).z
         kernel = term.kernel if term.kernel is not None else RBF()
         if kernel.lengthscale is None:
             inner = getattr(descriptor, "descriptor", descriptor)  # what Symmetrized wraps
@@ -202,9 +227,29 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         names.append(name)
         modules.append(TermModule(replace(filled, thermal=thermal), z.shape[1]))
     assert modules[0].spec.thermal is not None
-    mean = _mean_function(modules[0].spec.thermal, expansions, labels, counts)
+    mean = _mean_function(modules[0].spec.thermal, expansions, labels)
     noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
     return names, Prior(modules, mean), noise, reference
+
+
+def sampled_environments(descriptor, states: list[States]) -> torch.Tensor:
+    """Environments of a term that several molecules share.
+
+    Raises
+    ------
+    DataError
+        If their columns differ, or there is none anywhere.
+    """
+    wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
+    if len(wide) > 1:
+        raise DataError(
+            f"{type(descriptor).__name__} gives {wide} columns in molecules of different sizes, which no term can "
+            "share: use descriptors by kinds of beads (PairDistances, Bonded), for example those of local_terms(...)"
+        )
+    z = torch.cat([one.environments(descriptor).z for one in states])
+    if not len(z):
+        raise DataError(f"no molecule has an environment of {descriptor}: check its kinds, bonds and cutoff")
+    return z
 
 
 def _sample(size: int) -> np.ndarray:
@@ -262,14 +307,17 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
     return u, u / reference, u / reference
 
 
-def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], counts) -> MeanFunction | None:
-    """Mean functions with broad priors about a least-squares start; None when no label sees a constant."""
+def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet]) -> MeanFunction | None:
+    """Mean functions with broad priors about a least-squares start; None when no label sees a constant.
+
+    Widths are per bead: what one bead (of any kind) would have to do to explain the spread of the labels.
+    """
     seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
     if not seen:
         return None
-    total = float(sum(counts))
-    unit = MeanFunction(thermal, expansions, tuple(0.0 for _ in counts), 1.0, 1.0)
-    factors, values, widths = [], [], []
+    kinds = seen[0].states.counts.shape[1]
+    unit = MeanFunction(thermal, expansions, (0.0,) * kinds, 1.0, 1.0)
+    columns, factors, values, widths = [], [], [], []
     for label in seen:
         states = label.states
         rows = sum(
@@ -277,10 +325,12 @@ def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], cou
         )
         width = float(label.y.std(correction=0)) or float(label.y.abs().max()) or 1.0
         # the first function is e_X, the one after all its powers of λ is c_X
-        factors.append(rows[:, [0, unit.size // 2]])  # type: ignore[index]
+        rows = rows[:, [0, unit.size // 2]]  # type: ignore[index]
+        columns.append((rows[:, :, None] * states.counts[:, None, :]).flatten(1))
+        factors.append(rows * states.counts.sum(1, keepdim=True))
         values.append(label.y[:, 0])
         widths.append(width)
-    scaled = torch.cat([f / w for f, w in zip(factors, widths, strict=True)])
+    scaled = torch.cat([f / w for f, w in zip(columns, widths, strict=True)])
     target = torch.cat([y / w for y, w in zip(values, widths, strict=True)])
     column = scaled.norm(dim=0).clamp_min(1e-300)
     start = torch.linalg.lstsq(scaled / column, target[:, None], driver="gelsd").solution[:, 0] / column
@@ -291,12 +341,7 @@ def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], cou
             for f, w in zip(factors, widths, strict=True)
             if float(f[:, k].abs().max()) > 1e-9
         ]
-        spreads.append(max([*reach, abs(float(start[k])) if k else 0.0]) if reach else 1.0)
-    offset = float(start[0]) if float(scaled[:, 0].abs().max()) > 0 else 0.0
-    return MeanFunction(
-        thermal,
-        expansions,
-        tuple(offset / total for _ in counts),
-        BROAD * spreads[0] / total,
-        BROAD * spreads[1] / total,
-    )
+        largest = float(start[kinds:].abs().max()) if k else 0.0
+        spreads.append(max([*reach, largest]) if reach else 1.0)
+    offset = torch.where(scaled[:, :kinds].abs().amax(0) > 0, start[:kinds], 0.0)
+    return MeanFunction(thermal, expansions, tuple(offset.tolist()), BROAD * spreads[0], BROAD * spreads[1])

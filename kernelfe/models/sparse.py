@@ -146,7 +146,9 @@ def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, prog
             bounds = [len(order) * (k + 1) // bins for k in range(bins)]
         step, begin = max(1, block_rows // label.y.shape[1]), 0
         for state, end in enumerate(bounds):
-            key = (label.kind, float(temperature[order[begin:end]].mean()), *((state,) if grouped else ()))
+            # the state itself, not its number: molecules with the same states share groups, others do not
+            own = (tuple(distinct[state].tolist()),) if grouped else ()
+            key = (label.kind, float(temperature[order[begin:end]].mean()), *own)
             for start, stop in frame_chunks(end - begin, step):
                 index = order[begin + start : begin + stop]
                 _add_block(equations, basis, label, index, key)
@@ -157,7 +159,7 @@ def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, prog
 
 
 def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):
-    """Add some frames of one label set; ``key`` has a state number when its rows share their factors."""
+    """Add some frames of one label set; ``key`` has a state when its rows share their factors."""
     prior = basis.prior
     rows = label.rows(prior, index)
     y = label.y[index].reshape(-1) - rows.prior_mean

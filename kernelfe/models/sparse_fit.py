@@ -66,12 +66,16 @@ def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) 
 
 
 def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, size: int = 5000) -> list[torch.Tensor]:
-    """Environments of random frames, from which inducing ones are chosen."""
-    states = max((label.states for label in labels), key=len)
-    index = torch.from_numpy(np.sort(rng.permutation(len(states))[:size]))
+    """Environments of random frames of every molecule, from which inducing ones are chosen."""
+    longest: dict = {}
+    for label in labels:
+        found = longest.setdefault(label.states.molecule, label.states)
+        longest[label.states.molecule] = label.states if len(label.states) > len(found) else found
+    share = max(1, size // len(longest))
+    parts = [s[torch.from_numpy(np.sort(rng.permutation(len(s))[:share]))] for s in longest.values()]
     out = []
     for term in prior.terms:
-        z = states[index].environments(term.spec.descriptor).z
+        z = torch.cat([part.environments(term.spec.descriptor).z for part in parts])
         if len(z) > size:
             copies = orbit_size(term)  # orbits are kept whole
             kept = np.sort(rng.permutation(len(z) // copies)[: max(1, size // copies)])
