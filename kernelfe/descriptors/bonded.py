@@ -130,7 +130,7 @@ def fragments(
     lower bead, or with ``both`` each direction.
     """
     near = _neighbours(bonds)
-    chains = [(bead,) for bead, kind in enumerate(bead_kinds) if kind == kinds[0]]
+    chains: list[tuple[int, ...]] = [(bead,) for bead, kind in enumerate(bead_kinds) if kind == kinds[0]]
     for kind in kinds[1:]:
         chains = [
             (*chain, bead)
