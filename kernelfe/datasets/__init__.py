@@ -162,4 +162,13 @@ def _file(name: str, filename: str, package: str) -> Traversable:
     return file
 
 
-__all__ = ["AllAtomFrames", "ChainFamily", "EliminatedMode", "Reference", "load", "load_atoms", "load_reference", "names"]
+__all__ = [
+    "AllAtomFrames",
+    "ChainFamily",
+    "EliminatedMode",
+    "Reference",
+    "load",
+    "load_atoms",
+    "load_reference",
+    "names",
+]

@@ -307,6 +307,11 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
     return u, u / reference, u / reference
 
 
+def _alike(a: LabelSet, b: LabelSet) -> bool:
+    """Whether labels are of one kind and of frames with equal numbers of beads of each kind."""
+    return a is b or (a.kind == b.kind and torch.equal(a.states.counts[:1], b.states.counts[:1]))
+
+
 def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet]) -> MeanFunction | None:
     """Mean functions with broad priors about a least-squares start; None when no label sees a constant.
 
@@ -323,7 +328,8 @@ def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet]) -> 
         rows = sum(
             unit.factors(states.resolve(read), states.temperature, states.parameters) for read in label.functional.reads
         )
-        width = float(label.y.std(correction=0)) or float(label.y.abs().max()) or 1.0
+        y = torch.cat([other.y for other in seen if _alike(label, other)])
+        width = float(y.std(correction=0)) or float(y.abs().max()) or 1.0
         # the first function is e_X, the one after all its powers of λ is c_X
         rows = rows[:, [0, unit.size // 2]]  # type: ignore[index]
         columns.append((rows[:, :, None] * states.counts[:, None, :]).flatten(1))
