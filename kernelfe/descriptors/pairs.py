@@ -40,7 +40,7 @@ class PairDistances(Descriptor):
         Kind of every bead of a frame; needed with ``kinds``, filled in from the data by :meth:`bind`.
     apart
         Least number of bonds between the beads of a pair, 3 to leave out bonds and angles; 0 for all pairs. Beads that
-        no bonds connect are infinitely far apart. Not for pairs of periodic images of bonded beads.
+        no bonds connect are infinitely far apart. All periodic images of a pair are left out with it.
     bonds
         Bonded beads; needed with ``apart``, filled in from the data by :meth:`for_molecule`.
 
