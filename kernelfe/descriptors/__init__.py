@@ -10,8 +10,8 @@ from .base import Descriptor, Environments
 from .bonded import Bonded
 from .distances import Distances, InverseDistances
 from .internal import InternalCoordinates
+from .like_beads import automorphisms, permutations
 from .pairs import PairDistances
-from .permutations import automorphisms, permutations
 from .symmetrized import Symmetrized
 from .variables import Variables
 

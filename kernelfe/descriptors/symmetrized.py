@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .base import Descriptor, Environments, Pullback
-from .permutations import MAX_PERMUTATIONS, Permutations, is_group
+from .like_beads import MAX_PERMUTATIONS, Permutations, is_group
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from kernelfe.descriptors import (
     automorphisms,
     permutations,
 )
-from kernelfe.descriptors.permutations import is_group
+from kernelfe.descriptors.like_beads import is_group
 from kernelfe.errors import DataError
 from kernelfe.testing import check_descriptor
 

@@ -12,10 +12,10 @@ import kernelfe
 from kernelfe import Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.datasets import ChainFamily
 from kernelfe.descriptors import Bonded, Distances, PairDistances
-from kernelfe.errors import DataError
+from kernelfe.errors import DataError, ModelFileError
 from kernelfe.functionals import get
 from kernelfe.kernels import RBF, SecondOrder
-from kernelfe.models import BoltzmannInversion, local_terms
+from kernelfe.models import BoltzmannInversion, local_terms, modelfile
 from kernelfe.models.molecules import MoleculeSet
 
 FAMILY = ChainFamily()
@@ -320,3 +320,34 @@ def test_errors_name_the_culprit(call, words):
     model = fitted([SMALL[:4], LARGE[:4]])
     with pytest.raises(DataError, match=words):
         call(model)
+
+
+def _without(fields, name):
+    return {key: value for key, value in fields.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda h: h | {"label_molecules": [0, 1, 2, 1]}, "label_molecules"),
+        (lambda h: _without(h, "label_molecules"), "label_molecules"),
+        (lambda h: h | {"label_molecules": [1, 1, 1, 1]}, "label"),
+        (lambda h: h | {"molecules": h["molecules"][:1]}, "molecules"),
+        (lambda h: h | {"molecules": [h["molecules"][0] | {"bonds": [[0, 9]]}, h["molecules"][1]]}, "molecules"),
+        (lambda h: h | {"molecules": [h["molecules"][0] | {"kinds": []}, h["molecules"][1]]}, "molecules"),
+        (lambda h: h | {"molecules": [h["molecules"][0] | {"kinds": ["Z"] * 3}, h["molecules"][1]]}, "kinds"),
+        (lambda h: h | {"coordinate_shape": [3, 3]}, "coordinate_shape"),
+        (lambda h: h | {"molecules": None}, "coordinate_shape"),
+        (lambda h: h | {"baseline": {"class": "FittedBaseline", "beads": 3}}, "FittedBaseline"),
+        (lambda h: h | {"baseline": h["baseline"] | {"bond_parameters": []}}, "inconsistent"),
+    ],
+)
+def test_files_made_wrong_are_refused(change, words, tmp_path_factory):
+    path = tmp_path_factory.mktemp("wrong") / "m.kfe"
+    fitted([SMALL[:3], LARGE[:3]], terms=[("bonds", Term(Bonded(("A", "B")), *numbers(0.5, 1.0)))], baseline=None).save(
+        path
+    )
+    header, tensors = modelfile.read(path)
+    modelfile.write(path, change(header), tensors)
+    with pytest.raises(ModelFileError, match=words):
+        kernelfe.load(path)
