@@ -15,6 +15,7 @@ from ..kernels import RBF, MeanFunction, ParameterExpansion, SecondOrder, Term, 
 from .baseline import BoltzmannInversion
 from .labels import PAIR, LabelSet, baseline_rows, pair_labels
 from .prior import Prior
+from .shared_baseline import fit_shared
 from .states import States
 
 #: How much broader than the spread of the data the priors of mean functions are.
@@ -48,6 +49,10 @@ def fit_baseline(spec, frames):
         raise DataError(f"baseline={spec!r}: pass a spec such as BoltzmannInversion(), None for the default, or False")
     if frames.positions is None:
         raise DataError("a baseline needs bead positions; these Frames hold collective variables: pass baseline=False")
+    if getattr(spec, "by_kinds", False):
+        if frames.kinds is None or frames.bonds is None:
+            raise DataError("BoltzmannInversion(by_kinds=True) needs kinds= and bonds= of the Frames")
+        return fit_shared(spec, [frames]).for_molecule(tuple(frames.kinds), tuple(map(tuple, frames.bonds)))
     return spec.fit(frames.positions, frames.temperature, frames.cell)
 
 

@@ -8,6 +8,7 @@ equations of :class:`~kernelfe.models.baseline.BoltzmannInversion`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -73,10 +74,10 @@ def _for_molecule(shared: SharedBaseline, kinds, bonds) -> FittedBaseline:
     for name, singular, required in (("bonds", "bond", True), ("angles", "angle", True), ("impropers", "improper", 0)):
         known = dict(zip(getattr(shared, name), getattr(shared, f"{singular}_parameters"), strict=True))
         entries, numbers = [], []
-        for entry, kind in getattr(parts, name):
+        for entry, kind, share in getattr(parts, name):
             if kind in known:
                 entries.append(entry)
-                numbers.append(known[kind])
+                numbers.append((share * known[kind][0], known[kind][1]))
             elif required:
                 raise DataError(
                     f"the model was fitted to no {singular} {'–'.join(kind)} (beads {entry}): its baseline does not "
@@ -84,7 +85,7 @@ def _for_molecule(shared: SharedBaseline, kinds, bonds) -> FittedBaseline:
                 )
         tables[name], tables[f"{singular}_parameters"] = tuple(entries), tuple(numbers)
     radii = dict(zip(shared.walls, shared.wall_radii, strict=True))
-    walls = [(entry, radii[kind]) for entry, kind in parts.walls if kind in radii]
+    walls = [(entry, radii[kind]) for entry, kind, _ in parts.walls if kind in radii]
     return FittedBaseline(
         beads=len(kinds),
         **tables,
@@ -121,15 +122,15 @@ def fit_shared(spec: BoltzmannInversion, parts) -> SharedBaseline:
     for part in parts:
         kt, found = BOLTZMANN * part.temperature, _Parts.of(part.kinds, part.bonds)
         walls = found.walls if spec.excluded_volume else ()
-        entries = [tuple(e for e, _ in given) for given in (found.bonds, walls, found.angles, found.impropers)]
+        entries = [tuple(e for e, *_ in given) for given in (found.bonds, walls, found.angles, found.impropers)]
         if not len(part):
             continue
         q, smallest = single._measure(part.positions, part.cell, *entries)
         row = iter(q)
         for name in rows:
-            for _, kind in getattr(found, name):
+            for _, kind, _ in getattr(found, name):
                 rows[name][kind].append((next(row), kt))
-        for (_, kind), r in zip(walls, smallest, strict=True):
+        for (_, kind, _), r in zip(walls, smallest, strict=True):
             closest[kind] = min(closest[kind], float(r))
     every = np.concatenate([BOLTZMANN * part.temperature for part in parts])
     cap = (every.size / (1.0 / every).sum()) / spec.minimum_width**2
@@ -180,7 +181,11 @@ def _improper(kind: tuple[str, ...], chi: np.ndarray, kt: np.ndarray, cap: float
 
 @dataclass(frozen=True)
 class _Parts:
-    """Coordinates of a molecule, each as (beads, kinds)."""
+    """Coordinates of a molecule, each as (beads, kinds, share of the stiffness of its kind).
+
+    Impropers come in every order of like neighbours, each with its share, so that the energy does not depend on how
+    beads are numbered: m neighbours have the stiffness of m − 2 impropers in all.
+    """
 
     bonds: tuple
     angles: tuple
@@ -193,18 +198,19 @@ class _Parts:
             out = []
             for entry in entries:
                 kind = tuple(kinds[bead] for bead in entry)
-                out.append((entry, min(kind, kind[::-1])))
+                out.append((entry, min(kind, kind[::-1]), 1.0))
             return tuple(out)
 
         impropers = []
         for centre, around in topology._neighbours(bonds).items():
-            if len(around) >= 3:
-                first, second, *others = sorted(around, key=lambda bead: (kinds[bead], bead))
-                impropers += [(centre, first, second, other) for other in others]
+            orders = [p for p in itertools.permutations(around, 3) if list(p) == sorted(p, key=lambda b: kinds[b])]
+            for order in orders:
+                entry = (centre, *order)
+                impropers.append((entry, tuple(kinds[bead] for bead in entry), (len(around) - 2) / len(orders)))
         i, j = np.nonzero(np.triu(topology.separation(bonds, len(kinds)) >= 3, 1))
         return cls(
             typed(topology._check(bonds)),
             typed(topology.angles_of(bonds)),
-            tuple((entry, tuple(kinds[bead] for bead in entry)) for entry in impropers),
+            tuple(impropers),
             typed(zip(i.tolist(), j.tolist(), strict=True)),
         )

@@ -176,6 +176,26 @@ def test_the_baseline_is_one_for_all_bonds_of_a_kind():
     assert same[0] == same[1] == model.baseline_
 
 
+def test_a_baseline_by_kinds_does_not_depend_on_the_numbering():
+    """Impropers of flat centres with three and four neighbours, some alike: energies of renumbered molecules."""
+    rng = np.random.default_rng(1)
+    flat = np.array([[0, 0, 0], [1.2, 0, 0], [-0.6, 1.0, 0], [-0.6, -1.0, 0], [0.5, 1.5, 0.1]])
+    for kinds, beads in (("ABBC", 4), ("ABBB", 4), ("ABBBC", 5), ("ABBCC", 5)):
+        x = (flat + 0.03 * rng.normal(size=(30, 5, 3)))[:, :beads]
+        bonds = tuple((0, k) for k in range(1, beads))
+        labels = {"mean_energy": np.zeros(30)}
+        frames = Frames.from_arrays(x, temperature=300.0, kinds=tuple(kinds), bonds=bonds, labels=labels)
+        shared = MoleculeSet([frames]).baseline(None)
+        order = rng.permutation(beads)
+        place = np.argsort(order)
+        renamed = tuple((int(place[i]), int(place[j])) for i, j in bonds)
+        one = shared.for_molecule(tuple(kinds), bonds)
+        two = shared.for_molecule(tuple(kinds[i] for i in order), renamed)
+        assert len(one.impropers) >= 2 or kinds == "ABBC"
+        energies = [b.energy(torch.tensor(y)).numpy() for b, y in ((one, x), (two, x[:, order]))]
+        np.testing.assert_allclose(*energies, rtol=0.0, atol=1e-10)
+
+
 def test_impropers_of_like_neighbours_have_no_handedness():
     """A pyramid whose like corners are numbered either way round: no harmonic may prefer one of the two."""
     rng = np.random.default_rng(0)

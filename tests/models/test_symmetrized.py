@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import kernelfe
-from kernelfe import Frames, FreeEnergyRegressor, Sparse, Term
+from kernelfe import BoltzmannInversion, Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.descriptors import Distances, InternalCoordinates, Symmetrized, Variables, automorphisms, permutations
+from kernelfe.errors import DataError
 from kernelfe.functionals import get
 from kernelfe.kernels import RBF, SecondOrder
 
@@ -92,6 +93,21 @@ def test_predictions_are_exactly_symmetric(solver, inner, tmp_path):
     energy, fast = model.frozen().energy_and_forces(torch.tensor(test.positions), torch.tensor(test.temperature))
     np.testing.assert_allclose(fast, force, rtol=0.0, atol=1e-10)
     np.testing.assert_allclose(energy, model.predict(test, reference=None), rtol=0.0, atol=1e-9)
+
+
+def test_a_baseline_by_kinds_is_symmetric_too():
+    """All parts of it: like bonds, angles, the improper at A, and predictions with their error bars."""
+    model = FreeEnergyRegressor(term(), baseline=BoltzmannInversion(by_kinds=True), optimizer=None).fit(star(15))
+    test = star(6, seed=1)
+    assert len(set(model.baseline_.bond_parameters)) == 1 and len(model.baseline_.bonds) == 3
+    for p in GROUP[1:]:
+        one, two = (model.predict(f, "mean_force", return_std=True) for f in (test, relabelled(test, p)))
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(a[:, list(p)], b, rtol=0.0, atol=1e-10)
+    plain = FreeEnergyRegressor(term(), optimizer=None).fit(star(15))
+    assert len(set(plain.baseline_.bond_parameters)) == 3  # the default knows no kinds
+    with pytest.raises(DataError, match="needs kinds= and bonds="):
+        FreeEnergyRegressor(term(), baseline=BoltzmannInversion(by_kinds=True)).fit(star(15).replace(bonds=None))
 
 
 def test_conditioning_is_that_of_all_copies():
