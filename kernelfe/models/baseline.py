@@ -231,6 +231,8 @@ class BoltzmannInversion(Spec):
             If shapes do not fit, frames are fewer than 3, a value is not finite or not positive, or a bond would rest
             at no positive length.
         """
+        if self.by_kinds:
+            raise DataError("BoltzmannInversion(by_kinds=True) needs the kinds of the beads: let the regressor fit it")
         x = np.ascontiguousarray(positions, dtype=float)
         if x.ndim != 3 or x.shape[2] != 3 or len(x) < 3:
             raise DataError(
