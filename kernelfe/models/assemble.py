@@ -175,7 +175,7 @@ def named_terms(terms, frames) -> list[tuple[str, Term]]:
     return pairs
 
 
-def build_prior(terms, frames, labels: list[LabelSet]) -> tuple[list[str], Prior, dict[str, float], float]:
+def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str], Prior, dict[str, float], float]:
     """Fill in what the specs leave to the data, and build fresh modules.
 
     Parameters
@@ -187,6 +187,8 @@ def build_prior(terms, frames, labels: list[LabelSet]) -> tuple[list[str], Prior
         them to its own beads.
     labels
         What is conditioned on.
+    counts
+        One entry for each kind that has mean functions; how many a frame has is in the states of its labels.
 
     Returns
     -------
@@ -232,7 +234,7 @@ def build_prior(terms, frames, labels: list[LabelSet]) -> tuple[list[str], Prior
         names.append(name)
         modules.append(TermModule(replace(filled, thermal=thermal), z.shape[1]))
     assert modules[0].spec.thermal is not None
-    mean = _mean_function(modules[0].spec.thermal, expansions, labels)
+    mean = _mean_function(modules[0].spec.thermal, expansions, labels, len(counts))
     noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
     return names, Prior(modules, mean), noise, reference
 
@@ -317,7 +319,7 @@ def _alike(a: LabelSet, b: LabelSet) -> bool:
     return a is b or (a.kind == b.kind and torch.equal(a.states.counts[:1], b.states.counts[:1]))
 
 
-def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet]) -> MeanFunction | None:
+def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet], kinds: int) -> MeanFunction | None:
     """Mean functions with broad priors about a least-squares start; None when no label sees a constant.
 
     Widths are per bead: what one bead (of any kind) would have to do to explain the spread of the labels.
@@ -325,7 +327,6 @@ def _mean_function(thermal: SecondOrder, expansions, labels: list[LabelSet]) -> 
     seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
     if not seen:
         return None
-    kinds = seen[0].states.counts.shape[1]
     unit = MeanFunction(thermal, expansions, (0.0,) * kinds, 1.0, 1.0)
     columns, factors, values, widths = [], [], [], []
     for label in seen:

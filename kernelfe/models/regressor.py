@@ -137,7 +137,9 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         rows = sum(len(label) for label in labels)
         solver, reason = choose_solver(self.solver, rows)
         logger.info("%s solver: %s", type(solver).__name__, reason)
-        names, prior, noise_start, reference = assemble.build_prior(default_terms(self.terms, frames), frames, labels)
+        names, prior, noise_start, reference = assemble.build_prior(
+            default_terms(self.terms, frames), frames, labels, composition.counts
+        )
         noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
         rng = generator(self.random_state)
         if isinstance(solver, Dense):
