@@ -209,6 +209,7 @@ def _check_several(header: dict[str, Any]) -> None:
     molecules, kinds = header["molecules"], header["composition"][0]
     for name in ("coordinate_shape", "kinds", "masses", "periodic", "n_features_in"):
         require(header[name] is None, f"the field {name!r}", header[name], "null, as for several molecules")
+    require(header.get("domain") is None, "the field 'domain'", header.get("domain"), "null, as for several molecules")
     unknown = sorted({kind for one in molecules for kind in one["kinds"]} - set(kinds))
     require(not unknown, "the kinds of the molecules", unknown, f"among those of the composition, {kinds}")
     if header["posterior"] == "dense":

@@ -187,7 +187,7 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     density = header.get("density")
     model.density_ = None if density is None else {float(t): float(n) for t, n in density}
     domain = header.get("domain")
-    molecule = len(shape) == 2 and not model.periodic_
+    molecule = shape is not None and len(shape) == 2 and not model.periodic_
     model.domain_ = (
         None if domain is None else Domain.from_file(domain, tensors, prior.terms, shape if molecule else None)
     )

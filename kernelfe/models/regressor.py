@@ -164,7 +164,8 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         )
         self.temperatures_ = sorted({float(t) for t in np.unique(frames.temperature)})
         self.zero_known_ = any(label.kind == "free_energy" for label in labels)
-        self.domain_: Domain | None = Domain.of(list(prior.terms), frames)
+        several = not isinstance(frames, Frames)  # whose domain is not watched
+        self.domain_: Domain | None = None if several else Domain.of(list(prior.terms), frames)
         return self
 
     # -------------------------------------------------------------- predict
@@ -297,11 +298,16 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If the model comes from a file of a version that did not store its domain.
+            If the model comes from a file of a version that did not store its domain, or was fitted to several
+            molecules.
         """
         check_is_fitted(self, "posterior_")
+        if self.molecules_ is not None or self.molecule_ is not None:
+            raise DataError(
+                "the domain of a fit of several molecules is not known: fit one to score its configurations"
+            )
         anywhere = None if isinstance(X, Frames) else dict.fromkeys(self.parameters_, 0.0)
-        states = self._states(self._frames(X, None, anywhere), None)
+        states = self._states(prediction_frames(self, X, None, anywhere), None)
         return require_domain(self.domain_).score(states.coordinates, states.cell).numpy()
 
     # -------------------------------------------------------------- sampling
