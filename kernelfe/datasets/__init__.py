@@ -12,6 +12,7 @@ from ..errors import DataError, MissingDependencyError
 from ..frames import Frames
 from ..io import load_npz
 from .analytic import EliminatedMode
+from .chains import ChainFamily
 
 #: The package that holds the bundled data: one folder per data set.
 PACKAGE = "kernelfe_data"
@@ -161,4 +162,13 @@ def _file(name: str, filename: str, package: str) -> Traversable:
     return file
 
 
-__all__ = ["AllAtomFrames", "EliminatedMode", "Reference", "load", "load_atoms", "load_reference", "names"]
+__all__ = [
+    "AllAtomFrames",
+    "ChainFamily",
+    "EliminatedMode",
+    "Reference",
+    "load",
+    "load_atoms",
+    "load_reference",
+    "names",
+]

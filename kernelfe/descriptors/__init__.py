@@ -7,23 +7,31 @@ A new descriptor is a frozen dataclass that derives from :class:`Descriptor` and
 from __future__ import annotations
 
 from .base import Descriptor, Environments
+from .bonded import Bonded
 from .distances import Distances, InverseDistances
 from .internal import InternalCoordinates
+from .like_beads import automorphisms, permutations
 from .pairs import PairDistances
+from .symmetrized import Symmetrized
 from .variables import Variables
 
 #: Every descriptor of kernelfe by its class name: what a saved model may name.
 DESCRIPTORS: dict[str, type[Descriptor]] = {
-    cls.__name__: cls for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates)
+    cls.__name__: cls
+    for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates, Bonded, Symmetrized)
 }
 
 __all__ = [
     "DESCRIPTORS",
+    "Bonded",
     "Descriptor",
     "Distances",
     "Environments",
     "InternalCoordinates",
     "InverseDistances",
     "PairDistances",
+    "Symmetrized",
     "Variables",
+    "automorphisms",
+    "permutations",
 ]

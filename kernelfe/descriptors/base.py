@@ -155,6 +155,24 @@ class Descriptor(Spec):
         """This descriptor with the kinds of the beads of the data filled in where it needs them."""
         return self
 
+    def for_molecule(self, kinds: tuple[str, ...] | None, bonds: tuple[tuple[int, int], ...] | None) -> Descriptor:
+        """This descriptor with kinds and bonds of a molecule filled in where it needs them."""
+        return self.bind(kinds)
+
+    def occurs_in(self, kinds: tuple[str, ...]) -> bool:
+        """Whether a molecule with beads of these kinds can have environments; False saves the search for them."""
+        return True
+
+    @property
+    def weight(self) -> float:
+        """Factor of the environments in a term, f = weight · Σ_e g(z_e)."""
+        return 1.0
+
+    @property
+    def copies(self) -> int:
+        """Number of successive environments that are images of one another under permutations of like beads."""
+        return 1
+
 
 def check_beads(name: str, shape: tuple[int, ...]) -> int:
     """Return the number of beads of frames of shape (beads, 3).

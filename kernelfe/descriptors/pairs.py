@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from ase.neighborlist import primitive_neighbor_list
 from torch import Tensor
 
 from ..errors import DataError
+from ..topology import separation
 from . import geometry
-from .base import Descriptor, Environments, Pullback, check_beads
+from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
 
 #: Frames of at most this many beads are searched by brute force, if one image per pair can be in range.
 _BRUTE_FORCE_BEADS = 1000
@@ -36,6 +38,11 @@ class PairDistances(Descriptor):
         Two kinds of beads, for example ``("O", "H")``: only pairs of these kinds; None for all pairs.
     bead_kinds
         Kind of every bead of a frame; needed with ``kinds``, filled in from the data by :meth:`bind`.
+    apart
+        Least number of bonds between the beads of a pair, 3 to leave out bonds and angles; 0 for all pairs. Beads that
+        no bonds connect are infinitely far apart. All periodic images of a pair are left out with it.
+    bonds
+        Bonded beads; needed with ``apart``, filled in from the data by :meth:`for_molecule`.
 
     Raises
     ------
@@ -46,12 +53,18 @@ class PairDistances(Descriptor):
     cutoff: float
     kinds: tuple[str, str] | None = None
     bead_kinds: tuple[str, ...] | None = None
+    apart: int = 0
+    bonds: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.cutoff < float("inf"):
             raise DataError(f"PairDistances(cutoff={self.cutoff}): give a positive length in Å")
         if self.kinds is not None and (isinstance(self.kinds, str) or len(self.kinds) != 2):
             raise DataError(f"PairDistances(kinds={self.kinds!r}): name two kinds of beads")
+        if type(self.apart) is not int or self.apart < 0:
+            raise DataError(f"PairDistances(apart={self.apart!r}): give a number of bonds, or 0 for all pairs")
+        if self.bonds is not None:
+            object.__setattr__(self, "bonds", index_tuples("PairDistances(bonds)", self.bonds, 2))
         for name in ("kinds", "bead_kinds"):
             value = getattr(self, name)
             if value is not None and type(value) is not tuple:
@@ -62,6 +75,16 @@ class PairDistances(Descriptor):
         if self.kinds is None or self.bead_kinds is not None or kinds is None:
             return self
         return replace(self, bead_kinds=tuple(kinds))
+
+    def for_molecule(self, kinds, bonds) -> PairDistances:
+        """See :meth:`Descriptor.for_molecule`."""
+        out = self.bind(kinds)
+        wanted = self.apart and self.bonds is None and bonds is not None
+        return replace(out, bonds=tuple(map(tuple, bonds))) if wanted else out
+
+    def occurs_in(self, kinds: Sequence[str]) -> bool:
+        """Whether both kinds are among those of a molecule."""
+        return self.kinds is None or set(self.kinds) <= set(kinds)
 
     def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
         """One."""
@@ -102,9 +125,10 @@ class PairDistances(Descriptor):
         return _cell_lists(x, cell, self.cutoff, wanted)
 
     def _wanted(self, beads: int) -> np.ndarray | None:
-        # (beads, beads) mask of the pairs of the wanted kinds
+        # (beads, beads) mask of the pairs of the wanted kinds, far enough apart along bonds
+        far = self._far(beads)
         if self.kinds is None:
-            return None
+            return far
         if self.bead_kinds is None or len(self.bead_kinds) != beads:
             known = "no" if self.bead_kinds is None else str(len(self.bead_kinds))
             raise DataError(
@@ -114,7 +138,20 @@ class PairDistances(Descriptor):
         if missing := set(self.kinds) - set(self.bead_kinds):
             raise DataError(f"PairDistances(kinds={self.kinds}): no bead is of kind {sorted(missing)}")
         first, second = (np.array([kind == wanted for kind in self.bead_kinds]) for wanted in self.kinds)
-        return (first[:, None] & second) | (second[:, None] & first)
+        both = (first[:, None] & second) | (second[:, None] & first)
+        return both if far is None else both & far
+
+    def _far(self, beads: int) -> np.ndarray | None:
+        if not self.apart:
+            return None
+        if self.bonds is None:
+            raise DataError(f"PairDistances(apart={self.apart}) knows no bonds: give bonds= when building the Frames")
+        return _apart(self.bonds, beads, self.apart)
+
+
+@lru_cache(maxsize=128)  # a memo of a pure function: samplers call at every step
+def _apart(bonds: tuple[tuple[int, int], ...], beads: int, least: int) -> np.ndarray:
+    return separation(bonds, beads) >= least
 
 
 def _brute_force(x: Tensor, cell: Tensor | None, cutoff: float, wanted: np.ndarray | None):

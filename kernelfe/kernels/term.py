@@ -1,8 +1,9 @@
 """A term of the free energy: a descriptor × a kernel on environments × a thermal part.
 
-    f_term(R; T, λ) = Σ_{environments e} Σ_k φ_k(T, λ) g_k(z_e(R)),   g_k ~ GP(0, a_k² κ)
+    f_term(R; T, λ) = w Σ_{environments e} Σ_k φ_k(T, λ) g_k(z_e(R)),   g_k ~ GP(0, a_k² κ)
 
-with φ_k the product functions of the thermal part and of the parameter parts. :class:`Term` is the
+with φ_k the product functions of the thermal part and of the parameter parts, and w the weight of the descriptor (one,
+unless it averages over permutations of like beads). :class:`Term` is the
 spec, :class:`TermModule` holds the hyperparameters of a fit.
 """
 
@@ -104,10 +105,16 @@ class TermModule(gpytorch.Module):
         parameters: Any = self.spec.parameters
         return math.prod(part.size for part in parameters)
 
+    @property
+    def weight(self) -> float:
+        """Factor of the descriptor's environments: f = weight · Σ_e g(z_e), the scales are those of g."""
+        return getattr(self.spec.descriptor, "weight", 1.0)
+
     def variances(self) -> Tensor:
-        """Prior variances a_k², shape (size,)."""
+        """Prior variances of what an environment contributes, (weight · a_k)², shape (size,)."""
         repeats = [count * self._products() for count in self.spec.thermal.functions]  # type: ignore[union-attr]
-        return (2.0 * self.log_scales).exp().repeat_interleave(torch.tensor(repeats, device=self.log_scales.device))
+        squared = self.weight**2 * (2.0 * self.log_scales).exp()
+        return squared.repeat_interleave(torch.tensor(repeats, device=self.log_scales.device))
 
     @property
     def width(self) -> int:

@@ -16,6 +16,7 @@ from ..kernels import RBF, Kernel, MeanFunction, ParameterExpansion, SecondOrder
 from .baseline import BoltzmannInversion
 from .labels import PAIR, LabelSet, baseline_rows, pair_labels
 from .prior import Prior
+from .shared_baseline import fit_shared
 from .states import States
 
 #: How much broader than the spread of the data the priors of mean functions are.
@@ -49,11 +50,26 @@ def fit_baseline(spec, frames):
         raise DataError(f"baseline={spec!r}: pass a spec such as BoltzmannInversion(), None for the default, or False")
     if frames.positions is None:
         raise DataError("a baseline needs bead positions; these Frames hold collective variables: pass baseline=False")
+    if getattr(spec, "by_kinds", False):
+        if frames.kinds is None or frames.bonds is None:
+            raise DataError("BoltzmannInversion(by_kinds=True) needs kinds= and bonds= of the Frames")
+        return fit_shared(spec, [frames]).for_molecule(tuple(frames.kinds), tuple(map(tuple, frames.bonds)))
     return spec.fit(frames.positions, frames.temperature, frames.cell)
 
 
-def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
+def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[LabelSet]:
     """One :class:`LabelSet` per kind of label to condition on, baseline removed.
+
+    Parameters
+    ----------
+    frames
+        Frames of one molecule.
+    keys, noise
+        ``labels`` and ``noise`` of the regressor.
+    baseline, counts
+        Its fitted baseline or None, and N_X of a frame.
+    molecule
+        With several molecules in the fit: which one.
 
     Raises
     ------
@@ -61,7 +77,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
         If a label is asked for that is not there, or twice, or the noise is not one of positive numbers by label.
     """
     available = [key for key in frames.labels if frames.present[key].any()]
-    keys = available if keys is None else _asked_for(keys)
+    keys = available if keys is None else asked_for(keys)
     noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
     if PAIR in noise:
         raise DataError("free-energy differences carry their own std: give it to add_pair_labels, not in noise=")
@@ -75,7 +91,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
         functional = functionals.get(key)
         index = np.flatnonzero(frames.present[key])
         part = frames[index]
-        states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)))
+        states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)), molecule=molecule)
         y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
         y = y - baseline_rows(baseline, functional, states).reshape(y.shape)
         given = None if noise.get(key) is None else numbers(noise[key], f"noise of {key!r}")
@@ -87,7 +103,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
     pairs = frames.pairs
     if len(pairs.i) and (keys is available or PAIR in keys):
         first, second = (
-            States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1)))
+            States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1)), molecule=molecule)
             for k in (np.asarray(pairs.i), np.asarray(pairs.j))
         )
         read = functionals.FreeEnergy()
@@ -99,7 +115,7 @@ def label_sets(frames, keys, noise, baseline, counts) -> list[LabelSet]:
     return out
 
 
-def _asked_for(keys) -> list:
+def asked_for(keys) -> list:
     """``labels`` of the regressor as a list; a kind named twice would count as twice the information."""
     try:
         out = [keys] if isinstance(keys, str) else list(keys)
@@ -163,6 +179,18 @@ def named_terms(terms, frames) -> list[tuple[str, Term]]:
 def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str], Prior, dict[str, float], float]:
     """Fill in what the specs leave to the data, and build fresh modules.
 
+    Parameters
+    ----------
+    terms
+        ``terms`` of the regressor, by name.
+    frames
+        Frames, or a :class:`~kernelfe.models.molecules.MoleculeSet`, whose terms stay unbound: every molecule binds
+        them to its own beads.
+    labels
+        What is conditioned on.
+    counts
+        One entry for each kind that has mean functions; how many a frame has is in the states of its labels.
+
     Returns
     -------
     list of str, Prior, dict, float
@@ -171,18 +199,23 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
     """
     reference = float(np.mean(frames.temperature))
     expansions = tuple(_expansion(name, values) for name, values in sorted(frames.parameters.items()))
-    names, modules, states = [], [], States.from_frames(frames[_sample(len(frames))], counts=None)
+    names, modules, several = [], [], hasattr(frames, "sampled")
+    states = frames.sampled(_sample) if several else [States.from_frames(frames[_sample(len(frames))])]
     pairs = named_terms(terms, frames)
     for name, term in pairs:
         descriptor = term.descriptor
         if descriptor is None:
-            descriptor = Variables() if frames.positions is None else Distances()
-        descriptor = descriptor.bind(frames.kinds)
-        z = descriptor.environments(states.coordinates, cell=states.cell).z
+            descriptor = Distances() if several or frames.positions is not None else Variables()
+        if several:
+            z = sampled_environments(descriptor, states)
+        else:
+            descriptor = descriptor.for_molecule(frames.kinds, frames.bonds)
+            z = descriptor.environments(states[0].coordinates, cell=states[0].cell).z
         kernel = term.kernel if term.kernel is not None else RBF()
         if not isinstance(kernel, Kernel):
             raise DataError(f"term {name!r}: kernel={kernel!r} is no kernel; pass one such as RBF(), or None")
-        kernel = kernel.completed(z, per_column=isinstance(descriptor, Variables))
+        inner = getattr(descriptor, "descriptor", descriptor)  # what Symmetrized wraps
+        kernel = kernel.completed(z, per_column=isinstance(inner, Variables))
         thermal: Any = term.thermal if term.thermal is not None else SecondOrder()
         if "reference_temperature" in thermal.missing():
             thermal = replace(thermal, reference_temperature=reference)
@@ -202,9 +235,29 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
     if shared.components != SecondOrder.components:
         shared = SecondOrder(reference_temperature=reference)
     # what depends on λ and not on R is broad up to second order; beyond that the terms can have it
-    mean = _mean_function(shared, expansions, labels, counts)
+    mean = _mean_function(shared, expansions, labels, len(counts))
     noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
     return names, Prior(modules, mean), noise, reference
+
+
+def sampled_environments(descriptor, states: list[States]) -> torch.Tensor:
+    """Environments of a term that several molecules share.
+
+    Raises
+    ------
+    DataError
+        If their columns differ, or there is none anywhere.
+    """
+    wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
+    if len(wide) > 1:
+        raise DataError(
+            f"{type(descriptor).__name__} gives {wide} columns in molecules of different sizes, which no term can "
+            "share: use descriptors by kinds of beads (PairDistances, Bonded), for example those of local_terms(...)"
+        )
+    z = torch.cat([one.environments(descriptor).z for one in states])
+    if not len(z):
+        raise DataError(f"no molecule has an environment of {descriptor}: check its kinds, bonds and cutoff")
+    return z
 
 
 def _sample(size: int) -> np.ndarray:
@@ -245,7 +298,7 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
             for component, parts in zip(thermal.components, per_function, strict=True):
                 # only kinds that a component contributes to strongly say something about its scale
                 if (share := float(parts.sum())) > 1e-30 and spread > 0:
-                    estimates[component].append(spread * (0.5 / share / terms) ** 0.5)
+                    estimates[component].append(spread * (0.5 / share / terms) ** 0.5 / module.weight)
     found = {component: float(np.median(values)) for component, values in estimates.items() if values}
     if "energy" in found:
         u = found["energy"]
@@ -257,27 +310,34 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
     return {**dict.fromkeys(thermal.components, 1.0), **found, **usual}
 
 
-def _mean_function(thermal: Any, expansions, labels: list[LabelSet], counts) -> MeanFunction | None:
-    """Mean functions with broad priors about a least-squares start; None when no label sees a constant."""
+def _alike(a: LabelSet, b: LabelSet) -> bool:
+    """Whether labels are of one kind and of frames with equal numbers of beads of each kind."""
+    return a is b or (a.kind == b.kind and torch.equal(a.states.counts[:1], b.states.counts[:1]))
+
+
+def _mean_function(thermal: Any, expansions, labels: list[LabelSet], kinds: int) -> MeanFunction | None:
+    """Mean functions with broad priors about a least-squares start; None when no label sees a constant.
+
+    Widths are per bead: what one bead (of any kind) would have to do to explain the spread of the labels.
+    """
     seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
     if not seen:
         return None
-    total = float(sum(counts))
     # the start: e_X and c_X that depend neither on λ nor, but for τ(T), on the temperature
-    unit = MeanFunction(
-        SecondOrder(reference_temperature=thermal.reference_temperature), (), tuple(0.0 for _ in counts), 1.0, 1.0
-    )
-    factors, values, widths = [], [], []
+    unit = MeanFunction(SecondOrder(reference_temperature=thermal.reference_temperature), (), (0.0,) * kinds, 1.0, 1.0)
+    columns, factors, values, widths = [], [], [], []
     for label in seen:
         states = label.states
         rows = sum(
             unit.factors(states.resolve(read), states.temperature, states.parameters) for read in label.functional.reads
         )
-        width = float(label.y.std(correction=0)) or float(label.y.abs().max()) or 1.0
-        factors.append(rows)
+        y = torch.cat([other.y for other in seen if _alike(label, other)])
+        width = float(y.std(correction=0)) or float(y.abs().max()) or 1.0
+        columns.append((rows[:, :, None] * states.counts[:, None, :]).flatten(1))  # type: ignore[index]
+        factors.append(rows * states.counts.sum(1, keepdim=True))
         values.append(label.y[:, 0])
         widths.append(width)
-    scaled = torch.cat([f / w for f, w in zip(factors, widths, strict=True)])
+    scaled = torch.cat([f / w for f, w in zip(columns, widths, strict=True)])
     target = torch.cat([y / w for y, w in zip(values, widths, strict=True)])
     column = scaled.norm(dim=0).clamp_min(1e-300)
     start = torch.linalg.lstsq(scaled / column, target[:, None], driver="gelsd").solution[:, 0] / column
@@ -288,12 +348,7 @@ def _mean_function(thermal: Any, expansions, labels: list[LabelSet], counts) -> 
             for f, w in zip(factors, widths, strict=True)
             if float(f[:, k].abs().max()) > 1e-9
         ]
-        spreads.append(max([*reach, abs(float(start[k])) if k else 0.0]) if reach else 1.0)
-    offset = float(start[0]) if float(scaled[:, 0].abs().max()) > 0 else 0.0
-    return MeanFunction(
-        thermal,
-        expansions,
-        tuple(offset / total for _ in counts),
-        BROAD * spreads[0] / total,
-        BROAD * spreads[1] / total,
-    )
+        largest = float(start[kinds:].abs().max()) if k else 0.0
+        spreads.append(max([*reach, largest]) if reach else 1.0)
+    offset = torch.where(scaled[:, :kinds].abs().amax(0) > 0, start[:kinds], 0.0)
+    return MeanFunction(thermal, expansions, tuple(offset.tolist()), BROAD * spreads[0], BROAD * spreads[1])

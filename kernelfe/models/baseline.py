@@ -191,6 +191,10 @@ class BoltzmannInversion(Spec):
     minimum_width
         Smallest thermal width, Å and rad, a harmonic may have at the mean temperature: rigid bonds would otherwise
         get springs that no time step can follow.
+    by_kinds
+        One stiffness and rest value for all bonds (angles, impropers, walls) between beads of the same kinds, instead
+        of one for each: symmetric in like beads, and what terms by kinds need (the Frames must have ``kinds`` and
+        ``bonds``). Always so with several molecules.
 
     Raises
     ------
@@ -201,6 +205,7 @@ class BoltzmannInversion(Spec):
     bonds: tuple[tuple[int, int], ...] | None = None
     excluded_volume: bool = True
     minimum_width: float = 0.01
+    by_kinds: bool = False
 
     def __post_init__(self) -> None:
         if self.bonds is not None:
@@ -226,6 +231,8 @@ class BoltzmannInversion(Spec):
             If shapes do not fit, frames are fewer than 3, a value is not finite or not positive, or a bond would rest
             at no positive length.
         """
+        if self.by_kinds:
+            raise DataError("BoltzmannInversion(by_kinds=True) needs the kinds of the beads: let the regressor fit it")
         x = np.ascontiguousarray(positions, dtype=float)
         if x.ndim != 3 or x.shape[2] != 3 or len(x) < 3:
             raise DataError(

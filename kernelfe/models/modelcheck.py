@@ -19,6 +19,7 @@ from ..errors import ModelFileError
 from ..frames import Frames
 from ..kernels import Kernel, MeanFunction, ParameterExpansion, ParameterPart, Term, ThermalPart
 from .assemble import named_terms
+from .molecules import view
 from .solvers import Dense, Sparse
 
 #: Highest power of a parameter expansion in a file: the factorials of higher ones leave float64.
@@ -115,6 +116,27 @@ def _is_domain(value: Any) -> bool:
     )
 
 
+def is_molecules(value: Any) -> bool:
+    """Records of several molecules: kinds, bonds between their beads, masses, two flags."""
+
+    def is_bond(bond, beads):
+        return is_pair(bond, *2 * (lambda i: type(i) is int and 0 <= i < beads,)) and bond[0] != bond[1]
+
+    def one(v):
+        if not (isinstance(v, dict) and set(v) == {"kinds", "bonds", "periodic", "masses", "zero_known"}):
+            return False
+        kinds, bonds, masses = v["kinds"], v["bonds"], v["masses"]
+        return (
+            (is_list(kinds, is_text) and len(kinds) > 0)
+            and (bonds is None or is_list(bonds, lambda bond: is_bond(bond, len(kinds))))
+            and (masses is None or (is_list(masses, is_positive) and len(masses) == len(kinds)))
+            and is_flag(v["periodic"])
+            and is_flag(v["zero_known"])
+        )
+
+    return is_list(value, one) and len(value) > 1
+
+
 def is_density(value: Any) -> bool:
     """Pairs of temperature and effective number of frames, each temperature once."""
     pairs = is_list(value, lambda v: is_pair(v, is_positive, lambda n: is_number(n) and n >= 0))
@@ -136,17 +158,22 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
     "solver_reason": (is_text, "text", False),
     "log_evidence": (is_number, "a number", False),
     "parameter_names": (lambda v: is_list(v, is_text) and is_list(v, is_text, True), "a list of names", False),
-    "coordinate_shape": (_is_shape, "(beads, 3) or (variables,)", False),
+    "coordinate_shape": (_is_shape, "(beads, 3) or (variables,)", True),
     "kinds": (lambda v: is_list(v, is_text), "a list of names, or null", True),
     "masses": (lambda v: is_list(v, is_positive), "a list of positive masses, or null", True),
     "temperatures": (lambda v: is_list(v, is_positive) and len(v) > 0, "a list of temperatures in K", False),
     "zero_known": (is_flag, "true or false", False),
-    "periodic": (is_flag, "true or false", False),
+    "periodic": (is_flag, "true or false", True),
     "n_features_in": (is_count, "a number of columns, or null", True),
+    "molecules": (is_molecules, "records of two or more molecules, or null", True),
     "density": (is_density, "a list of [temperature, effective frames], or null", True),
     "domain": (_is_domain, "the margin and the novelties of a domain, or null", True),
     "posterior": (lambda v: v in ("dense", "sparse"), "'dense' or 'sparse'", False),
 }
+
+
+#: Fields that files of earlier versions lack.
+LATER = {"density", "domain", "molecules"}
 
 
 def check_header(header: dict[str, Any]) -> None:
@@ -158,12 +185,43 @@ def check_header(header: dict[str, Any]) -> None:
         If a field is missing, of another type, or contradicts another one.
     """
     for name, (passes, wanted, optional) in FIELDS.items():
-        # only minimize_relative_entropy knows a density; the first release knew no domain
-        if name not in header and name not in ("density", "domain"):
+        if name not in header and name not in LATER:
             raise ModelFileError(f"the header lacks the field {name!r}: save the model again")
         value = header.get(name)
         require((optional and value is None) or passes(value), f"the field {name!r}", value, wanted)
+    if header["mean"] is not None:
+        offset = header["mean"]["offset"]
+        count = len(header["composition"][0])
+        require(len(offset) == count, "the offset of the mean function", offset, f"a list of {count} as the kinds are")
+    if header.get("domain") is not None:
+        novelty, count = header["domain"]["novelty"], len(header["terms"])
+        require(len(novelty) == count, "the novelties of the domain", novelty, f"a list of {count}, one for each term")
+    if header["posterior"] == "dense":
+        labels = header.get("labels")
+        require(is_list(labels, is_text) and bool(labels), "the field 'labels'", labels, "a list of kinds of labels")
+    if header.get("molecules") is None:
+        _check_single(header)
+    else:
+        _check_several(header)
+
+
+def _check_several(header: dict[str, Any]) -> None:
+    molecules, kinds = header["molecules"], header["composition"][0]
+    for name in ("coordinate_shape", "kinds", "masses", "periodic", "n_features_in"):
+        require(header[name] is None, f"the field {name!r}", header[name], "null, as for several molecules")
+    require(header.get("domain") is None, "the field 'domain'", header.get("domain"), "null, as for several molecules")
+    unknown = sorted({kind for one in molecules for kind in one["kinds"]} - set(kinds))
+    require(not unknown, "the kinds of the molecules", unknown, f"among those of the composition, {kinds}")
+    if header["posterior"] == "dense":
+        own = header.get("label_molecules", [])
+        fits = is_list(own, lambda k: type(k) is int and 0 <= k < len(molecules)) and len(own) == len(header["labels"])
+        require(fits, "the field 'label_molecules'", own, "the number of a molecule for every label set")
+
+
+def _check_single(header: dict[str, Any]) -> None:
     shape = header["coordinate_shape"]
+    require(shape is not None, "the field 'coordinate_shape'", shape, FIELDS["coordinate_shape"][1])
+    require(header["periodic"] is not None, "the field 'periodic'", None, FIELDS["periodic"][1])
     molecule = len(shape) == 2
     for name in ("kinds", "masses"):
         value = header[name]
@@ -176,16 +234,6 @@ def check_header(header: dict[str, Any]) -> None:
     require(molecule or not header["periodic"], "the field 'periodic'", True, "false, as for all variables")
     columns = header["n_features_in"]
     require(columns is None or [columns] == shape, "the field 'n_features_in'", columns, f"the size of {shape}")
-    if header["mean"] is not None:
-        offset = header["mean"]["offset"]
-        count = len(header["composition"][0])
-        require(len(offset) == count, "the offset of the mean function", offset, f"a list of {count} as the kinds are")
-    if header.get("domain") is not None:
-        novelty, count = header["domain"]["novelty"], len(header["terms"])
-        require(len(novelty) == count, "the novelties of the domain", novelty, f"a list of {count}, one for each term")
-    if header["posterior"] == "dense":
-        labels = header.get("labels")
-        require(is_list(labels, is_text) and bool(labels), "the field 'labels'", labels, "a list of kinds of labels")
 
 
 # --- specs --------------------------------------------------------------------------------------------------
@@ -305,6 +353,14 @@ def take(tensors: dict[str, Tensor], name: str, *shape: int | None) -> Tensor:
 
 def try_out(model) -> None:
     """Predict one free energy, at beads in a zigzag or at variables of one: what raises here would do so on use."""
+    if model.molecules_ is not None:
+        for one in model.molecules_:
+            _try_out(view(model, one.molecule))
+    else:
+        _try_out(model)
+
+
+def _try_out(model) -> None:
     shape, periodic = model.coordinate_shape_, model.periodic_
     parameters = dict.fromkeys(model.parameters_, 0.0)
     for _, term in model.terms_:  # where λ has a range, a value within it

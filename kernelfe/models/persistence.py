@@ -48,7 +48,10 @@ from .modelcheck import (
     take,
     try_out,
 )
+from .molecule import Molecule
+from .molecules import Fitted
 from .prior import Prior
+from .shared_baseline import SharedBaseline
 from .solvers import Dense, Sparse
 from .sparse import SparseBasis, SparsePosterior
 from .states import States
@@ -78,8 +81,10 @@ def save(model, path: str | os.PathLike) -> None:
     Raises
     ------
     DataError
-        If the path cannot be written, or a parameter of the model is not plain.
+        If the path cannot be written, a parameter of the model is not plain, or it is the view of one molecule.
     """
+    if model.molecule_ is not None:
+        raise DataError("this is a model of several molecules as one of them sees it: save the whole, and ask it again")
     posterior = model.posterior_
     tensors: dict[str, Tensor] = {}
     mean, density = posterior.prior.mean, getattr(model, "density_", None)
@@ -103,13 +108,14 @@ def save(model, path: str | os.PathLike) -> None:
         "solver_reason": model.solver_reason_,
         "log_evidence": model.log_evidence_,
         "parameter_names": model.parameters_,
-        "coordinate_shape": list(model.coordinate_shape_),
+        "coordinate_shape": None if model.coordinate_shape_ is None else list(model.coordinate_shape_),
         "kinds": None if model.kinds_ is None else list(model.kinds_),
         "masses": None if model.masses_ is None else [float(m) for m in model.masses_],
         "temperatures": model.temperatures_,
         "zero_known": model.zero_known_,
         "periodic": model.periodic_,
         "n_features_in": getattr(model, "n_features_in_", None),
+        "molecules": None if model.molecules_ is None else [_molecule_fields(one) for one in model.molecules_],
         "density": None if density is None else [[float(t), float(n)] for t, n in sorted(density.items())],
     }
     for t, (_, term) in enumerate(model.terms_):
@@ -124,6 +130,9 @@ def save(model, path: str | os.PathLike) -> None:
     else:
         header["posterior"] = "dense"
         header["labels"] = [label.kind for label in posterior.labels]
+        if model.molecules_ is not None:
+            order = [one.molecule for one in model.molecules_]
+            header["label_molecules"] = [order.index(label.states.molecule) for label in posterior.labels]
         tensors["weights"] = posterior.weights
         for k, label in enumerate(posterior.labels):
             tensors |= _label_tensors(f"label{k}", label)
@@ -179,10 +188,9 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     model.solver_, model.solver_reason_ = solver, header["solver_reason"]
     model.posterior_ = _sparse(prior, solver.gradients, tensors) if sparse else _dense(prior, noise, header, tensors)
     model.posterior_.log_evidence = model.log_evidence_ = header["log_evidence"]
-    shape = tuple(header["coordinate_shape"])
-    model.baseline_ = None if header["baseline"] is None else FittedBaseline.from_dict(header["baseline"])
-    beads = None if model.baseline_ is None else model.baseline_.beads
-    require(beads is None or shape == (beads, 3), "beads of the baseline", beads, f"those of frames of shape {shape}")
+    model.molecules_, model.molecule_ = _molecules(header), None
+    shape = None if model.molecules_ is not None else tuple(header["coordinate_shape"])
+    model.baseline_ = _baseline(header, shape)
     model.composition_ = Composition(tuple(header["composition"][0]), tuple(header["composition"][1]))
     model.noise_, model.noise_temperature_ = noise.values(), noise.reference
     model.parameters_ = list(header["parameter_names"])
@@ -194,7 +202,7 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     density = header.get("density")
     model.density_ = None if density is None else {float(t): float(n) for t, n in density}
     domain = header.get("domain")
-    molecule = len(shape) == 2 and not model.periodic_
+    molecule = shape is not None and len(shape) == 2 and not model.periodic_
     model.domain_ = (
         None if domain is None else Domain.from_file(domain, tensors, prior.terms, shape if molecule else None)
     )
@@ -204,17 +212,54 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
 
 
 def _terms(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, type]) -> list[tuple[str, TermModule]]:
-    shape, names, out = tuple(header["coordinate_shape"]), set(header["parameter_names"]), []
+    names, out = set(header["parameter_names"]), []
+    several = _molecules(header)
+    shapes = [tuple(header["coordinate_shape"])] if several is None else [(len(m.molecule.kinds), 3) for m in several]
     for t, (name, data, dimension) in enumerate(header["terms"]):
         spec = from_dict(data, known)
         check_term(spec, f"term {name!r}", names)
-        columns = spec.descriptor.dimension(shape)
-        require(dimension == columns, f"the number of columns of term {name!r}", dimension, f"{columns}")
+        for shape in shapes:
+            columns = spec.descriptor.dimension(shape)
+            require(dimension == columns, f"the number of columns of term {name!r}", dimension, f"{columns}")
         module = TermModule(spec, dimension)
         for parameter, own in module.named_parameters():
             own.data.copy_(take(tensors, f"term{t}.{parameter}", *own.shape))
         out.append((name, module.requires_grad_(False)))
     return out
+
+
+def _molecule_fields(one: Fitted) -> dict[str, Any]:
+    molecule, masses = one.molecule, one.masses
+    return {
+        "kinds": list(molecule.kinds),
+        "bonds": None if molecule.bonds is None else [list(bond) for bond in molecule.bonds],
+        "periodic": molecule.periodic,
+        "masses": None if masses is None else list(masses),
+        "zero_known": one.zero_known,
+    }
+
+
+def _molecules(header: dict[str, Any]) -> tuple[Fitted, ...] | None:
+    if header.get("molecules") is None:
+        return None
+    out = []
+    for data in header["molecules"]:
+        bonds = None if data["bonds"] is None else tuple((i, j) for i, j in data["bonds"])
+        molecule = Molecule(tuple(data["kinds"]), bonds, data["periodic"])
+        out.append(Fitted(molecule, None if data["masses"] is None else tuple(data["masses"]), data["zero_known"]))
+    return tuple(out)
+
+
+def _baseline(header: dict[str, Any], shape: tuple[int, ...] | None) -> FittedBaseline | SharedBaseline | None:
+    if header["baseline"] is None:
+        return None
+    if shape is None:
+        shared = from_dict(header["baseline"], {"SharedBaseline": SharedBaseline})
+        require(isinstance(shared, SharedBaseline), "the field 'baseline'", shared, "one shared by molecules")
+        return shared
+    fitted = FittedBaseline.from_dict(header["baseline"])
+    require(shape == (fitted.beads, 3), "beads of the baseline", fitted.beads, f"those of frames of shape {shape}")
+    return fitted
 
 
 def _mean(header: dict[str, Any], known: dict[str, type]) -> MeanFunction | None:
@@ -242,7 +287,12 @@ def _sparse(prior: Prior, gradients: bool, tensors: dict[str, Tensor]) -> Sparse
 
 
 def _dense(prior: Prior, noise: NoiseLevels, header: dict[str, Any], tensors: dict[str, Tensor]) -> DensePosterior:
-    labels = [_label(f"label{k}", kind, header, tensors) for k, kind in enumerate(header["labels"])]
+    molecules, own = _molecules(header), header.get("label_molecules", [])
+    which = [None if molecules is None else molecules[own[k]].molecule for k in range(len(header["labels"]))]
+    labels = [
+        _label(f"label{k}", kind, header, tensors, molecule)
+        for k, (kind, molecule) in enumerate(zip(header["labels"], which, strict=True))
+    ]
     for label in labels:
         if label.learned and label.kind not in noise.kinds:
             raise ModelFileError(f"labels of kind {label.kind!r} have no noise: save the model again")
@@ -295,9 +345,9 @@ def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
     return out
 
 
-def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> LabelSet:
+def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule) -> LabelSet:
     functional = functionals.get(READS.get(kind, kind))
-    states = _states(f"{prefix}.states", header, tensors)
+    states = _states(f"{prefix}.states", header, tensors, molecule)
     n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
     y = take(tensors, f"{prefix}.y", n, m)
     noise = relative = None
@@ -306,12 +356,15 @@ def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Te
         noise = take(tensors, name, n, m, m) if blocks else take(tensors, name, n, m)
     if (name := f"{prefix}.relative") in tensors:
         relative = take(tensors, name, n, m)
-    minus = _states(f"{prefix}.minus", header, tensors, n) if kind == PAIR else None
+    minus = _states(f"{prefix}.minus", header, tensors, molecule, n) if kind == PAIR else None
     return LabelSet(kind, functional, states, y, noise, minus, relative)
 
 
-def _states(prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], rows: int | None = None) -> States:
-    shape = header["coordinate_shape"]
+def _states(
+    prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule: Molecule | None, rows: int | None = None
+) -> States:
+    shape = header["coordinate_shape"] if molecule is None else [len(molecule.kinds), 3]
+    periodic = header["periodic"] if molecule is None else molecule.periodic
     coordinates = take(tensors, f"{prefix}.coordinates", rows, *shape)
     n = len(coordinates)
     temperature = take(tensors, f"{prefix}.temperature", n)
@@ -324,5 +377,6 @@ def _states(prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], row
         {name: take(tensors, f"{prefix}.parameter.{name}", n) for name in header["parameter_names"]},
         take(tensors, f"{prefix}.counts", n, len(header["composition"][0])),
         take(tensors, fields, n, None, int(np.prod(shape))) if fields in tensors else None,
-        take(tensors, f"{prefix}.cell", n, 3, 3) if header["periodic"] else None,
+        take(tensors, f"{prefix}.cell", n, 3, 3) if periodic else None,
+        molecule,
     )

@@ -159,6 +159,8 @@ class Prior(gpytorch.Module):
 
     def _pair(self, a: RowBlock, b: RowBlock, term, x: TermRead, y: TermRead, function: int | None = None) -> Tensor:
         """Covariances of the labels of one read with those of another, by one term (or one function of it)."""
+        if not len(x.jets.z) or not len(y.jets.z):  # the mean of no environments has no gradient
+            return a.prior_mean.new_zeros(len(a), len(b))
         fx = x.factors if x.jets.frame is None else x.factors[x.jets.frame]
         fy = y.factors if y.jets.frame is None else y.factors[y.jets.frame]
         variances = term.variances() if function is None else torch.eye(term.size, dtype=fx.dtype)[function]

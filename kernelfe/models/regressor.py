@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import functionals
 from ..errors import DataError
@@ -20,7 +20,9 @@ from .dense import DensePosterior
 from .domain import Domain, require_domain
 from .evidence import NoiseLevels, fit_dense
 from .frozen import FrozenModel, PeriodicFrozenModel
+from .inputs import check_frames, generator, prediction_frames, training_frames
 from .labels import baseline_rows, difference
+from .molecules import conditioned, default_terms, is_several, predict_each, remembered, require_one, view
 from .posterior import predict_mean
 from .prior import frame_chunks
 from .reference import reference_groups, relative_std, zero
@@ -107,7 +109,8 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : Frames, or array of shape (n, d) or (n, beads, 3)
+        X : Frames, list of Frames of several molecules, or array of shape (n, d) or (n, beads, 3)
+            Molecules of a list need ``kinds`` (and mostly ``bonds``) and share terms and mean functions by them.
         y : None, array of shape (n,) or dict
             None for Frames; free energies (eV) at ``temperature``; or labels by quantity key together with
             ``"temperature"`` and, where needed, ``"displacements"`` and ``"parameters"``.
@@ -130,16 +133,16 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
     def _fit(self, X, y) -> FreeEnergyRegressor:
         if self.optimizer not in ("evidence", None):
             raise DataError(f"optimizer={self.optimizer!r}: use 'evidence' or None")
-        frames = self._training_frames(X, y)
-        composition = assemble.composition(frames)
-        baseline = assemble.fit_baseline(self.baseline, frames)
-        labels = assemble.label_sets(frames, self.labels, self.noise, baseline, composition.counts)
+        frames = training_frames(self, X, y)
+        composition, baseline, labels = conditioned(frames, self.baseline, self.labels, self.noise)
         rows = sum(len(label) for label in labels)
         solver, reason = choose_solver(self.solver, rows)
         logger.info("%s solver: %s", type(solver).__name__, reason)
-        names, prior, noise_start, reference = assemble.build_prior(self.terms, frames, labels, composition.counts)
+        names, prior, noise_start, reference = assemble.build_prior(
+            default_terms(self.terms, frames), frames, labels, composition.counts
+        )
         noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
-        rng = _generator(self.random_state)
+        rng = generator(self.random_state)
         if isinstance(solver, Dense):
             if self.optimizer == "evidence":
                 fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), noise)
@@ -156,37 +159,15 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         self.log_evidence_ = posterior.log_evidence
         self.density_: dict[float, float] | None = None
         self.parameters_ = sorted(frames.parameters)
-        self.coordinate_shape_ = tuple(frames.coordinates.shape[1:])
-        self.kinds_, self.masses_, self.periodic_ = frames.kinds, frames.masses, frames.cell is not None
+        self.molecule_ = None
+        self.molecules_, (self.coordinate_shape_, self.kinds_, self.masses_, self.periodic_) = remembered(
+            frames, labels
+        )
         self.temperatures_ = sorted({float(t) for t in np.unique(frames.temperature)})
         self.zero_known_ = any(label.kind == "free_energy" for label in labels)
-        self.domain_: Domain | None = Domain.of(list(prior.terms), frames)
+        several = not isinstance(frames, Frames)  # whose domain is not watched
+        self.domain_: Domain | None = None if several else Domain.of(list(prior.terms), frames)
         return self
-
-    def _training_frames(self, X, y) -> Frames:
-        if isinstance(X, Frames):
-            if y is not None:
-                raise DataError("Frames carry their labels: call fit(frames) without y")
-            self._forget_columns()
-            return X
-        if isinstance(y, dict):
-            self._forget_columns()
-            labels = dict(y)
-            if "temperature" not in labels:
-                raise DataError("labels given as a dict need a 'temperature' entry (K): no temperature is assumed")
-            extra = {k: labels.pop(k) for k in ("temperature", "displacements", "parameters") if k in labels}
-            X = _numbers(X)
-            return Frames.from_arrays(**{"positions" if X.ndim == 3 else "variables": X}, labels=labels, **extra)
-        if y is not None and _dimensions(X) == 3:  # scikit-learn checks tables only
-            self._forget_columns()
-            return Frames.from_arrays(_numbers(X), temperature=self.temperature, labels={"free_energy": y})
-        X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, multi_output=False)
-        return Frames.from_arrays(variables=X, temperature=float(self.temperature), labels={"free_energy": y})
-
-    def _forget_columns(self) -> None:
-        """What scikit-learn remembers of an earlier fit to plain arrays."""
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
 
     # -------------------------------------------------------------- predict
 
@@ -196,6 +177,8 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : Frames, or array of shape (n, d) or (n, beads, 3)
+            A model of several molecules takes Frames of any of them, of others made of the same kinds of beads, or
+            a list of Frames, for which it returns lists.
         quantity : str or Functional
             What to predict; also kinds never seen in training. None: ``"free_energy"``.
         temperature : float or array of shape (n,)
@@ -215,7 +198,10 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             Shape (n,) for scalars, (n, beads, 3) or (n, d) for vectors, (n, k) along displacement fields.
         """
         check_is_fitted(self, "posterior_")
-        frames = self._frames(X, temperature, parameters)
+        if self.molecules_ is not None:
+            asked = {"temperature": temperature, "return_std": return_std, "reference": reference}
+            return predict_each(self, X, quantity, parameters=parameters, **asked)
+        frames = prediction_frames(self, X, temperature, parameters)
         functional = functionals.get(quantity if quantity is not None else "free_energy")
         states = self._states(frames, temperature)
         shape = (len(states), *functional.shape(states.coordinate_shape, states.field_count))
@@ -256,16 +242,17 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self, "posterior_")
         functional = functionals.get("free_energy")
-        first = self._states(self._frames(X1, temperature1, None), temperature1)
-        second = self._states(self._frames(X2, temperature2, None), temperature2)
+        one, two = self.for_molecule(X1), self.for_molecule(X2)
+        first = one._states(prediction_frames(one, X1, temperature1, None), temperature1)
+        second = two._states(prediction_frames(two, X2, temperature2, None), temperature2)
         if len(first) != len(second):
             raise DataError(f"predict_difference compares row by row: X1 has {len(first)} rows, X2 {len(second)}")
         prior = self.posterior_.prior
         with torch.no_grad():
             rows = difference(prior.rows(functional, second), prior.rows(functional, first))
             value = predict_mean(self.posterior_, rows)
-            value = value + baseline_rows(self.baseline_, functional, second)
-            value = value - baseline_rows(self.baseline_, functional, first)
+            value = value + baseline_rows(two.baseline_, functional, second)
+            value = value - baseline_rows(one.baseline_, functional, first)
             if not return_cov:
                 return value.numpy()
             return value.numpy(), self.posterior_.covariance(rows, rows).numpy()
@@ -279,7 +266,8 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             Rows frame by frame, components within; labels' noise is not included.
         """
         check_is_fitted(self, "posterior_")
-        states = self._states(self._frames(X, temperature, None), temperature)
+        model = self.for_molecule(X)
+        states = model._states(prediction_frames(model, X, temperature, None), temperature)
         with torch.no_grad():
             a = self.posterior_.prior.rows(functionals.get(quantity), states)
             b = a if other is None else self.posterior_.prior.rows(functionals.get(other), states)
@@ -295,7 +283,12 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         return violation_probability(*found)
 
     def score(self, X, y=None, sample_weight=None) -> float:
-        """R² of mean_force for Frames, of free_energy for arrays. Single-frame labels bound it by their noise."""
+        """R² of mean_force for Frames, of free_energy for arrays. Single-frame labels bound it by their noise.
+
+        Of a list of Frames of several molecules: the mean over them, each by its number of frames.
+        """
+        if is_several(X):
+            return float(np.average([self.score(part) for part in X], weights=[len(part) for part in X]))
         if isinstance(X, Frames):
             if "mean_force" not in X.labels or not X.present["mean_force"].any():
                 raise DataError("score(frames) compares mean_force, and these Frames hold none")
@@ -315,14 +308,41 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If the model comes from a file of a version that did not store its domain.
+            If the model comes from a file of a version that did not store its domain, or was fitted to several
+            molecules.
         """
         check_is_fitted(self, "posterior_")
+        if self.molecules_ is not None or self.molecule_ is not None:
+            raise DataError(
+                "the domain of a fit of several molecules is not known: fit one to score its configurations"
+            )
         anywhere = None if isinstance(X, Frames) else dict.fromkeys(self.parameters_, 0.0)
-        states = self._states(self._frames(X, None, anywhere), None)
+        states = self._states(prediction_frames(self, X, None, anywhere), None)
         return require_domain(self.domain_).score(states.coordinates, states.cell).numpy()
 
     # -------------------------------------------------------------- sampling
+
+    def for_molecule(self, X) -> FreeEnergyRegressor:
+        """This model as one of a single molecule: what a sampler, a calculator or an analysis of one molecule takes.
+
+        Parameters
+        ----------
+        X : Frames, or array of shape (n, beads, 3)
+            Configurations of one of the fitted molecules, or (Frames with kinds and bonds) of another one made of
+            beads of known kinds; the numbers are not looked at.
+
+        Returns
+        -------
+        FreeEnergyRegressor
+            Shares the posterior; the model itself if it was fitted to one molecule.
+
+        Raises
+        ------
+        DataError
+            If the molecule cannot be told, or has beads of unknown kinds.
+        """
+        check_is_fitted(self, "posterior_")
+        return self if self.molecules_ is None else view(self, X)
 
     def frozen(self, parameters: dict[str, float] | None = None) -> FrozenModel:
         """The model as samplers use it: energies and forces of batches of configurations.
@@ -333,6 +353,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             Values of the parameters λ.
         """
         check_is_fitted(self, "posterior_")
+        require_one(self, "frozen")
         if set(self.parameters_) != set(parameters or {}):
             raise DataError(f"the model depends on the parameters {self.parameters_}: pass parameters={{name: value}}")
         return (PeriodicFrozenModel if self.periodic_ else FrozenModel)(
@@ -351,6 +372,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         """An ASE calculator of A(R; T) at ``temperature`` (K); ``options`` go to the calculator."""
         from ..calculators import FreeEnergyCalculator  # the one declared import upwards
 
+        require_one(self, "calculator")
         return FreeEnergyCalculator(self, self.temperature if temperature is None else temperature, **options)
 
     # ------------------------------------------------------------ persistence
@@ -372,67 +394,13 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
     def check_frames(self, frames: Frames) -> None:
         """Raise DataError unless Frames hold configurations of what the model was fitted to."""
         check_is_fitted(self, "posterior_")
-        if tuple(frames.coordinates.shape[1:]) != self.coordinate_shape_:
-            raise DataError(
-                f"the model was fitted to configurations of shape {self.coordinate_shape_}, "
-                f"these have {tuple(frames.coordinates.shape[1:])}"
-            )
-        if None not in (frames.kinds, self.kinds_) and frames.kinds != self.kinds_:
-            raise DataError(f"the model was fitted to beads {self.kinds_}, these are {frames.kinds}: another molecule")
-        if (frames.cell is not None) != self.periodic_:
-            fitted, given = ("with", "no") if self.periodic_ else ("without", "a")
-            raise DataError(f"the model was fitted to frames {fitted} a cell, these have {given} cell")
-
-    def _frames(self, X, temperature, parameters) -> Frames:
-        if isinstance(X, Frames):
-            self.check_frames(X)
-            if parameters:
-                raise DataError("Frames carry their parameters: use frames.replace(parameters=…) to change them")
-            return X
-        if self.periodic_:
-            raise DataError("the model was fitted to frames with a cell: pass Frames with cell= instead of an array")
-        t = self.temperature if temperature is None else temperature
-        if len(self.coordinate_shape_) == 2:
-            X = _numbers(X)
-            if X.ndim == 2:
-                X = X[None]
-            if X.shape[1:] != self.coordinate_shape_:
-                raise DataError(f"positions must have shape (n, {self.coordinate_shape_[0]}, 3), these have {X.shape}")
-            return Frames.from_arrays(positions=X, temperature=t, parameters=parameters or {})
-        if hasattr(self, "n_features_in_"):
-            X = validate_data(self, X, reset=False, dtype=np.float64)
-        X = _numbers(X)
-        if X.ndim != 2 or X.shape[1:] != self.coordinate_shape_:
-            raise DataError(f"variables must have shape (n, {self.coordinate_shape_[0]}), these have {X.shape}")
-        return Frames.from_arrays(variables=X, temperature=t, parameters=parameters or {})
+        check_frames(self.for_molecule(frames), frames)
 
     def _states(self, frames: Frames, temperature) -> States:
         counts = np.tile(self.composition_.counts, (len(frames), 1))
-        return States.from_frames(frames, temperature, counts)
+        return States.from_frames(frames, temperature, counts, molecule=self.molecule_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = False
         return tags
-
-
-def _generator(seed) -> np.random.Generator:
-    try:
-        return np.random.default_rng(seed)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"random_state={seed!r}: pass a whole number that is not negative, or None") from error
-
-
-def _dimensions(X) -> int:
-    """Axes of an array-like; 0 for what is none, which others refuse with better words."""
-    try:
-        return np.ndim(X)
-    except (TypeError, ValueError):
-        return 0
-
-
-def _numbers(X) -> np.ndarray:
-    try:
-        return np.asarray(X, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError("X is no rectangular array of numbers: every row must have the same shape") from error

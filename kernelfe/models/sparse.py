@@ -16,6 +16,7 @@ from ..kernels import Jets
 from ..linalg import NormalEquations, Whitening
 from ..linalg.normal import Stacked
 from .labels import LabelSet
+from .orbits import orbit_size, whitening_of_orbits
 from .posterior import Expansion
 from .prior import Prior, RowBlock, frame_chunks
 
@@ -90,8 +91,8 @@ class SparseBasis:
             if whitening is not None:  # signs and order of eigenvectors must match the stored weights
                 self.whitenings.append(Whitening(whitening[t]))
             else:
-                gram = kernel.gram(jets, jets)
-                self.whitenings.append(Whitening.of(gram.flatten(2).flatten(0, 1)))
+                gram = kernel.gram(jets, jets).flatten(2).flatten(0, 1)
+                self.whitenings.append(whitening_of_orbits(gram, 1 if gradients else orbit_size(term)))
         self.ranks = [whitening.rank for whitening in self.whitenings]
         self.functions = [term.size for term in prior.terms]
         if prior.mean is not None:
@@ -149,7 +150,9 @@ def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, prog
             bounds = [len(order) * (k + 1) // bins for k in range(bins)]
         step, begin = max(1, block_rows // label.y.shape[1]), 0
         for state, end in enumerate(bounds):
-            key = (label.kind, float(temperature[order[begin:end]].mean()), *((state,) if grouped else ()))
+            # the state itself, not its number: molecules with the same states share groups, others do not
+            own = (tuple(distinct[state].tolist()),) if grouped else ()
+            key = (label.kind, float(temperature[order[begin:end]].mean()), *own)
             for start, stop in frame_chunks(end - begin, step):
                 index = order[begin + start : begin + stop]
                 _add_block(equations, basis, label, index, key)
@@ -160,7 +163,7 @@ def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, prog
 
 
 def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):
-    """Add some frames of one label set; ``key`` has a state number when its rows share their factors."""
+    """Add some frames of one label set; ``key`` has a state when its rows share their factors."""
     prior = basis.prior
     rows = label.rows(prior, index)
     y = label.y[index].reshape(-1) - rows.prior_mean

@@ -7,6 +7,7 @@ import torch
 
 from .evidence import NoiseLevels, fit_scales, fit_sparse
 from .labels import LabelSet
+from .orbits import choose_orbits, orbit_size
 from .solvers import Sparse
 from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
 
@@ -25,10 +26,7 @@ def fit_sparse_posterior(
 
     def inducing(count):
         with torch.no_grad():
-            return [
-                z[choose_inducing(term.kernel.embedding(z).z, term.kernel, count)]
-                for term, z in zip(prior.terms, pools, strict=True)
-            ]
+            return [_inducing(term, z, count) for term, z in zip(prior.terms, pools, strict=True)]
 
     if evidence:
         few = random_subsets(labels, solver.evidence_rows, rng)
@@ -68,16 +66,31 @@ def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) 
 
 
 def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, size: int = 5000) -> list[torch.Tensor]:
-    """Environments of random frames, from which inducing ones are chosen."""
-    states = max((label.states for label in labels), key=len)
-    index = torch.from_numpy(np.sort(rng.permutation(len(states))[:size]))
+    """Environments of random frames of every molecule, from which inducing ones are chosen."""
+    longest: dict = {}
+    for label in labels:
+        found = longest.setdefault(label.states.molecule, label.states)
+        longest[label.states.molecule] = label.states if len(label.states) > len(found) else found
+    share = max(1, size // len(longest))
+    parts = [s[torch.from_numpy(np.sort(rng.permutation(len(s))[:share]))] for s in longest.values()]
     out = []
     for term in prior.terms:
-        z = states[index].environments(term.spec.descriptor).z
+        z = torch.cat([part.environments(term.spec.descriptor).z for part in parts])
         if len(z) > size:
-            z = z[torch.from_numpy(np.sort(rng.permutation(len(z))[:size]))]
+            copies = orbit_size(term)  # orbits are kept whole
+            kept = np.sort(rng.permutation(len(z) // copies)[: max(1, size // copies)])
+            z = z.unflatten(0, (-1, copies))[torch.from_numpy(kept)].flatten(0, 1)
         out.append(z)
     return out
+
+
+def _inducing(term, z: torch.Tensor, count: int) -> torch.Tensor:
+    """Inducing environments of a term: ``count`` of them, or all copies of as many orbits."""
+    scaled, copies = term.kernel.embedding(z).z, orbit_size(term)
+    if copies == 1:
+        return z[choose_inducing(scaled, term.kernel, count)]
+    chosen = choose_orbits(scaled.unflatten(0, (-1, copies)), term.kernel, count)
+    return z.unflatten(0, (-1, copies))[chosen].flatten(0, 1)
 
 
 def progress_bar(show: bool, name: str, total: int | None):

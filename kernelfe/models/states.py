@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..functionals import Read
+from .molecule import Molecule
 
 
 @dataclass
@@ -31,6 +32,9 @@ class States:
         Displacement fields, shape (n, k, coordinates of a frame), or None.
     cell
         Shape (n, 3, 3), or None.
+    molecule
+        With several molecules in one fit, the one these are configurations of: it tells descriptors which beads are
+        which. None: descriptors know already.
     """
 
     coordinates: Tensor
@@ -39,10 +43,11 @@ class States:
     counts: Tensor
     fields: Tensor | None = None
     cell: Tensor | None = None
+    molecule: Molecule | None = None
     _environments: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_frames(cls, frames, temperature=None, counts=None, device: str = "cpu") -> States:
+    def from_frames(cls, frames, temperature=None, counts=None, device: str = "cpu", molecule=None) -> States:
         """Convert Frames (or a slice of them); ``temperature`` replaces theirs."""
 
         def tensor(array):
@@ -63,6 +68,7 @@ class States:
             tensor(np.ones((size, 1)) if counts is None else counts),
             None if fields is None else fields.flatten(2),
             tensor(frames.cell),
+            molecule,
         )
 
     def __len__(self) -> int:
@@ -99,7 +105,8 @@ class States:
     def environments(self, descriptor):
         """Environments of a descriptor, computed once for all functionals read on these states."""
         if descriptor not in self._environments:
-            self._environments[descriptor] = descriptor.environments(self.coordinates, cell=self.cell)
+            bound = descriptor if self.molecule is None else self.molecule.bound(descriptor)
+            self._environments[descriptor] = bound.environments(self.coordinates, cell=self.cell)
         return self._environments[descriptor]
 
     def __getitem__(self, index) -> States:
@@ -110,4 +117,5 @@ class States:
             self.counts[index],
             None if self.fields is None else self.fields[index],
             None if self.cell is None else self.cell[index],
+            self.molecule,
         )

@@ -38,7 +38,6 @@ from ..functionals import FreeEnergy
 from ..models import FreeEnergyRegressor
 from ..models.prior import frame_chunks
 from ..models.sparse import SparsePosterior
-from ..models.states import States
 from ..simulate import Move, TorsionMoves, run_langevin, uniform_masses
 from ..units import BOLTZMANN, FEMTOSECOND
 from .ensembles import maximum, refined_precision, trusted_step, weighted_ensemble
@@ -286,8 +285,7 @@ def _features(model: FreeEnergyRegressor, positions: np.ndarray, temperature: fl
     amplitudes, out = posterior.basis.amplitudes(), []
     for start, stop in frame_chunks(len(positions), FEATURE_FRAMES):
         part = Frames.from_arrays(positions=positions[start:stop], temperature=temperature, kinds=model.kinds_)
-        counts = np.tile(model.composition_.counts, (len(part), 1))
-        rows = posterior.prior.rows(FreeEnergy(), States.from_frames(part, counts=counts))
+        rows = posterior.prior.rows(FreeEnergy(), model._states(part, None))
         wide = posterior.basis.wide(rows)[0] * amplitudes
         out.append(torch.linalg.solve_triangular(posterior.lower, wide.T, upper=False).T)
     return torch.cat(out)
@@ -321,6 +319,8 @@ def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
         raise DataError("the model is conditioned on the density of frames already: refine one of labels alone")
     if not isinstance(frames, Frames):
         raise DataError(f"frames must be kernelfe.Frames, not {type(frames).__name__}")
+    if model.molecules_ is not None:
+        raise DataError("relative entropy refines a model of one molecule: pass model.for_molecule(frames)")
     if frames.positions is None or frames.cell is not None or model.periodic_ or frames.parameters:
         raise DataError(
             "relative entropy needs Frames of bead positions without a cell and without parameters: the model must be "
