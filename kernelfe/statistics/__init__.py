@@ -1,4 +1,4 @@
-"""From all-atom trajectories to labels: force maps, fragment fields, block errors, reweighting."""
+"""From all-atom trajectories to labels: force maps, fields, moments, variates, block errors, reweighting."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .blocks import (
 )
 from .force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
 from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
+from .moments import Moments, conditional_labels, conditional_moments
 from .noise import ReducedLabels, distance_features, local_frames, reduce_noise
 from .reweighting import Surface, reweighted_mean, surface, temperature_weights
 from .variates import FragmentMotion, Variates, fragment_motions
@@ -19,6 +20,7 @@ from .variates import FragmentMotion, Variates, fragment_motions
 __all__ = [
     "Field",
     "FragmentMotion",
+    "Moments",
     "ReducedLabels",
     "Surface",
     "TorsionField",
@@ -29,6 +31,8 @@ __all__ = [
     "block_standard_error",
     "bootstrap_counts",
     "check_force_map",
+    "conditional_labels",
+    "conditional_moments",
     "distance_features",
     "effective_sample_size",
     "fragment_motions",

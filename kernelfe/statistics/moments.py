@@ -1,0 +1,243 @@
+"""Conditional moments: labels with standard errors from many all-atom frames at one R.
+
+All cumulants are over the all-atom states that map to R, b = 1/kT, q = f (+ kT div w for nonlinear variables):
+
+    ⟨q⟩ = −∇A                                   ⟨U⟩ = ∂(bA)/∂b
+    Var U = −k T³ ∂²A/∂T²                       C = k b² Var U
+    d⟨q⟩/dT   = k b² Cov(q, U) + k⟨div w⟩
+    d²⟨q⟩/dT² = k² [b⁴ κ(q,U,U) − 2 b³ Cov(q,U) + 2 b² Cov(div w, U)]
+    ∂A/∂λ = ⟨∂U/∂λ⟩                             −∇ ∂A/∂λ = ⟨∂q/∂λ⟩ − b Cov(q, ∂U/∂λ)
+
+A restraint energy E_r is part of the Boltzmann factor of a restrained run: U + E_r stands for U in the derivatives of
+⟨q⟩, while ⟨U⟩, Var U and C are those of U alone. Values and errors are those of a jackknife over contiguous blocks
+(Quenouille, Biometrika 43, 353 (1956); Künsch, Ann. Stat. 17, 1217 (1989)): the 1/s bias of products of sample means
+is removed and correlation within a block is accounted for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError
+from ..frames import Frames
+from ..units import BOLTZMANN
+from .blocks import autocorrelation_time, block_labels
+
+FloatArray = NDArray[np.float64]
+#: Quantity key → (value, standard error).
+Moments = dict[str, tuple[FloatArray, FloatArray]]
+
+#: Blocks that a jackknife needs at least; block lengths in statistical inefficiencies 2τ.
+FEWEST_BLOCKS, BLOCK_LENGTH = 8, 4.0
+
+
+def conditional_moments(
+    forces: ArrayLike,
+    energies: ArrayLike,
+    temperature: float,
+    block: float | None = None,
+    *,
+    restraint_energies: ArrayLike | None = None,
+    divergences: ArrayLike | None = None,
+    parameter_derivatives: Mapping[str, ArrayLike] | None = None,
+    force_derivatives: Mapping[str, ArrayLike] | None = None,
+) -> Moments:
+    """Every label that frames at one R and one temperature determine, each with its standard error.
+
+    Parameters
+    ----------
+    forces
+        (s, ...), mapped forces (or q = f·w + kT div w) of s frames in their order in time, without the force of
+        restraints on the beads.
+    energies
+        (s,), all-atom potential energies without those of restraints, eV.
+    temperature
+        K.
+    block
+        Statistical inefficiency 2τ of the frames in samples: a block of the jackknife holds four of them. 1 states that
+        the frames are independent: every frame is a block. None: the longest 2τ found among the series averaged here.
+    restraint_energies
+        (s,), eV, for restrained runs; the labels are those of the restrained ensemble, O(1/K) off the constrained one.
+    divergences
+        div w, of the shape of ``forces``, where these hold kT div w.
+    parameter_derivatives
+        Name of a parameter λ to ∂U/∂λ (s,).
+    force_derivatives
+        Name of a parameter to ∂q/∂λ, of the shape of ``forces``; left out where it vanishes.
+
+    Returns
+    -------
+    dict
+        Quantity key to (value, standard error), of the shape of one frame's force or numbers: ``mean_force``,
+        ``mean_energy``, ``heat_capacity``, ``energy_variance``, ``thermal_response_force``,
+        ``second_thermal_response_force``, and per parameter ``parameter_derivative:name`` and
+        ``parameter_response_force:name``. The errors of different keys come from the same frames and are correlated.
+        Standard errors are those of Student's t with b − 1 degrees of freedom (variance (b − 1)/(b − 3)).
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, numbers are not finite, or there are fewer than eight blocks.
+    """
+    if not (np.ndim(temperature) == 0 and np.isfinite(temperature) and temperature > 0.0):
+        raise DataError(f"temperature={temperature!r} must be one positive number (K): frames of one R and one T")
+    f = _series(forces, "forces")
+    n, shape = len(f), f.shape[1:]
+    u = _series(energies, "energies", (n,))
+    v = u if restraint_energies is None else u + _series(restraint_energies, "restraint_energies", (n,))
+    d = None if divergences is None else _series(divergences, "divergences", f.shape)
+    slopes = {k: _series(x, f"parameter_derivatives[{k!r}]", (n,)) for k, x in (parameter_derivatives or {}).items()}
+    moved = {k: _series(x, f"force_derivatives[{k!r}]", f.shape) for k, x in (force_derivatives or {}).items()}
+    if unknown := sorted(set(moved) - set(slopes)):
+        raise DataError(f"force_derivatives names {unknown[0]!r}, which parameter_derivatives lacks: give ∂U/∂λ too")
+    # columns centred on their means, so that products of means do not cancel large numbers; the means are added last
+    flat = f.reshape(n, -1)
+    origin = flat.mean(axis=0)
+    sizes = {"f": flat - origin, "u": (u - u.mean())[:, None], "v": (v - v.mean())[:, None]}
+    for name, h in slopes.items():
+        sizes[f"h:{name}"] = h[:, None]
+    for name, df in moved.items():
+        sizes[f"df:{name}"] = df.reshape(n, -1)
+    if d is not None:
+        sizes["d"] = d.reshape(n, -1)
+    products = {"uu": ("u", "u"), "vv": ("v", "v"), "fv": ("f", "v"), "fvv": ("f", "v", "v")}
+    products |= {"dv": ("d", "v")} if d is not None else {}
+    products |= {f"fh:{name}": ("f", f"h:{name}") for name in slopes}
+    for name, factors in products.items():
+        sizes[name] = np.prod(np.broadcast_arrays(*(sizes[part] for part in factors)), axis=0)
+    labels = block_labels(n, _blocks(sizes, n, block))
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))
+    counts = np.bincount(labels)[:, None]
+    sums = {name: np.add.reduceat(x, starts, axis=0) for name, x in sizes.items()}
+    whole = _cumulants({name: s.sum(axis=0) / n for name, s in sums.items()}, float(temperature), slopes, moved)
+    partial = {name: (s.sum(axis=0) - s) / (n - counts) for name, s in sums.items()}
+    left_out = _cumulants(partial, float(temperature), slopes, moved)
+    blocks = len(starts)
+    student = (blocks - 1) / (blocks - 3)
+    out: Moments = {}
+    for key, value in whole.items():
+        mean = left_out[key].mean(axis=0)
+        best = blocks * value - (blocks - 1) * mean
+        error = np.sqrt(student * (blocks - 1) / blocks * ((left_out[key] - mean) ** 2).sum(axis=0))
+        if key == "mean_force":
+            best = best + origin
+        if key == "mean_energy":
+            best = best + u.mean()
+        size = shape if "force" in key else ()
+        out[key] = (best.reshape(size), error.reshape(size))
+    return out
+
+
+def conditional_labels(
+    moments: Sequence[Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    positions: ArrayLike | None = None,
+    *,
+    variables: ArrayLike | None = None,
+    temperature: float | ArrayLike,
+    keys: Iterable[str] | None = None,
+    **arguments: Any,
+) -> Frames:
+    """Frames of many R with the labels of :func:`conditional_moments` and their standard errors as noise.
+
+    Parameters
+    ----------
+    moments
+        n results of :func:`conditional_moments`; a row lacks the labels that its result lacks.
+    positions, variables
+        (n, beads, 3) or (n, d), the R of each; one of the two.
+    temperature
+        K, one number or (n,).
+    keys
+        Labels to keep; None: all but ``energy_variance``, which says the same as ``heat_capacity``.
+    **arguments
+        Further arguments of :meth:`~kernelfe.Frames.from_arrays` (``kinds``, ``masses``, ``parameters`` …).
+
+    Raises
+    ------
+    DataError
+        If a wanted label is in no row, labels of different rows differ in shape, and as in ``Frames.from_arrays``.
+    """
+    rows = list(moments)
+    known = dict.fromkeys(key for row in rows for key in row)
+    wanted = [key for key in known if key != "energy_variance"] if keys is None else list(keys)
+    if absent := [key for key in wanted if key not in known]:
+        raise DataError(f"no row has the label {absent[0]!r}; they have {', '.join(known) or 'none'}")
+    labels, noise, present = {}, {}, {}
+    for key in wanted:
+        have = np.array([key in row for row in rows])
+        shapes = {np.shape(row[key][0]) for row in rows if key in row}
+        if len(shapes) > 1:
+            raise DataError(f"label {key!r} has different shapes in different rows: {sorted(shapes)}")
+        values, errors = np.full((2, len(rows), *shapes.pop()), np.nan)
+        for k in np.flatnonzero(have):
+            values[k], errors[k] = rows[k][key]
+        labels[key], noise[key], present[key] = values, errors, have
+    return Frames.from_arrays(
+        positions,
+        variables=variables,
+        temperature=temperature,
+        labels=labels,
+        noise=noise,
+        present=present,
+        **arguments,
+    )
+
+
+def _cumulants(m: dict[str, FloatArray], t: float, slopes: Iterable[str], moved: Iterable[str]) -> dict[str, Any]:
+    """Labels (..., columns) from averages of products; leading axes are carried along."""
+    k, b = BOLTZMANN, 1.0 / (BOLTZMANN * t)
+    variance = m["uu"] - m["u"] ** 2
+    fv = m["fv"] - m["f"] * m["v"]
+    fvv = m["fvv"] - m["f"] * m["vv"] - 2.0 * m["v"] * m["fv"] + 2.0 * m["f"] * m["v"] ** 2
+    first, second = k * b**2 * fv, k**2 * (b**4 * fvv - 2.0 * b**3 * fv)
+    if "d" in m:
+        first = first + k * m["d"]
+        second = second + 2.0 * k**2 * b**2 * (m["dv"] - m["d"] * m["v"])
+    out = {
+        "mean_force": m["f"],
+        "mean_energy": m["u"],
+        "heat_capacity": k * b**2 * variance,
+        "energy_variance": variance,
+        "thermal_response_force": first,
+        "second_thermal_response_force": second,
+    }
+    for name in slopes:
+        h = m[f"h:{name}"]
+        out[f"parameter_derivative:{name}"] = h
+        response = -b * (m[f"fh:{name}"] - m["f"] * h)
+        out[f"parameter_response_force:{name}"] = response + (m[f"df:{name}"] if name in moved else 0.0)
+    return out
+
+
+def _blocks(series: Mapping[str, FloatArray], n: int, inefficiency: float | None) -> int:
+    """Number of blocks; the series of products are those whose slow parts matter for the averages."""
+    if inefficiency is None:
+        moving = np.concatenate([x[:, np.ptp(x, axis=0) > 0.0] for x in series.values()], axis=1)
+        g = 2.0 * float(np.max(autocorrelation_time(moving))) if moving.shape[1] and n >= 4 else 1.0
+    elif not (np.ndim(inefficiency) == 0 and np.isfinite(inefficiency) and inefficiency > 0.0):
+        raise DataError(f"block={inefficiency!r} must be a positive number of samples, the inefficiency 2τ, or None")
+    else:
+        g = float(inefficiency)
+    if n < FEWEST_BLOCKS * max(g, 1.0):
+        raise DataError(
+            f"{n} frames with a statistical inefficiency of {g:.3g} are fewer than {FEWEST_BLOCKS} independent ones: "
+            "no error bar follows from them; run longer, or state block= if the inefficiency is known to be smaller"
+        )
+    length = 1.0 if g <= 1.0 else min(BLOCK_LENGTH * g, n / FEWEST_BLOCKS)
+    return max(int(n / length), FEWEST_BLOCKS)
+
+
+def _series(values: ArrayLike, name: str, shape: tuple[int, ...] | None = None) -> FloatArray:
+    x = np.asarray(values, float)
+    if shape is not None and x.shape != shape:
+        raise DataError(f"{name} has shape {x.shape}, expected {shape}: one entry per frame of forces")
+    if x.ndim < 1 or not len(x) or not math.prod(x.shape):
+        raise DataError(f"{name} must hold one entry per frame, (s, ...), it has shape {x.shape}")
+    if (bad := np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))).size:
+        raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
+    return x
