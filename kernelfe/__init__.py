@@ -5,7 +5,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import calculators, datasets, descriptors, functionals, kernels, models, simulate, statistics, training
+from . import (
+    allatom,
+    calculators,
+    datasets,
+    descriptors,
+    functionals,
+    kernels,
+    models,
+    simulate,
+    statistics,
+    training,
+)
 from .frames import Frames
 from .kernels import ParameterExpansion, Term
 from .models import BoltzmannInversion, Dense, FreeEnergyRegressor, Sparse, load
@@ -23,6 +34,7 @@ __all__ = [
     "ParameterExpansion",
     "Sparse",
     "Term",
+    "allatom",
     "analysis",
     "calculators",
     "datasets",

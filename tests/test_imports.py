@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "linalg": set(),
     "models": {"linalg", "kernels", "descriptors", "functionals", "frames", "topology"},
     "statistics": {"frames", "functionals", "topology"},
+    "allatom": {"frames", "statistics", "topology"},
     "simulate": {"models.protocol", "topology"},
     "calculators": {"models.protocol"},
     "training": {"models", "simulate", "statistics", "frames", "functionals", "descriptors", "topology"},
