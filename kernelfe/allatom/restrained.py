@@ -24,14 +24,16 @@ from ..errors import DataError
 from ..frames import Frames
 from ..specs import Spec
 from ..statistics import Field, check_force_map, conditional_labels, conditional_moments, generalized_forces
+from ..units import BOLTZMANN
 from .engine import Engine, constraints_of, held_beads, masses_of
 from .measure import HeldMeasure, cluster
 from .starts import nearest_starts
 
 FloatArray = NDArray[np.float64]
 
-#: Labels that :meth:`RestrainedEnsemble.sample` gives by default; ``generalized_force`` comes with fields.
+#: Labels that :meth:`RestrainedEnsemble.sample` gives by default, and those that come with fields.
 LABELS = ("mean_force", "mean_energy", "heat_capacity", "thermal_response_force")
+FIELD_LABELS = {"mean_force": "generalized_force", "thermal_response_force": "generalized_thermal_response"}
 
 
 @dataclass(frozen=True)
@@ -235,20 +237,30 @@ class RestrainedEnsemble:
         """Label to (value, standard error) of one run, by :func:`~kernelfe.statistics.conditional_moments`."""
         forces = np.matmul(self.force_map, run.forces)
         shape = forces.shape[1:]
-        columns = forces.reshape(len(forces), -1)
+        columns, divergences = forces.reshape(len(forces), -1), None
         if self.fields:
             assert self.bead_atoms is not None
-            torques, _ = generalized_forces(run.positions, run.forces, self.fields, self.bead_atoms, run.temperature)
+            args = (self.fields, self.bead_atoms)
+            torques, _ = generalized_forces(run.positions, run.forces, *args, run.temperature)
+            # without forces it is kT (div w − div_R t) that is left
+            thermal, _ = generalized_forces(run.positions, np.zeros_like(run.forces), *args, run.temperature)
+            divergences = np.concatenate([np.zeros_like(columns), thermal / (BOLTZMANN * run.temperature)], axis=1)
             columns = np.concatenate([columns, torques], axis=1)
-        restraint = None if self._measure is not None else run.restraint_energies
-        found = conditional_moments(columns, run.energies, run.temperature, restraint_energies=restraint)
+        found = conditional_moments(
+            columns,
+            run.energies,
+            run.temperature,
+            restraint_energies=None if self._measure is not None else run.restraint_energies,
+            divergences=divergences,
+        )
         size = int(np.prod(shape))
         out = {
             k: (v[:size].reshape(shape), e[:size].reshape(shape)) if v.ndim else (v, e) for k, (v, e) in found.items()
         }
         if self.fields:
-            value, error = found["mean_force"]
-            out["generalized_force"] = value[size:], error[size:]
+            for key, name in FIELD_LABELS.items():
+                value, error = found[key]
+                out[name] = value[size:], error[size:]
         return out
 
     def sample(
@@ -305,9 +317,10 @@ class RestrainedEnsemble:
             if self._measure is None:
                 where[k] = (self.position_map @ run.positions).mean(axis=0)
             if self.fields:
-                moved = (field.displacements(run.positions[:1])[0, self.bead_atoms] for field in self.fields)
-                shifts.append(np.stack(list(moved)))
-        keys = (*labels, "generalized_force") if self.fields else tuple(labels)
+                x = run.positions[:1].copy()
+                x[0, self.bead_atoms] = where[k]
+                shifts.append(np.stack([field.displacements(x)[0, self.bead_atoms] for field in self.fields]))
+        keys = (*labels, *(FIELD_LABELS.values() if self.fields else ()))
         return conditional_labels(
             rows,
             where,
