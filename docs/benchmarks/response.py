@@ -7,8 +7,8 @@
 
 Both use the bundled labels (data/alanine_dipeptide/restrained_*.npz and generate_restrained.py beside them).
 
-    python docs/benchmarks/response.py                        # the first table, seconds
-    python docs/benchmarks/response.py --sizes 100 200 400    # both, half an hour on one core
+    python docs/benchmarks/response.py                   # the first table, seconds
+    python docs/benchmarks/response.py --runs 100 200    # both, a quarter of an hour on one core
     python docs/benchmarks/response.py --picoseconds 20 --configurations 5   # new runs of the first, needs OpenMM
 """
 
@@ -32,25 +32,28 @@ from kernelfe.units import factor
 DATA = "alanine-dipeptide"
 TARGET = 450.0
 KJ = factor("kJ/mol")
-#: Label sets that one and the same runs at one temperature give.
+FORCES, RESPONSES = ("mean_force", "generalized_force"), ("thermal_response_force", "generalized_thermal_response")
+#: Label sets that one and the same runs at one temperature give; "forces" are those on beads and the torques.
 ONE = {
-    "forces": ("mean_force",),
-    "forces + responses": ("mean_force", "thermal_response_force"),
-    "forces + energies": ("mean_force", "mean_energy"),
-    "forces + energies + responses": ("mean_force", "mean_energy", "thermal_response_force"),
+    "forces": FORCES,
+    "forces + responses": FORCES + RESPONSES,
+    "forces + energies": (*FORCES, "mean_energy"),
+    "forces + energies + responses": (*FORCES, "mean_energy", *RESPONSES),
 }
+#: All-atom time of one run of the surface set, ns: 10 ps, 2 ps of equilibration and the way to the configuration.
+NANOSECONDS = 0.0124
 
 
-def finite_differences(frames: Frames) -> dict[str, np.ndarray]:
-    """Responses at the middle temperature and difference quotients across it, with errors: arrays (n, beads, 3)."""
+def finite_differences(frames: Frames, force_key: str, response_key: str) -> dict[str, np.ndarray]:
+    """Responses at the middle temperature and difference quotients across it, with errors: arrays (n, ...)."""
     low, middle, high = np.unique(frames.temperature)
     parts = {t: frames[frames.temperature == t] for t in (low, middle, high)}
     assert all(np.array_equal(p.positions, parts[middle].positions) for p in parts.values())
-    force = {t: p.labels["mean_force"] for t, p in parts.items()}
-    noise = {t: p.noise["mean_force"] for t, p in parts.items()}
+    force = {t: p.labels[force_key] for t, p in parts.items()}
+    noise = {t: p.noise[force_key] for t, p in parts.items()}
     return {
-        "response": parts[middle].labels["thermal_response_force"],
-        "response_std": parts[middle].noise["thermal_response_force"],
+        "response": parts[middle].labels[response_key],
+        "response_std": parts[middle].noise[response_key],
         "quotient": (force[high] - force[low]) / (high - low),
         "quotient_std": np.hypot(noise[high], noise[low]) / (high - low),
     }
@@ -91,7 +94,7 @@ def slope_error(found: dict[str, np.ndarray]) -> float:
 
 
 def divergence(
-    model: FreeEnergyRegressor, start: Frames, seed: int, temperature: float = TARGET, steps: int = 300
+    model: FreeEnergyRegressor, start: Frames, seed: int, temperature: float = TARGET, steps: int = 150
 ) -> float:
     """Of the model's samples at a temperature from the reference."""
     reference = load_reference(DATA)
@@ -117,23 +120,40 @@ def divergence(
     return jensen_shannon_divergence(periodic_histogram(angles, len(truth)), truth)
 
 
-def training_sets(frames: Frames, size: int) -> dict[str, tuple[Frames, int]]:
-    """Name → labels and number of runs they cost, from the first ``2 * size`` configurations of the set."""
+def training_sets(frames: Frames, runs: int) -> dict[str, Frames]:
+    """Label sets that ``runs`` runs cost: at 350 K, or half of them at 500 K. The same configurations in every set."""
     one, two = (frames[frames.temperature == t] for t in np.unique(frames.temperature))
-    both = Frames.concatenate([one[: 2 * size : 2], two[1 : 2 * size : 2]])
-    sets = {f"{name}, 350 K": (one[: 2 * size].with_labels(keys), 2 * size) for name, keys in ONE.items()}
-    return sets | {"forces, 350 and 500 K": (both.with_labels("mean_force"), 2 * size)}
+    both = Frames.concatenate([one[:runs:2], two[1:runs:2]])
+    sets = {f"{name}, 350 K": one[:runs].with_labels(keys) for name, keys in ONE.items()}
+    return sets | {"forces, 350 and 500 K": both.with_labels(FORCES)}
 
 
-def surfaces(sizes: list[int], nanoseconds_per_run: float) -> None:
+def held_out(model: FreeEnergyRegressor, test: Frames, key: str) -> tuple[float, float]:
+    """Root mean square error, beyond the noise of the labels, and mean log predictive density per component."""
+    mean, std = model.predict(test, key, return_std=True)
+    difference, noise = test.labels[key] - mean, test.noise[key]
+    variance = std**2 + noise**2
+    density = -0.5 * (np.log(2.0 * np.pi * variance) + difference**2 / variance)
+    return float(np.sqrt(max(np.mean(difference**2 - noise**2), 0.0))), float(density.mean())
+
+
+def surfaces(runs: list[int]) -> None:
     """Print the second table."""
     frames = load_restrained(DATA, "surface")
-    print(f"\n| labels | runs | all-atom ns | divergence at {TARGET:g} K |\n|---|---|---|---|")
-    for size in sizes:
-        for name, (train, runs) in training_sets(frames, size).items():
+    hot = frames[frames.temperature == frames.temperature.max()]
+    print(
+        f"\n| labels | runs | all-atom ns | divergence at {TARGET:g} K | torques at 500 K: error, kJ/mol/rad | "
+        "log density |\n|---|---|---|---|---|---|"
+    )
+    for n in runs:
+        # labelled at 350 K in every set and at 500 K in none: what is tested is the temperature
+        test = hot[:n:2]
+        for name, train in training_sets(frames, n).items():
             model = FreeEnergyRegressor(solver="sparse").fit(train)
-            value = divergence(model, train, seed=size)
-            print(f"| {name} | {runs} | {runs * nanoseconds_per_run:.2f} | {value:.4f} |", flush=True)
+            error, density = held_out(model, test, "generalized_force")
+            cells = [f"{error / KJ:.2f}", f"{density + np.log(KJ):.2f}"]
+            cells = [name, f"{n}", f"{n * NANOSECONDS:.2f}", f"{divergence(model, train, seed=n):.4f}", *cells]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def new_runs(picoseconds: float, configurations: int) -> Frames:
@@ -146,27 +166,30 @@ def new_runs(picoseconds: float, configurations: int) -> Frames:
     return labelled("response", configurations, picoseconds)
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
+def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Print the tables; returns the numbers of the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picoseconds", type=float, help="length of each new run; without it the bundled labels")
     parser.add_argument("--configurations", type=int, default=10, help="of new runs")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[], help="half the numbers of runs of the second table")
+    parser.add_argument("--runs", type=int, nargs="*", default=[], help="numbers of runs of the second table")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     if options.picoseconds is None:
         frames = load_restrained(DATA, "response")
     else:
         frames = new_runs(options.picoseconds, options.configurations)
-    found = finite_differences(frames)
-    numbers = agreement(found) | {"slope_std": slope_error(found)}
-    print("| quantity | value |\n|---|---|")
-    for key, value in numbers.items():
-        unit = 1e3 / KJ if key in ("signal", "response_noise", "quotient_noise") else 1.0
-        print(f"| {key}{' (J/mol/Å/K)' if unit != 1.0 else ''} | {value * unit:.4g} |")
-    if options.sizes:
-        surfaces(options.sizes, 0.0124)
-    return numbers
+    out = {}
+    for name, *keys in zip(("forces on beads", "torques"), FORCES, RESPONSES, strict=True):
+        found = finite_differences(frames, *keys)
+        out[name] = agreement(found) | {"slope_std": slope_error(found)}
+    print(f"| quantity | {' | '.join(out)} |\n|{'---|' * (1 + len(out))}")
+    for key in next(iter(out.values())):
+        thermal = key in ("signal", "response_noise", "quotient_noise")
+        cells = [f"{numbers[key] * (1e3 / KJ if thermal else 1.0):.4g}" for numbers in out.values()]
+        print(f"| {key}{', J/mol/K per Å or rad' if thermal else ''} | {' | '.join(cells)} |")
+    if options.runs:
+        surfaces(options.runs)
+    return out
 
 
 if __name__ == "__main__":
