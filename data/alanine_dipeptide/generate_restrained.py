@@ -1,11 +1,11 @@
 """Restrained ensembles of alanine dipeptide: labels at held bead configurations. Needs OpenMM.
 
     python generate_restrained.py surface --out restrained_surface.npz     # 380 short runs, 4.7 ns of all-atom time
-    python generate_restrained.py response --out restrained_response.npz   # 60 long runs, 6 ns
+    python generate_restrained.py response --out restrained_response.npz   # 30 long runs, 3.1 ns
 
 Both take the bead configurations from the bundled 600 K frames, spread evenly over the torsions that occur there, and
 start each run from the nearest of the bundled all-atom frames. ``surface`` labels the same 190 configurations at 350
-and 500 K; ``response`` labels 20 of them at 350 K and 25 K below and above, long enough to compare Cov(f, U) with
+and 500 K; ``response`` labels 10 of them at 350 K and 25 K below and above, long enough to compare Cov(f, U) with
 finite differences. The files are written anew after every tenth configuration, so a run that is stopped leaves them.
 """
 
@@ -22,7 +22,7 @@ from kernelfe.datasets import load, load_atoms
 from kernelfe.statistics import TorsionField, group_force_map, rotatable_bonds, slice_map
 
 #: Set: configurations, temperatures (K), picoseconds of each run, seed.
-SETS = {"surface": (190, (350.0, 500.0), 10.0, 41), "response": (20, (350.0, 325.0, 375.0), 100.0, 42)}
+SETS = {"surface": (190, (350.0, 500.0), 10.0, 41), "response": (10, (350.0, 325.0, 375.0), 100.0, 42)}
 #: Hydrogens of 2.5 u allow 3 fs, as in the training runs; a frame every 30 fs.
 PROTOCOL = RestrainedProtocol(timestep=3.0, stride=10)
 
