@@ -72,7 +72,8 @@ def checked_fields(
     masks = known_keys(present, labels, "present")
     masks = {key: frozen(present_mask(masks.get(key), key, n)) for key in labels}
     if displacements is not None:
-        displacements = displacement_fields(displacements, n, shape, masks.get("generalized_force"))
+        along = [masks[key] for key, functional in functionals.items() if functional.spatial is Spatial.DISPLACEMENT]
+        displacements = displacement_fields(displacements, n, shape, np.any(along, axis=0) if along else None)
         displacements = frozen(displacements * field_factor(stated, is_beads))
     width = None if displacements is None else displacements.shape[1]
     noise = known_keys(noise, labels, "noise")

@@ -143,6 +143,32 @@ def load_atoms(name: str, package: str = PACKAGE) -> AllAtomFrames:
     return AllAtomFrames(**(loaded | reals))
 
 
+def load_restrained(name: str, which: str = "surface", package: str = PACKAGE) -> Frames:
+    """Labels of restrained ensembles of a data set, with their standard errors as noise.
+
+    Parameters
+    ----------
+    name
+        See :func:`load`. Its bead configurations are the same molecule's.
+    which
+        ``"surface"``: many configurations at two temperatures, short runs; ``"response"``: few configurations at three
+        neighbouring temperatures, long runs.
+    package
+        See :func:`names`.
+
+    Raises
+    ------
+    DataError
+        If there is no such data set, or ``which`` is neither.
+    MissingDependencyError, ModelFileError
+        As in :func:`load`.
+    """
+    if which not in ("surface", "response"):
+        raise DataError(f"which={which!r} must be 'surface' or 'response'")
+    with _file(name, f"restrained_{which}.npz", package).open("rb") as handle:
+        return Frames.load(handle)
+
+
 def _root(package: str) -> Traversable:
     try:
         return files(package)
@@ -170,5 +196,6 @@ __all__ = [
     "load",
     "load_atoms",
     "load_reference",
+    "load_restrained",
     "names",
 ]

@@ -70,6 +70,16 @@ class ThermalResponseForce(Functional):
         super().__init__("thermal_response_force", "eV/Å/K", (Read(Spatial.GRADIENT, ((-1.0, 0, 1),)),))
 
 
+class GeneralizedThermalResponse(Functional):
+    """−t(R)·∇ ∂A/∂T = d⟨q⟩/dT, q = f·w + kT (div w − div_R t) the generalised force. Unit eV/K per unit of t.
+
+    k b² Cov(q, U|R) + k⟨div w − div_R t⟩. For fields with quiet forces the response is as much quieter.
+    """
+
+    def __init__(self):
+        super().__init__("generalized_thermal_response", "eV/[t]/K", (Read(Spatial.DISPLACEMENT, ((-1.0, 0, 1),)),))
+
+
 class SecondThermalResponseForce(Functional):
     """−∇ ∂²A/∂T², from the joint cumulants κ(f,U,U) and Cov(f,U): ∂ⁿ⟨f⟩/∂bⁿ = (−1)ⁿ κ(f,Uⁿ). Unit eV/Å/K²."""
 

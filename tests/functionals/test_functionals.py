@@ -79,6 +79,7 @@ def by_hand(key, r, t, lam, fields, cell):
         "heat_capacity": lambda: -t * att,
         "energy_variance": lambda: -BOLTZMANN * t**3 * att,
         "thermal_response_force": lambda: -d(at, r),
+        "generalized_thermal_response": lambda: -(fields * d(at, r)[:, None]).sum((2, 3)),
         "second_thermal_response_force": lambda: -d(att, r),
         "parameter_derivative": lambda: al,
         "parameter_response_force": lambda: -d(al, r),
@@ -101,7 +102,7 @@ def test_row_of_the_table_is_its_formula(key):
     close(found, by_hand(key, r, t, lam, fields, cell).detach())
 
 
-@pytest.mark.parametrize("key", [k for k in OBSERVABLES if k not in ("stress", "generalized_force")])
+@pytest.mark.parametrize("key", [k for k in OBSERVABLES if k != "stress" and not k.startswith("generalized")])
 def test_row_of_the_table_is_what_all_atom_statistics_give(key):
     r, t, lam, fields, _ = state(seed=1)
     expected = MODEL.statistics(r[:, 0], t, lam["lambda"])[key]
@@ -112,6 +113,12 @@ def test_generalized_force_is_what_all_atom_statistics_give():
     r, t, lam, fields, _ = state(seed=2)
     expected = MODEL.generalized_force(r[:, 0], fields[:, :, 0], t, lam["lambda"], swirl=0.4)
     close(read("generalized_force", r, t, lam, fields), expected)
+
+
+def test_generalized_response_is_the_derivative_of_what_all_atom_statistics_give():
+    r, t, lam, fields, _ = state(seed=2)
+    q = [MODEL.generalized_force(r[:, 0], fields[:, :, 0], t + d, lam["lambda"], swirl=0.4) for d in (-0.1, 0.1)]
+    close(read("generalized_thermal_response", r, t, lam, fields), (q[1] - q[0]) / 0.2, tolerance=1e-6)
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3), st.sampled_from(["free_energy", "mean_energy"]))

@@ -71,6 +71,7 @@ def test_factors_are_those_of_the_functionals():
         "heat_capacity": (zero, zero, one),
         "energy_variance": (zero, zero, BOLTZMANN * t**2),
         "thermal_response_force": (zero, one, log),
+        "generalized_thermal_response": (zero, one, log),
         "second_thermal_response_force": (zero, zero, 1.0 / t),
         "stress": (one, -t, tau(t)),
     }

@@ -31,6 +31,7 @@ TABLE = {
     "heat_capacity": ("value", [(-1, 1, 2)], 0),
     "energy_variance": ("value", [(-K_BOLTZMANN, 3, 2)], 0),
     "thermal_response_force": ("gradient", [(-1, 0, 1)], 0),
+    "generalized_thermal_response": ("along", [(-1, 0, 1)], 0),
     "second_thermal_response_force": ("gradient", [(-1, 0, 2)], 0),
     "parameter_derivative": ("value", [(1, 0, 0)], 1),
     "parameter_response_force": ("gradient", [(-1, 0, 0)], 1),
