@@ -2,8 +2,22 @@
 
 from .baseline import BoltzmannInversion
 from .frozen import FrozenModel
+from .hyperparameters import HyperparameterEnsemble, MixtureJoint, hyperparameter_ensemble
 from .persistence import load
 from .regressor import FreeEnergyRegressor
 from .solvers import Dense, Sparse
+from .uncertainty import Joint, Query
 
-__all__ = ["BoltzmannInversion", "Dense", "FreeEnergyRegressor", "FrozenModel", "Sparse", "load"]
+__all__ = [
+    "BoltzmannInversion",
+    "Dense",
+    "FreeEnergyRegressor",
+    "FrozenModel",
+    "HyperparameterEnsemble",
+    "Joint",
+    "MixtureJoint",
+    "Query",
+    "Sparse",
+    "hyperparameter_ensemble",
+    "load",
+]

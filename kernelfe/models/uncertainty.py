@@ -61,7 +61,7 @@ class Query:
     __array_ufunc__ = None  # numpy then leaves array @ query and number * query to this class
 
     def __init__(self, X, quantity="free_energy", temperature=None, parameters=None):
-        self._parts = (_Part(X, functionals.get(quantity), temperature, parameters, None),)
+        self._parts: tuple[_Part, ...] = (_Part(X, functionals.get(quantity), temperature, parameters, None),)
 
     @classmethod
     def _of(cls, parts: tuple[_Part, ...]) -> Query:
@@ -197,9 +197,7 @@ class JointPredictions:
                 means.append(total)
                 sizes.append(len(total))
             posterior = self.posterior_
-            features = [
-                sum(_apply(matrix, posterior.features(block)) for block, _, matrix in parts) for parts in read
-            ]
+            features = [sum(_apply(matrix, posterior.features(block)) for block, _, matrix in parts) for parts in read]
             stacked = torch.cat(features)
             out = -posterior.explained(stacked, stacked)
             at = np.concatenate([[0], np.cumsum(sizes)])
@@ -272,7 +270,9 @@ class JointPredictions:
         draws = found.sample(n, seed)
         states = self._states(self._frames(X, temperature, None), temperature)  # type: ignore[attr-defined]
         return {
-            f.key: draws[:, found.rows(k)].reshape(n, len(states), *f.shape(states.coordinate_shape, states.field_count))
+            f.key: draws[:, found.rows(k)].reshape(
+                n, len(states), *f.shape(states.coordinate_shape, states.field_count)
+            )
             for k, f in enumerate(wanted)
         }
 
@@ -338,4 +338,3 @@ def undefined_rows(functional: Functional, states: States) -> Tensor:
         beads = count[where] > 1
         out[frame] = beads.repeat_interleave(3) if functional.spatial is Spatial.GRADIENT else bool(beads.any())
     return out.reshape(-1)
-
