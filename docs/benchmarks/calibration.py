@@ -26,6 +26,7 @@ import torch
 import kernelfe
 from kernelfe.analysis import Calibration, calibration_of, dihedral_angles, label_calibration, learned_noise
 from kernelfe.analysis.calibration_plot import calibration_figure
+from kernelfe.kernels import RBF, SecondOrder
 from kernelfe.models import Query, hyperparameter_ensemble
 
 TEMPERATURES = (300.0, 400.0, 500.0)
@@ -136,6 +137,23 @@ def one_data_set(regime: str, number: int, seed: int) -> dict[str, Any]:
     return out
 
 
+def known(regime: str, datasets: int, seed: int) -> dict[str, Calibration]:
+    """The same data sets with their true hyperparameters and noise: what conditioning alone does."""
+    size, quiet = REGIMES[regime]
+    gathered_columns: dict[str, list] = {}
+    for number in range(datasets):
+        rng = np.random.default_rng([seed, size, number])
+        truth = Truth.draw(rng)
+        frames, levels = simulate(truth, size, quiet, rng)
+        term = kernelfe.Term(None, RBF(lengthscale=tuple(truth.lengthscales)), SecondOrder(T0, *truth.scales))
+        model = kernelfe.FreeEnergyRegressor(terms=term, optimizer=None, noise=levels).fit(frames)
+        for name, columns in compare(model, truth, np.random.default_rng(int(rng.integers(2**31)))).items():
+            gathered_columns.setdefault(name, []).append(columns[:3])
+    return {
+        name: calibration_of(*(np.stack(c) for c in zip(*rows, strict=True))) for name, rows in gathered_columns.items()
+    }
+
+
 def simulated(path: Path, regimes: list[str], datasets: int, seed: int) -> None:
     """Append data sets to a file, one line each; what is there already is kept, so that a run can be continued."""
     done = {(row["regime"], row["number"], row["seed"]) for row in rows_of(path)}
@@ -224,6 +242,7 @@ def main() -> None:
     parser.add_argument("--regimes", nargs="*", default=list(REGIMES), choices=list(REGIMES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file", type=Path, default=Path("calibration.jsonl"), help="data sets, one a line")
+    parser.add_argument("--known", type=int, default=0, help="data sets with true hyperparameters, to compare")
     parser.add_argument("--alanine", action="store_true", help="held-out labels of alanine dipeptide, too")
     parser.add_argument("--figure", type=Path, help="where to draw the reliability diagram")
     options = parser.parse_args()
@@ -238,6 +257,9 @@ def main() -> None:
             for name, one in found.items():
                 print(line([regime, method, name], one))
             shown |= {f"{regime}, {method}": pooled(found)}
+    for regime in options.regimes if options.known else ():
+        for name, one in known(regime, options.known, options.seed).items():
+            print(line([regime, "known", name], one))
     if options.alanine:
         print(f"\n| frames per T | label | {head}\n" + "|---" * 7 + "|")
         for size in (300, 1250):

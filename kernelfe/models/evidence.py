@@ -130,7 +130,7 @@ def maximise(
     number of labels, brings the gradient to order one: the first step then cannot leave the sensible region.
     """
     if not parameters:  # everything is fixed
-        return float(objective())
+        return objective().item()
     start = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy().copy()
     best = (-math.inf, start)
 

@@ -10,6 +10,7 @@ import torch
 
 import kernelfe
 from kernelfe import FreeEnergyRegressor, Term
+from kernelfe.analysis import BasinSamples, basin_thermodynamics, boltzmann_weights
 from kernelfe.errors import DataError, SolverError
 from kernelfe.kernels import RBF
 from kernelfe.models import Query, hyperparameter_ensemble
@@ -75,6 +76,33 @@ def test_the_model_itself_is_left_as_it_was(fitted, ensemble):
     assert [m.log_evidence_ for m in again.models] == [m.log_evidence_ for m in ensemble.models]
     assert 1.0 <= ensemble.effective <= 64.0
     assert all(m.posterior_.labels is fitted.posterior_.labels for m in ensemble.models)
+
+
+def test_an_ensemble_takes_the_place_of_a_model_for_basins():
+    """Averaging adds to every error bar what the ensemble's models disagree about."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1.5, 1.5, (15, 1))
+    labels = {"mean_force": -0.3 * x * (x**2 - 1) + 0.03 * rng.normal(size=x.shape), "mean_energy": 0.03 * x[:, 0] ** 2}
+    model = FreeEnergyRegressor().fit(
+        kernelfe.Frames.from_arrays(variables=x, temperature=np.resize([300.0, 400.0], 15), labels=labels)
+    )
+    many, grid = hyperparameter_ensemble(model, draws=6), np.linspace(-1.5, 1.5, 31)[:, None]
+    basin, found = (grid[:, 0] > 0).astype(int), {}
+    for name, one in (("plug-in", model), ("averaged", many)):
+        weights = boltzmann_weights(one, grid, 350.0)
+        samples = BasinSamples(grid, basin, 350.0, weights, inefficiency=0.0)
+        found[name] = basin_thermodynamics(one, samples).difference("free_energy", 0, 1)
+    each = []
+    for one in many.models:  # law of total variance, with every model's own linearisation
+        weights = boltzmann_weights(one, grid, 350.0)
+        each.append(
+            basin_thermodynamics(one, BasinSamples(grid, basin, 350.0, weights, inefficiency=0.0)).difference(
+                "free_energy", 0, 1
+            )
+        )
+    values, stds = np.transpose(each)
+    assert found["averaged"][0] == pytest.approx(values.mean(), abs=0.3 * stds.mean())
+    assert found["averaged"][1] == pytest.approx(np.sqrt(np.mean(stds**2) + values.var()), rel=0.2)
 
 
 def test_what_cannot_be_averaged_is_refused(fitted):
