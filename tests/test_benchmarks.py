@@ -89,3 +89,47 @@ def test_the_whole_script(script, tmp_path, capsys):
     assert result["peers"]["kernelfe"]["value_error"] < 1e-6
     assert result["peers"]["gpytorch-cholesky"]["value_error"] < 1e-12
     assert capsys.readouterr().out.startswith("| peer | time")
+
+
+def test_the_simulated_truth_obeys_thermodynamics():
+    """Labels of the calibration study are derivatives of one A(x; T), by differences."""
+    script, rng = load("calibration"), np.random.default_rng(0)
+    truth, x, t = script.Truth.draw(rng), rng.uniform(-2, 2, (3, 2)), np.array([300.0, 390.0, 500.0])
+    values, h = truth(x, t), 1e-4
+    a = {k: truth(x, t + k)["free_energy"] for k in (-1.0, 0.0, 1.0)}
+    slope = (a[1.0] - a[-1.0]) / 2.0
+    np.testing.assert_allclose(values["entropy"], -slope, atol=1e-8)
+    np.testing.assert_allclose(values["mean_energy"], a[0.0] - t * slope, atol=3e-6)
+    np.testing.assert_allclose(values["heat_capacity"], -t * (a[1.0] - 2 * a[0.0] + a[-1.0]), rtol=1e-4)
+    for d in range(2):
+        step = h * np.eye(2)[d]
+        difference = {k: (truth(x + step, t)[k] - truth(x - step, t)[k]) / (2 * h) for k in ("free_energy", "entropy")}
+        np.testing.assert_allclose(values["mean_force"][:, d], -difference["free_energy"], atol=1e-8)
+        np.testing.assert_allclose(values["thermal_response_force"][:, d], difference["entropy"], atol=1e-10)
+
+
+def test_the_calibration_study_continues_where_it_stopped(tmp_path):
+    script, path = load("calibration"), tmp_path / "rows.jsonl"
+    script.simulated(path, ["small"], 1, seed=3)
+    with path.open("a") as file:
+        file.write('{"regime": "small", "num')  # cut off
+    assert len(script.rows_of(path)) == 1
+    path.write_text(path.read_text().split("\n")[0] + "\n")
+    script.simulated(path, ["small"], 2, seed=3)
+    rows = script.rows_of(path)
+    assert [row["number"] for row in rows] == [0, 1]
+    found = script.gathered(rows, "small", "propagated")
+    assert set(found) == set(script.QUANTITIES) and len(script.pooled(found)) == 2 * 4 * 5
+
+
+@pytest.mark.slow
+def test_error_bars_of_simulated_data_sets(tmp_path):
+    """Forty data sets: coverage within binomial bounds about 95 ± 2 %, hyperparameters fitted and averaged."""
+    script, path = load("calibration"), tmp_path / "rows.jsonl"
+    script.simulated(path, ["comfortable"], 40, seed=1)
+    found = script.gathered(script.rows_of(path), "comfortable", "propagated")
+    for name, one in found.items():
+        # points of a data set err together: at worst 40 independent ones, and four standard errors
+        assert one.coverage() > 0.93 - 4.0 * (0.93 * 0.07 / 40) ** 0.5, name
+        assert 0.4 < one.mean_squared_z < 1.1 + 4.0 * (2.0 / 40) ** 0.5, name
+        assert one.uniformity() > 1e-3, name

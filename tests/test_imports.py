@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "dynamics": set(),
     "selection": set(),
     "datasets": {"frames"},
-    "analysis": {"frames", "functionals", "descriptors", "statistics"},
+    "analysis": {"frames", "functionals", "descriptors", "statistics", "models.uncertainty"},
 }
 
 #: Private modules beside a public one, and the layer they are part of.

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from .basins import (
+    BASIN_QUANTITIES,
+    BasinDraws,
+    BasinSamples,
+    BasinThermodynamics,
+    basin_draws,
+    basin_thermodynamics,
+    boltzmann_weights,
+)
+from .calibration import Calibration, calibration_of, label_calibration, parity_calibration
 from .divergence import (
     axis_edges,
     basin_populations,
@@ -18,11 +28,20 @@ from .parity import Parity, learned_noise, parity
 from .thermodynamics import Conditional, Decomposition, conditional_averages, decomposition, total_heat_capacity
 
 __all__ = [
+    "BASIN_QUANTITIES",
+    "BasinDraws",
+    "BasinSamples",
+    "BasinThermodynamics",
+    "Calibration",
     "Conditional",
     "Decomposition",
     "Parity",
     "axis_edges",
+    "basin_draws",
     "basin_populations",
+    "basin_thermodynamics",
+    "boltzmann_weights",
+    "calibration_of",
     "conditional_averages",
     "decomposition",
     "dihedral_angles",
@@ -30,8 +49,10 @@ __all__ = [
     "frames_for_divergence",
     "free_energy_surface",
     "jensen_shannon_divergence",
+    "label_calibration",
     "learned_noise",
     "parity",
+    "parity_calibration",
     "periodic_histogram",
     "replica_effective_sample_size",
     "surface_rmsd",

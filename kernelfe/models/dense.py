@@ -101,6 +101,15 @@ class DensePosterior:
         """Prior covariances of rows with all labels, shape (len(a), labels)."""
         return torch.cat([self.prior.gram(a, block) for block in self.blocks], 1)
 
+    def features(self, a: RowBlock) -> Tensor:
+        """Linear in the rows: what :meth:`explained` reads, shape (len(a), labels)."""
+        return self.cross(a)
+
+    def explained(self, left: Tensor, right: Tensor) -> Tensor:
+        """Prior minus posterior covariance of rows, or combinations of rows, from their features."""
+        half = self.factor.half_solve(left.T.contiguous())
+        return half.T @ (half if right is left else self.factor.half_solve(right.T.contiguous()))
+
     def covariance(self, a: RowBlock, b: RowBlock) -> Tensor:
         """Posterior covariances, shape (len(a), len(b))."""
         left = self.factor.half_solve(self.cross(a).T.contiguous())

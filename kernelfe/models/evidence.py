@@ -131,6 +131,8 @@ def maximise(
     A trial point where the covariance cannot be factorized counts as very bad, not as an error. ``scale``, the
     number of labels, brings the gradient to order one: the first step then cannot leave the sensible region.
     """
+    if not parameters:  # everything is fixed
+        return objective().item()
     start = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy().copy()
     best = (-math.inf, start)
 

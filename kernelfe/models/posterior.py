@@ -68,6 +68,14 @@ class Posterior(Protocol):
         """Posterior variances of the rows of a block, shape (len(a),)."""
         ...
 
+    def features(self, a: RowBlock) -> Tensor:
+        """What :meth:`explained` reads of the rows of a block, shape (len(a), p); linear in the rows."""
+        ...
+
+    def explained(self, left: Tensor, right: Tensor) -> Tensor:
+        """Prior minus posterior covariance of combinations of rows, from combinations of their features."""
+        ...
+
 
 def predict_mean(posterior: Posterior, rows: RowBlock) -> Tensor:
     """Posterior mean of the rows of a block, shape (len(rows),), without any baseline."""

@@ -29,6 +29,7 @@ from .reference import reference_groups, relative_std, zero
 from .solvers import Dense, choose_solver
 from .sparse_fit import fit_sparse_posterior, random_subsets
 from .states import States
+from .uncertainty import JointPredictions, undefined_rows
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 PREDICT_FRAMES = 1024
 
 
-class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
+class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
     """Gaussian-process model of a coarse-grained free energy A(R; T, λ).
 
     Conditions jointly on any mix of linear functionals of A (forces, mean energies, responses, differences
@@ -184,7 +185,8 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         temperature : float or array of shape (n,)
             K; None: that of the Frames, or the estimator's for arrays.
         return_std : bool
-            Also return the marginal posterior standard deviation (of the quantity, without label noise).
+            Also return the marginal posterior standard deviation (of the quantity, without label noise); infinite
+            for derivatives by the positions of beads that coincide, which do not exist.
         reference : "auto", "mean", int or None
             Zero of free energies, at each temperature: the mean over the rows of X at it, the configuration of
             one row of X, or None for the absolute value. "auto": None if the training labels fix it (they held
@@ -228,7 +230,10 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
                     ordered[order] = torch.cat(std)
                     std = [ordered]
         mean_array = values.reshape(shape).numpy()
-        return (mean_array, torch.cat(std).reshape(shape).numpy()) if return_std else mean_array
+        if not return_std:
+            return mean_array
+        unknown = undefined_rows(functional, states)
+        return mean_array, torch.cat(std).masked_fill(unknown, np.inf).reshape(shape).numpy()
 
     def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
         """Free-energy differences A(X2; T2) − A(X1; T1), row by row, eV.
@@ -256,22 +261,6 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
             if not return_cov:
                 return value.numpy()
             return value.numpy(), self.posterior_.covariance(rows, rows).numpy()
-
-    def covariance(self, X, quantity="free_energy", other=None, *, temperature=None):
-        """Posterior covariance of a quantity at all rows of X, or between two quantities.
-
-        Returns
-        -------
-        ndarray, shape (n·m, n·m')
-            Rows frame by frame, components within; labels' noise is not included.
-        """
-        check_is_fitted(self, "posterior_")
-        model = self.for_molecule(X)
-        states = model._states(prediction_frames(model, X, temperature, None), temperature)
-        with torch.no_grad():
-            a = self.posterior_.prior.rows(functionals.get(quantity), states)
-            b = a if other is None else self.posterior_.prior.rows(functionals.get(other), states)
-            return self.posterior_.covariance(a, b).numpy()
 
     def concavity_violation(self, X, *, temperature=None, parameters=None):
         """Posterior probability that the predicted heat capacity is negative, P(C(R, T) < 0), shape (n,).

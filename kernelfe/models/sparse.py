@@ -260,6 +260,16 @@ class SparsePosterior:
 
     log_evidence: float = math.nan
 
+    def features(self, a: RowBlock) -> Tensor:
+        """Linear in the rows: what :meth:`explained` reads, shape (len(a), weights)."""
+        return self.basis.wide(a)[0] * self.basis.amplitudes()
+
+    def explained(self, left: Tensor, right: Tensor) -> Tensor:
+        """Prior minus posterior covariance of rows, or combinations of rows, from their features."""
+        half = torch.linalg.solve_triangular(self.lower, left.T, upper=False)
+        other = half if right is left else torch.linalg.solve_triangular(self.lower, right.T, upper=False)
+        return left @ right.T - half.T @ other
+
     def covariance(self, a: RowBlock, b: RowBlock) -> Tensor:
         """Posterior covariances, shape (len(a), len(b)): prior − explained + weights' posterior."""
         amplitudes = self.basis.amplitudes()

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis import Parity, parity
+from ..analysis import Parity, parity, parity_calibration
+from ..analysis.calibration_plot import calibration_figure
 from ..analysis.plots import KINDS, parity_figure
 from ..errors import DataError
 from ..frames import Frames
@@ -67,11 +68,40 @@ def model_page(model: Any, frames: Frames, name: str, versions: dict[str, str]) 
                 f"scatter {found.z_rms:.2f} times as much as announced (noise and model together).",
                 "warning",
             )
+    calibration_section(page, parities)
     concave = concavity(page, model, part)
     hyperparameters(page, model)
     page.heading("Made with")
     page.paragraph(", ".join(f"{package} {version}" for package, version in versions.items()), "note")
     return page, {**{p.kind: p.summary() for p in parities}, "concavity": concave}
+
+
+def calibration_section(page: Page, parities: list[Parity]) -> None:
+    """Coverage at every level, and what of it is noise."""
+    found = {p.kind: parity_calibration(p) for p in parities}
+    page.heading("Are the error bars right?")
+    page.figure(
+        calibration_figure({KINDS.get(kind, ("", 1.0, kind))[2]: one for kind, one in list(found.items())[:6]}),
+        "How often labels lie within intervals of the predicted distribution, noise of the labels included, and the "
+        "histogram of probability integral transforms, flat when the distribution is right.",
+    )
+    rows = [
+        [
+            KINDS.get(kind, ("", 1.0, kind))[2],
+            str(one.size),
+            f"{100 * one.coverage(0.5):.1f} %",
+            f"{100 * one.coverage():.1f} ± {100 * one.coverage_error():.1f} %",
+            f"{number(one.mean_squared_z)} ± {number(one.mean_squared_z_error, 2)}",
+            number(one.kurtosis, 2),
+        ]
+        for kind, one in found.items()
+    ]
+    page.table(
+        ["label", "frames", "within 50 %", "within 95 %", "mean squared z", "excess kurtosis of z"],
+        rows,
+        "Standard errors are over frames, taken as independent. Noise of single frames has longer tails than a normal "
+        "distribution (positive kurtosis): coverage at 95 % and mean squared z can then not both be right.",
+    )
 
 
 def temperature_warnings(model: Any, frames: Frames) -> list[str]:

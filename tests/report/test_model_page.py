@@ -29,6 +29,7 @@ def test_page_shows_parity_beside_the_noise(model):
     assert numbers["mean_force"]["noise_floor"] == pytest.approx(0.05, rel=0.3)
     assert numbers["mean_force"]["z_rms"] == pytest.approx(1.0, abs=0.25)
     text = page.render()
+    assert "Are the error bars right?" in text and text.count("<figure>") == 2
     assert "mine.kfe" in text and "What the evidence found" in text and "Learned noise" in text
     assert 'class="warning"' not in text
 
