@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import allatom, calculators, datasets, descriptors, functionals, kernels, models, simulate, statistics, training
 from .frames import Frames
 from .kernels import ParameterExpansion, Term
-from .models import BoltzmannInversion, Dense, FreeEnergyRegressor, Sparse, load
+from .models import BoltzmannInversion, CorrelatedNoise, Dense, FreeEnergyRegressor, RelativeNoise, Sparse, load
 
 if TYPE_CHECKING:
     from . import analysis
@@ -17,10 +17,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BoltzmannInversion",
+    "CorrelatedNoise",
     "Dense",
     "Frames",
     "FreeEnergyRegressor",
     "ParameterExpansion",
+    "RelativeNoise",
     "Sparse",
     "Term",
     "allatom",

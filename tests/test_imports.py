@@ -47,6 +47,7 @@ PRIVATE = dict.fromkeys(
     ("_archive", "_arguments", "_atoms", "_checks", "_extxyz", "_files", "_joining", "_layouts", "_pairs", "_traj"),
     "frames",
 )
+PRIVATE["_axes"] = "topology"
 
 #: The outermost layer: may import everything, is imported by nothing in the library.
 OUTERMOST = {"cli", "_cli_files", "report", "testing", "quickstart", "__main__"}

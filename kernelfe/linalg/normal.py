@@ -72,9 +72,9 @@ class Group:
     gram: Tensor
     rhs: Tensor
     square: float = 0.0  # Σ y²
-    count: int = 0
+    count: float = 0.0  # of independent labels
     missing: Tensor | None = None  # per block, Σ_i (k_ii − q_ii) of the unit-variance kernel
-    log_weight: float = 0.0  # Σ_i log of the relative noise variance of row i
+    log_weight: float = 0.0  # Σ_i w_i log of the relative noise variance of row i, w_i what it counts for
 
 
 class NormalEquations:
@@ -93,7 +93,16 @@ class NormalEquations:
         self.groups: dict[tuple, Group] = {}
         self.wide: dict[tuple[str, float], Group] = {}
 
-    def add(self, key: tuple, factors: list[Tensor], features: Tensor, y: Tensor, missing: Tensor, log_weight: float):
+    def add(
+        self,
+        key: tuple,
+        factors: list[Tensor],
+        features: Tensor,
+        y: Tensor,
+        missing: Tensor,
+        log_weight: float,
+        count: float | None = None,
+    ):
         """Add labels to the group ``key`` = (kind, temperature, state).
 
         Parameters
@@ -108,6 +117,8 @@ class NormalEquations:
             Per block, Σ (k_ii − q_ii) over the rows.
         log_weight
             Σ log of the relative noise variances.
+        count
+            How many independent labels the rows count for; None: one each.
         """
         group = self.groups.get(key)
         if group is None:
@@ -115,9 +126,18 @@ class NormalEquations:
             group = Group(key[0], key[1], factors, features.new_zeros(size, size), features.new_zeros(size))
             group.missing = torch.zeros_like(missing)
             self.groups[key] = group
-        _accumulate(group, features, y, missing, log_weight)
+        _accumulate(group, features, y, missing, log_weight, count)
 
-    def add_wide(self, kind: str, temperature: float, features: Tensor, y: Tensor, missing: Tensor, log_weight: float):
+    def add_wide(
+        self,
+        kind: str,
+        temperature: float,
+        features: Tensor,
+        y: Tensor,
+        missing: Tensor,
+        log_weight: float,
+        count: float | None = None,
+    ):
         """Add labels whose rows are already expanded: sums of reads, or a state of its own per label.
 
         Parameters
@@ -133,7 +153,7 @@ class NormalEquations:
             wide = Group(kind, temperature, [], features.new_zeros(size, size), features.new_zeros(size))
             wide.missing = torch.zeros_like(missing)
             self.wide[kind, temperature] = wide
-        _accumulate(wide, features, y, missing, log_weight)
+        _accumulate(wide, features, y, missing, log_weight, count)
 
     def stacked(self) -> Stacked:
         """The groups as stacked tensors, ready to be assembled for many scales and noises."""
@@ -163,11 +183,13 @@ class NormalEquations:
         )
 
 
-def _accumulate(group: Group, features: Tensor, y: Tensor, missing: Tensor, log_weight: float) -> None:
+def _accumulate(
+    group: Group, features: Tensor, y: Tensor, missing: Tensor, log_weight: float, count: float | None
+) -> None:
     group.gram.addmm_(features.T, features)
     group.rhs.addmv_(features.T, y)
     group.square += float(y @ y)
-    group.count += len(y)
+    group.count += len(y) if count is None else count
     group.missing += missing
     group.log_weight += log_weight
 

@@ -2,26 +2,34 @@
 
 from .baseline import BoltzmannInversion
 from .concavity import enforce_concavity
+from .correlated import noise_covariance
 from .frozen import FrozenModel
 from .hyperparameters import HyperparameterEnsemble, MixtureJoint, hyperparameter_ensemble
 from .molecules import local_terms
+from .noise import CorrelatedNoise, RelativeNoise
 from .persistence import load
+from .predictive import JointPredictive, joint_predictive
 from .regressor import FreeEnergyRegressor
 from .solvers import Dense, Sparse
 from .uncertainty import Joint, Query
 
 __all__ = [
     "BoltzmannInversion",
+    "CorrelatedNoise",
     "Dense",
     "FreeEnergyRegressor",
     "FrozenModel",
     "HyperparameterEnsemble",
     "Joint",
+    "JointPredictive",
     "MixtureJoint",
     "Query",
+    "RelativeNoise",
     "Sparse",
     "enforce_concavity",
     "hyperparameter_ensemble",
+    "joint_predictive",
     "load",
     "local_terms",
+    "noise_covariance",
 ]

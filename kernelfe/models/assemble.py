@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..kernels import RBF, Kernel, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
 from .baseline import BoltzmannInversion
 from .labels import PAIR, LabelSet, baseline_rows, pair_labels
+from .noise import CorrelatedNoise, RelativeNoise
 from .prior import Prior
 from .shared_baseline import fit_shared
 from .states import States
@@ -78,7 +79,7 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
     """
     available = [key for key in frames.labels if frames.present[key].any()]
     keys = available if keys is None else asked_for(keys)
-    noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
+    noise = {} if isinstance(noise, CorrelatedNoise) else mapping(noise, "noise", "{'mean_force': 0.1}, by label")
     if PAIR in noise:
         raise DataError("free-energy differences carry their own std: give it to add_pair_labels, not in noise=")
     for key in [*keys, *noise]:
@@ -94,12 +95,16 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
         states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)), molecule=molecule)
         y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
         y = y - baseline_rows(baseline, functional, states).reshape(y.shape)
-        given = None if noise.get(key) is None else numbers(noise[key], f"noise of {key!r}")
+        relative = isinstance(noise.get(key), RelativeNoise)
+        chosen = noise[key].scale if relative else noise.get(key)
+        given = None if chosen is None else numbers(chosen, f"noise of {key!r}")
         if given is not None and given.ndim and len(given) == len(frames):
             given = given[index]  # one entry per frame: those of the rows that have the label
-        out.append(
-            LabelSet(key, functional, states, y, _noise(key, part.noise.get(key) if given is None else given, y))
-        )
+        scale = _noise(key, part.noise.get(key) if given is None else given, y)
+        if relative and scale is not None and scale.ndim == 3:
+            raise DataError(f"noise of {key!r}: RelativeNoise takes standard deviations, not covariance blocks")
+        out.append(LabelSet(key, functional, states, y, frame=torch.from_numpy(index)))
+        setattr(out[-1], "relative" if relative else "noise", scale)
     pairs = frames.pairs
     if len(pairs.i) and (keys is available or PAIR in keys):
         first, second = (
@@ -236,7 +241,9 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         shared = SecondOrder(reference_temperature=reference)
     # what depends on λ and not on R is broad up to second order; beyond that the terms can have it
     mean = _mean_function(shared, expansions, labels, len(counts))
-    noise = {label.kind: max(0.7 * _spread(label), _tiny(label)) for label in labels if label.learned}
+    noise = {
+        label.kind: max(0.7 * _spread(label), _tiny(label)) / _relative_size(label) for label in labels if label.learned
+    }
     return names, Prior(modules, mean), noise, reference
 
 
@@ -278,6 +285,10 @@ def _spread(label: LabelSet) -> float:
         part = label.y[t == value]
         total += float((part - part.mean()).square().sum())
     return (total / max(1, len(label.y))) ** 0.5 if len(torch.unique(t)) <= 50 else float(label.y.std(correction=0))
+
+
+def _relative_size(label: LabelSet) -> float:
+    return 1.0 if label.relative is None else float(label.relative.square().mean().sqrt())
 
 
 def _tiny(label: LabelSet) -> float:

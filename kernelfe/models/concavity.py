@@ -28,6 +28,7 @@ from scipy.special import log_ndtr, ndtr
 from .. import functionals
 from ..errors import DataError, SolverError
 from .dense import DensePosterior
+from .inputs import prediction_frames
 from .labels import CONCAVITY, LabelSet
 from .posterior import predict_mean
 from .sparse import SparsePosterior
@@ -92,7 +93,8 @@ def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="
     """
     if estimate not in ("mode", "mean"):
         raise DataError(f"estimate={estimate!r}: use 'mode' or 'mean'")
-    states = model._states(model._frames(X, temperature, parameters), temperature)
+    one = model.for_molecule(X)
+    states = one._states(prediction_frames(one, X, temperature, parameters), temperature)
     if not 0 < len(states) <= MAX_POINTS:
         raise DataError(f"enforce_concavity takes 1 to {MAX_POINTS} virtual points, X has {len(states)}")
     posterior, functional = model.posterior_, functionals.get("heat_capacity")

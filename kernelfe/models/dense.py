@@ -42,17 +42,37 @@ def gram_matrix(prior: Prior, labels: list[LabelSet], noise) -> Tensor:
     return out
 
 
+def noise_variances(label: LabelSet, noise) -> tuple[Tensor | None, Tensor]:
+    """Noise variances of the rows of a label set, and what weights below one add to its log evidence.
+
+    With weight w the likelihood N(y | f, σ²) is raised to the power w: the row has the variance σ²/w, and
+    N(y | f, σ²)^w = N(y | f, σ²/w) · (2π σ²/w)^½ (2π σ²)^(−w/2).
+
+    Returns
+    -------
+    Tensor, Tensor
+        Shape (n·m,), None for covariance blocks; and a number.
+    """
+    scale, zero = label.row_scale(), torch.zeros((), dtype=torch.float64)
+    if scale is not None and scale.ndim == 3:
+        return None, zero
+    levels = noise.levels([label.kind] * len(label.y), label.states.temperature)[:, None]
+    variances = (levels if scale is None else levels * scale).expand(label.y.shape) ** 2
+    if label.weight is not None:
+        logs = (2.0 * math.pi * variances).log()
+        zero = 0.5 * (logs - label.weight * (logs + label.weight.log())).sum()
+    return variances.reshape(-1), zero
+
+
 def add_noise(out: Tensor, row: int, label: LabelSet, noise) -> None:
     """Add the noise variances of a label set to the rows from ``row`` on of a covariance, in place."""
     size, m = len(label), label.y.shape[1]
-    scale = label.row_scale()
-    diagonal = out.diagonal()[row : row + size]
-    if scale is None or scale.ndim == 2:
-        levels = noise.levels([label.kind] * len(label.y), label.states.temperature)[:, None]
-        diagonal += ((levels if scale is None else levels * scale).expand(label.y.shape) ** 2).reshape(-1)
+    variances, _ = noise_variances(label, noise)
+    if variances is not None:
+        out.diagonal()[row : row + size] += variances
     else:  # covariance blocks, frame by frame
         at = row + m * torch.arange(len(label.y))[:, None] + torch.arange(m)
-        out[at[:, :, None], at[:, None, :]] += scale
+        out[at[:, :, None], at[:, None, :]] += label.noise
 
 
 class DensePosterior:
@@ -85,7 +105,7 @@ class DensePosterior:
                 half = self._factor.half_solve(target)
                 self.log_evidence = float(
                     -0.5 * (half @ half + self._factor.logdet() + len(target) * math.log(2 * math.pi))
-                )
+                ) + sum(float(noise_variances(label, noise)[1]) for label in labels)
 
     @property
     def factor(self) -> CholeskyFactor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import SolverError
 from ..kernels.term import LOG_PRIOR_WIDTH
 from ..linalg.normal import Stacked
-from .dense import add_noise
+from .dense import add_noise, noise_variances
 from .labels import LabelSet
 from .prior import Prior
 from .sparse import SparseBasis, accumulate
@@ -99,16 +99,15 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     fixed = (
         torch.zeros_like(gram) if any(label.noise is not None and label.noise.ndim == 3 for label in labels) else None
     )
-    parts, row = [], 0
+    parts, row, tempered = [], 0, torch.zeros((), dtype=torch.float64)
     for label in labels:
-        scale = label.row_scale()
-        if scale is None or scale.ndim == 2:
-            levels = noise.levels([label.kind] * len(label.y), label.states.temperature)[:, None]
-            parts.append(((levels if scale is None else levels * scale).expand(label.y.shape) ** 2).reshape(-1))
-        else:
+        variances, more = noise_variances(label, noise)
+        tempered = tempered + more
+        if variances is None:
             assert fixed is not None
             add_noise(fixed, row, label, noise)
-            parts.append(torch.zeros(len(label), dtype=torch.float64))
+            variances = torch.zeros(len(label), dtype=torch.float64)
+        parts.append(variances)
         row += len(label)
     diagonal = torch.cat(parts)
     gram = gram + torch.diag(diagonal)
@@ -120,7 +119,8 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     if int(info):
         raise SolverError("the covariance of the labels is not positive definite")
     half = torch.linalg.solve_triangular(lower, residual[:, None], upper=False)[:, 0]
-    return -0.5 * (half @ half + 2.0 * lower.diagonal().log().sum() + len(residual) * math.log(2.0 * math.pi))
+    constant = len(residual) * math.log(2.0 * math.pi)
+    return tempered - 0.5 * (half @ half + 2.0 * lower.diagonal().log().sum() + constant)
 
 
 def maximise(

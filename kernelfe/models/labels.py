@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..functionals import FreeEnergy, Functional, Spatial
+from ..functionals import FreeEnergy, Functional, GeneralizedForce, Spatial, get
 from .prior import Prior, RowBlock, TermRead
 from .states import States
 
@@ -17,6 +17,23 @@ PAIR = "free_energy_difference"
 CONCAVITY = "concavity"
 #: Quantity that labels of these kinds read.
 READS = {PAIR: "free_energy", CONCAVITY: "heat_capacity"}
+#: Beginning of the kind of forces that were whitened within each frame.
+WHITENED = "whitened "
+#: What joins the kind of energies and the forces whose share of the noise was taken out.
+GIVEN = " given "
+
+
+def functionals_of(kind: str) -> tuple[Functional, Functional | None]:
+    """What labels of a kind read, and what is subtracted from it, or None."""
+    if kind == CONCAVITY:
+        return get(READS[kind]), None
+    if kind == PAIR:
+        return FreeEnergy(), FreeEnergy()
+    if kind.startswith(WHITENED):
+        return GeneralizedForce(), None
+    if GIVEN in kind:
+        return get(kind.split(GIVEN)[0]), GeneralizedForce()
+    return get(kind), None
 
 
 @dataclass
@@ -26,7 +43,7 @@ class LabelSet:
     Parameters
     ----------
     kind
-        Quantity key, :data:`PAIR` or :data:`CONCAVITY`.
+        Quantity key, :data:`PAIR`, :data:`CONCAVITY`, or one of the kinds that :mod:`kernelfe.models.correlated` makes.
     functional
         What the labels read.
     states
@@ -36,9 +53,15 @@ class LabelSet:
     noise
         Standard deviations, shape (n, m); covariance blocks, shape (n, m, m); or None: learned.
     minus
-        For pairs: the first end, whose free energy is subtracted.
+        What is subtracted: for pairs the free energy of the first end; for decorrelated energies the generalised
+        force along the fields of these states (:func:`functionals_of`).
     relative
         For learned noise: relative standard deviations of the rows, shape (n, m), or None for one.
+    weight
+        For learned noise: what share of an independent label each row counts for, 1/g with the statistical
+        inefficiency g, shape (n, m), or None for one. The likelihood of the row is raised to this power.
+    frame
+        Row of the Frames that each of the n comes from, ascending, shape (n,), or None.
     """
 
     kind: str
@@ -48,6 +71,8 @@ class LabelSet:
     noise: Tensor | None = None
     minus: States | None = None
     relative: Tensor | None = None
+    weight: Tensor | None = None
+    frame: Tensor | None = None
 
     def __len__(self) -> int:
         return self.y.numel()
@@ -60,7 +85,9 @@ class LabelSet:
     def rows(self, prior: Prior, index: slice | Tensor = slice(None)) -> RowBlock:
         """The rows of some frames under ``prior``."""
         rows = prior.rows(self.functional, self.states[index])
-        return rows if self.minus is None else difference(rows, prior.rows(self.functional, self.minus[index]))
+        if self.minus is None:
+            return rows
+        return difference(rows, prior.rows(functionals_of(self.kind)[1] or self.functional, self.minus[index]))
 
     def subset(self, index: Tensor) -> LabelSet:
         """The labels of some frames."""
@@ -71,13 +98,28 @@ class LabelSet:
             self.y[index],
             None if self.noise is None else self.noise[index],
             None if self.minus is None else self.minus[index],
-            None if self.relative is None else self.relative[index],
+            *(None if v is None else v[index] for v in (self.relative, self.weight, self.frame)),
         )
 
     def row_scale(self, index: slice | Tensor = slice(None)) -> Tensor | None:
-        """Standard deviations (known or relative) of the rows of some frames, (n, m), or None for one."""
+        """Standard deviations (known or relative) of the rows of some frames, (n, m), or None for one.
+
+        Rows of weight w count as w independent ones: their variance is divided by w.
+        """
         scale = self.relative if self.noise is None else self.noise
+        if self.weight is not None:
+            scale = self.weight**-0.5 if scale is None else scale * self.weight**-0.5
         return None if scale is None else scale[index]
+
+    def counted(self, index: slice | Tensor = slice(None)) -> tuple[float, float]:
+        """Number of independent labels that some frames count for, and Σ w ln(relative variance) over their rows."""
+        relative = None if self.relative is None else self.relative[index]
+        if self.weight is None:
+            log = 0.0 if relative is None else 2.0 * float(relative.log().sum())
+            return float(self.y[index].numel()), log
+        weight = self.weight[index]
+        log = 0.0 if relative is None else 2.0 * float((weight * relative.log()).sum())
+        return float(weight.sum()), log
 
 
 def difference(a: RowBlock, b: RowBlock) -> RowBlock:

@@ -20,6 +20,7 @@ from ..frames import Frames
 from ..kernels import Kernel, MeanFunction, ParameterExpansion, ParameterPart, Term, ThermalPart
 from .assemble import named_terms
 from .molecules import view
+from .noise import CorrelatedNoise
 from .solvers import Dense, Sparse
 
 #: Highest power of a parameter expansion in a file: the factorials of higher ones leave float64.
@@ -137,6 +138,39 @@ def is_molecules(value: Any) -> bool:
     return is_list(value, one) and len(value) > 1
 
 
+def _is_noise_model(value: Any) -> bool:
+    def whole(v):
+        return type(v) is int and v >= 0
+
+    def layout(v):
+        if v is None:
+            return True
+        if not isinstance(v, dict) or set(v) != {"kinds", "sizes", "arms", "dropped"}:
+            return False
+        arms, dropped = v["arms"], v["dropped"]
+        return (
+            is_list(v["kinds"], is_text, True)
+            and is_list(v["sizes"], is_count)
+            and 0 < len(v["kinds"]) == len(v["sizes"])
+            and (arms is None or is_list(arms, lambda pair: is_pair(pair, whole, whole)))
+            and (dropped is None or (whole(dropped) and arms is not None and dropped < len(arms)))
+        )
+
+    return (
+        isinstance(value, dict)
+        and set(value) == {"spec", "layout", "exponents", "reference", "inefficiency", "coupling"}
+        and isinstance(value["spec"], dict)
+        and layout(value["layout"])
+        and is_list(value["exponents"], is_number)
+        and len(value["exponents"]) == (0 if value["layout"] is None else sum(value["layout"]["sizes"]))
+        and is_positive(value["reference"])
+        and is_number(value["coupling"])
+        and 0 <= value["coupling"] <= 1
+        and isinstance(value["inefficiency"], dict)
+        and all(is_positive(g) for g in value["inefficiency"].values())
+    )
+
+
 def is_density(value: Any) -> bool:
     """Pairs of temperature and effective number of frames, each temperature once."""
     pairs = is_list(value, lambda v: is_pair(v, is_positive, lambda n: is_number(n) and n >= 0))
@@ -153,6 +187,8 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
     "baseline": (lambda v: isinstance(v, dict), "a fitted baseline, or null", True),
     "composition": (_is_composition, "two equally long lists, of kinds and of positive counts", False),
     "noise": (_is_noise, "a pair (σ₀ > 0, exponent) by kind of label", False),
+    "noise_levels": (_is_noise, "a pair (σ₀ > 0, exponent) by kind of label", False),
+    "noise_model": (_is_noise_model, "the numbers of a correlated noise, or null", True),
     "noise_temperature": (is_positive, "a temperature in K", False),
     "solver": (lambda v: isinstance(v, dict), "a solver", False),
     "solver_reason": (is_text, "text", False),
@@ -171,9 +207,9 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
     "posterior": (lambda v: v in ("dense", "sparse"), "'dense' or 'sparse'", False),
 }
 
-
-#: Fields that files of earlier versions lack.
-LATER = {"density", "domain", "molecules"}
+#: Fields that only some models have: those made by minimize_relative_entropy, those with correlated noise, and
+#: (domain, molecules) those of later versions than the first.
+EXTRA = {"density", "domain", "molecules", "noise_levels", "noise_model"}
 
 
 def check_header(header: dict[str, Any]) -> None:
@@ -185,7 +221,9 @@ def check_header(header: dict[str, Any]) -> None:
         If a field is missing, of another type, or contradicts another one.
     """
     for name, (passes, wanted, optional) in FIELDS.items():
-        if name not in header and name not in LATER:
+        if name not in header and name in EXTRA:
+            continue
+        if name not in header:
             raise ModelFileError(f"the header lacks the field {name!r}: save the model again")
         value = header.get(name)
         require((optional and value is None) or passes(value), f"the field {name!r}", value, wanted)
@@ -293,6 +331,10 @@ def check_solver(solver: Any, what: str, kind: type | tuple[type, ...] = (Dense,
         require(type(value) is type(field.default), f"{field.name} of {what}", value, f"like {field.default}")
 
 
+def _by_kind(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_positive, value.values()))
+
+
 def check_estimator(parameters: dict[str, Any]) -> None:
     """Check the parameters of the estimator, specs built already.
 
@@ -314,7 +356,10 @@ def check_estimator(parameters: dict[str, Any]) -> None:
         "baseline": (lambda v: v is None or v is False or hasattr(v, "fit"), "a baseline, null or false"),
         "optimizer": (optional(lambda v: v == "evidence"), "'evidence' or null"),
         "labels": (optional(lambda v: is_text(v) or is_list(v, is_text)), "a list of kinds of labels, or null"),
-        "noise": (optional(lambda v: isinstance(v, dict) and all(map(is_positive, v.values()))), "numbers by kind"),
+        "noise": (
+            lambda v: v is None or isinstance(v, CorrelatedNoise) or _by_kind(v),
+            "numbers by kind, a CorrelatedNoise, or null",
+        ),
         "temperature": (is_positive, "a temperature in K"),
         "random_state": (lambda v: is_seed(v) or is_list(v, is_seed), "a seed"),
         "progress": (lambda v: is_flag(v) or is_number(v), "true or false"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .. import functionals
@@ -34,10 +35,11 @@ from ..specs import Spec, from_dict
 from . import modelfile
 from .assemble import Composition
 from .baseline import BoltzmannInversion, FittedBaseline
+from .correlated import FittedNoise, Layout
 from .dense import DensePosterior
 from .domain import Domain
 from .evidence import NoiseLevels
-from .labels import PAIR, READS, LabelSet
+from .labels import LabelSet, functionals_of
 from .modelcheck import (
     check_estimator,
     check_expansions,
@@ -50,6 +52,7 @@ from .modelcheck import (
 )
 from .molecule import Molecule
 from .molecules import Fitted
+from .noise import CorrelatedNoise
 from .prior import Prior
 from .shared_baseline import SharedBaseline
 from .solvers import Dense, Sparse
@@ -70,6 +73,7 @@ _CLASSES: dict[str, type] = {
         Sparse,
         BoltzmannInversion,
         *KERNELS.values(),
+        CorrelatedNoise,
         *DESCRIPTORS.values(),
     )
 }
@@ -121,6 +125,10 @@ def save(model, path: str | os.PathLike) -> None:
     for t, (_, term) in enumerate(model.terms_):
         # exact to the bit: the numbers of the specs went through exp
         tensors |= {f"term{t}.{name}": parameter.detach() for name, parameter in term.named_parameters()}
+    if model.noise_model_ is not None:
+        header["noise_model"] = model.noise_model_.to_dict()
+        header["noise_levels"] = {kind: list(value) for kind, value in model.noise_levels_.items()}
+        tensors["noise.covariance"] = model.noise_model_.covariance
     if isinstance(posterior, SparsePosterior):
         header["posterior"] = "sparse"
         tensors |= {"weights": posterior.weights, "lower": posterior.lower}
@@ -181,7 +189,8 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     model = FreeEnergyRegressor(**estimator)
     model.terms_ = _terms(header, tensors, known)
     prior = Prior([module for _, module in model.terms_], _mean(header, known))
-    noise = NoiseLevels.of(header["noise"], float(header["noise_temperature"]))
+    # only correlated noise has levels of its own
+    noise = NoiseLevels.of(header.get("noise_levels", header["noise"]), float(header["noise_temperature"]))
     solver: Any = from_dict(header["solver"], known)
     sparse = header["posterior"] == "sparse"
     check_solver(solver, "the field 'solver'", Sparse if sparse else Dense)
@@ -192,7 +201,9 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     shape = None if model.molecules_ is not None else tuple(header["coordinate_shape"])
     model.baseline_ = _baseline(header, shape)
     model.composition_ = Composition(tuple(header["composition"][0]), tuple(header["composition"][1]))
-    model.noise_, model.noise_temperature_ = noise.values(), noise.reference
+    model.noise_levels_, model.noise_temperature_ = noise.values(), noise.reference
+    model.noise_ = NoiseLevels.of(header["noise"], noise.reference).values()
+    model.noise_model_ = _noise_model(header.get("noise_model"), tensors, known)
     model.parameters_ = list(header["parameter_names"])
     model.coordinate_shape_ = shape
     model.kinds_ = None if header["kinds"] is None else tuple(header["kinds"])
@@ -274,6 +285,22 @@ def _mean(header: dict[str, Any], known: dict[str, type]) -> MeanFunction | None
     return MeanFunction(thermal, expansions, tuple(mean["offset"]), mean["energy"], mean["heat_capacity"])
 
 
+def _noise_model(data: dict[str, Any] | None, tensors: dict[str, Tensor], known: dict[str, type]) -> FittedNoise | None:
+    if data is None:
+        return None
+    spec, layout = from_dict(data["spec"], known), data["layout"]
+    require(isinstance(spec, CorrelatedNoise), "the spec of the noise", spec, "a CorrelatedNoise")
+    if layout is not None:
+        arms = None if layout["arms"] is None else tuple((a, b) for a, b in layout["arms"])
+        layout = Layout(tuple(layout["kinds"]), tuple(layout["sizes"]), arms, layout["dropped"])
+    m = len(data["exponents"])
+    covariance = take(tensors, "noise.covariance", m, m)
+    definite = bool(torch.isfinite(covariance).all()) and int(torch.linalg.cholesky_ex(covariance)[1]) == 0
+    require(definite and torch.equal(covariance, covariance.mT), "the tensor 'noise.covariance'", "", "a covariance")
+    numbers = {name: data[name] for name in ("reference", "inefficiency", "coupling")}
+    return FittedNoise(spec, layout, covariance, tuple(data["exponents"]), **numbers)
+
+
 def _sparse(prior: Prior, gradients: bool, tensors: dict[str, Tensor]) -> SparsePosterior:
     inducing, whitening = [], []
     for t, term in enumerate(prior.terms):
@@ -308,7 +335,7 @@ def _parameters(model) -> dict[str, Any]:
         elif isinstance(value, Spec):
             value = value.to_dict()
         elif name == "noise" and value is not None:  # arrays belong to the training rows, not to the model
-            value = {k: float(v) for k, v in value.items() if not hasattr(v, "__len__")}
+            value = {k: float(v) for k, v in value.items() if not hasattr(v, "__len__") and not hasattr(v, "scale")}
         out[name] = value
     return out
 
@@ -327,16 +354,17 @@ def _estimator_parameters(data: dict[str, Any], known: dict[str, type]) -> dict[
 
 def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
     out = {f"{prefix}.y": label.y}
-    for name in ("noise", "relative"):
+    for name in ("noise", "relative", "weight"):
         if getattr(label, name) is not None:
             out[f"{prefix}.{name}"] = getattr(label, name)
-    for end, states in (("states", label.states), ("minus", label.minus)):
-        if states is None:
+    subtracted = functionals_of(label.kind)[1]
+    for end, states, read in (("states", label.states, label.functional), ("minus", label.minus, subtracted)):
+        if states is None or read is None:
             continue
         out[f"{prefix}.{end}.coordinates"] = states.coordinates
         out[f"{prefix}.{end}.temperature"] = states.temperature
         out[f"{prefix}.{end}.counts"] = states.counts
-        if label.functional.spatial is functionals.Spatial.DISPLACEMENT and states.fields is not None:
+        if read.spatial is functionals.Spatial.DISPLACEMENT and states.fields is not None:
             out[f"{prefix}.{end}.fields"] = states.fields
         if states.cell is not None:
             out[f"{prefix}.{end}.cell"] = states.cell
@@ -346,7 +374,7 @@ def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
 
 
 def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule) -> LabelSet:
-    functional = functionals.get(READS.get(kind, kind))
+    functional, subtracted = functionals_of(kind)
     states = _states(f"{prefix}.states", header, tensors, molecule)
     n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
     y = take(tensors, f"{prefix}.y", n, m)
@@ -356,8 +384,10 @@ def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Te
         noise = take(tensors, name, n, m, m) if blocks else take(tensors, name, n, m)
     if (name := f"{prefix}.relative") in tensors:
         relative = take(tensors, name, n, m)
-    minus = _states(f"{prefix}.minus", header, tensors, molecule, n) if kind == PAIR else None
-    return LabelSet(kind, functional, states, y, noise, minus, relative)
+    weight = take(tensors, f"{prefix}.weight", n, m) if f"{prefix}.weight" in tensors else None
+    require(weight is None or bool((weight > 0).all()), f"the tensor {prefix}.weight", "", "positive")
+    minus = None if subtracted is None else _states(f"{prefix}.minus", header, tensors, molecule, n)
+    return LabelSet(kind, functional, states, y, noise, minus, relative, weight)
 
 
 def _states(

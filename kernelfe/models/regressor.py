@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +15,18 @@ from ..errors import DataError
 from ..frames import Frames
 from . import assemble
 from .concavity import violation_probability
-from .dense import DensePosterior
+from .conditioning import condition_in_turn, natural_levels
 from .domain import Domain, require_domain
-from .evidence import NoiseLevels, fit_dense
+from .evidence import NoiseLevels
 from .frozen import FrozenModel, PeriodicFrozenModel
 from .inputs import check_frames, generator, prediction_frames, training_frames
 from .labels import baseline_rows, difference
 from .molecules import conditioned, default_terms, is_several, predict_each, remembered, require_one, view
+from .noise import CorrelatedNoise
 from .posterior import predict_mean
 from .prior import frame_chunks
 from .reference import reference_groups, relative_std, zero
-from .solvers import Dense, choose_solver
-from .sparse_fit import fit_sparse_posterior, random_subsets
+from .solvers import choose_solver
 from .states import States
 from .uncertainty import JointPredictions, undefined_rows
 
@@ -56,9 +55,9 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         None keeps the numbers (and the starting values from the data where there are none).
     labels : list of str or None
         Label kinds to condition on; None: all that are present.
-    noise : dict or None
-        Standard deviations by label kind (number or array), overriding those of the Frames. Kinds without
-        any are learned.
+    noise : dict, CorrelatedNoise or None
+        Standard deviations by label kind (number, array or RelativeNoise), overriding those of the Frames. Kinds
+        without any are learned: one level per kind, or with the correlations of :class:`CorrelatedNoise`.
     temperature : float
         Temperature in K for plain arrays, and for predictions on arrays that state none.
     random_state : int or None
@@ -72,6 +71,8 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         Fitted terms; ``fitted_terms()`` gives them as specs.
     noise_ : dict
         Learned noise of each label kind, (σ₀, p): standard deviation σ₀ (T/T0)^p with T0 = ``noise_temperature_``.
+    noise_model_ : FittedNoise or None
+        The correlated noise, if that was asked for; see :func:`~kernelfe.models.noise_covariance`.
     solver_, solver_reason_ : spec, str
         The solver used and why.
     log_evidence_ : float
@@ -144,19 +145,15 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         )
         noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
         rng = generator(self.random_state)
-        if isinstance(solver, Dense):
-            if self.optimizer == "evidence":
-                fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), noise)
-            prior.requires_grad_(False)
-            posterior: Any = DensePosterior(prior, labels, noise)
-        else:
-            posterior = fit_sparse_posterior(
-                solver, prior, labels, noise, rng, self.optimizer == "evidence", self.progress
-            )
+        spec = self.noise if isinstance(self.noise, CorrelatedNoise) else None
+        evidence = self.optimizer == "evidence"
+        found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress)
+        posterior = found.posterior
         self.solver_, self.solver_reason_ = solver, reason
         self.composition_, self.baseline_, self.posterior_ = composition, baseline, posterior
         self.terms_ = list(zip(names, prior.terms, strict=True))
-        self.noise_, self.noise_temperature_ = noise.values(), noise.reference
+        self.noise_, self.noise_temperature_ = natural_levels(found), noise.reference
+        self.noise_levels_, self.noise_model_ = found.levels.values(), found.noise
         self.log_evidence_ = posterior.log_evidence
         self.density_: dict[float, float] | None = None
         self.parameters_ = sorted(frames.parameters)

@@ -168,13 +168,16 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
     rows = label.rows(prior, index)
     y = label.y[index].reshape(-1) - rows.prior_mean
     whiten, log_weight = _noise_whitening(label.row_scale(index), rows)
+    count = None
+    if label.learned:
+        count, log_weight = label.counted(index)
     if len(key) == 2:
         features, missing = basis.wide(rows)
         if label.noise is not None and label.noise.ndim == 3:
             lost_wide = _block_trace(label.noise[index], missing)
         else:
             lost_wide = whiten(torch.ones_like(y)) ** 2 @ missing
-        equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight)
+        equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight, count)
         return
     parts, factors, lost = [], [], []
     for t in range(len(prior.terms)):
@@ -202,7 +205,7 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
             factors.append(y.new_zeros(prior.mean.size))
         lost.append(y.new_zeros(()))
     features = whiten(torch.cat(parts, 1))
-    equations.add(key, factors, features, whiten(y), torch.stack(lost), log_weight)
+    equations.add(key, factors, features, whiten(y), torch.stack(lost), log_weight, count)
 
 
 def _noise_whitening(scale: Tensor | None, rows: RowBlock):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 
+from .._axes import choose_arms, local_axes
 from ..errors import DataError
 from .blocks import block_labels
 
@@ -197,25 +198,4 @@ def local_frames(positions: ArrayLike) -> FloatArray:
     DataError
         If there are fewer than three beads, or a bead lies on a line with all others in some frame.
     """
-    r = np.asarray(positions, float)
-    if r.ndim != 3 or r.shape[1] < 3 or r.shape[2] != 3 or not len(r):
-        raise DataError(f"local frames need at least three beads, the positions have shape {r.shape}")
-    out = np.empty((*r.shape, 3))
-    for bead in range(r.shape[1]):
-        arms = r - r[:, bead : bead + 1]
-        order = np.argsort(np.linalg.norm(arms, axis=-1).mean(axis=0))[1:]  # one choice for all frames
-        first = arms[:, order[0]]
-        length = np.linalg.norm(first, axis=1, keepdims=True)
-        first = first / np.where(length > 0.0, length, 1.0)
-        for other in order[1:]:
-            third = np.cross(first, arms[:, other])
-            size = np.linalg.norm(third, axis=1, keepdims=True)
-            if (size > 1e-3).all():
-                break
-        else:
-            raise DataError(
-                f"bead {bead} lies on a line with all other beads in some frame: it has no frame of its own"
-            )
-        third = third / size
-        out[:, bead] = np.stack([first, np.cross(third, first), third], axis=1)
-    return out
+    return local_axes(np.asarray(positions, float), choose_arms(np.asarray(positions, float)))

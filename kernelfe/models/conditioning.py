@@ -1,0 +1,99 @@
+"""From label sets to a posterior: hyperparameters by the evidence, conditioning, and noise that is fitted in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .correlated import FittedNoise
+from .dense import DensePosterior
+from .evidence import NoiseLevels, fit_dense
+from .labels import GIVEN, WHITENED, LabelSet
+from .noise import CorrelatedNoise
+from .noise_fit import estimate, starting_levels, weigh_by_time
+from .prior import Prior
+from .solvers import Dense
+from .sparse_fit import fit_sparse_posterior, random_subsets
+
+
+@dataclass
+class Conditioned:
+    """What conditioning leaves: posterior, its learned levels, and of correlated noise also those of the first fit."""
+
+    posterior: Any
+    levels: NoiseLevels
+    noise: FittedNoise | None = None
+    first: NoiseLevels | None = None
+
+
+def condition(
+    solver,
+    prior: Prior,
+    labels: list[LabelSet],
+    levels: NoiseLevels,
+    rng: np.random.Generator,
+    evidence: bool,
+    progress: bool = False,
+) -> Any:
+    """The posterior by one solver; with ``evidence``, ``prior`` and ``levels`` are fitted first, in place."""
+    if not isinstance(solver, Dense):
+        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress)
+    if evidence:
+        fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
+    prior.requires_grad_(False)
+    return DensePosterior(prior, labels, levels)
+
+
+def condition_in_turn(
+    spec: CorrelatedNoise | None,
+    solver,
+    prior: Prior,
+    labels: list[LabelSet],
+    levels: NoiseLevels,
+    rng: np.random.Generator,
+    evidence: bool,
+    progress: bool = False,
+) -> Conditioned:
+    """As :func:`condition`; with a ``spec`` of correlated noise, noise and posterior are then fitted in turn."""
+    free = [p.requires_grad for p in prior.parameters()]
+    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress), levels)
+    first = levels
+    for _ in range(0 if spec is None else spec.rounds):
+        assert spec is not None
+        noise = estimate(spec, labels, found.posterior, found.levels, found.noise)
+        changed = [replace(label) for label in noise.transformed(labels, found.posterior)]
+        noise = replace(noise, inefficiency=weigh_by_time(spec, changed, found.posterior, noise.layout))
+        start = starting_levels(changed, found.levels)
+        exponent = levels.exponent.requires_grad
+        levels = NoiseLevels(start, levels.reference, exponent=exponent)
+        if not evidence:
+            levels = _kept(levels, found.levels)
+        for parameter, was in zip(prior.parameters(), free, strict=True):
+            parameter.requires_grad_(was)
+        posterior = condition(solver, prior, changed, levels, rng, evidence, progress)
+        found = Conditioned(posterior, levels, noise, first)
+    return found
+
+
+def _kept(levels: NoiseLevels, before: NoiseLevels) -> NoiseLevels:
+    """Without evidence, kinds that are still there keep level and exponent."""
+    known = before.values()
+    values = {kind: known.get(kind, (level, 0.0)) for kind, (level, _) in levels.values().items()}
+    return NoiseLevels.of(values, levels.reference)
+
+
+def natural_levels(found: Conditioned) -> dict[str, tuple[float, float]]:
+    """(σ₀, p) by kind of label as they were given: the marginal noise, root mean square over components."""
+    values, noise = found.levels.values(), found.noise
+    out = {kind: value for kind, value in values.items() if not kind.startswith(WHITENED) and GIVEN not in kind}
+    if noise is None or found.first is None:
+        return out
+    out = {**found.first.values(), **out}
+    if noise.layout is not None and noise.spec.within_frame:
+        level, p = values[WHITENED + noise.layout.name]
+        for kind in noise.layout.kinds:
+            at = noise.layout.columns([kind])
+            out[kind] = (level * float(noise.covariance.diagonal()[at].mean().sqrt()), noise.exponents[int(at[0])] + p)
+    return out
