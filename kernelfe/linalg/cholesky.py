@@ -57,6 +57,35 @@ class CholeskyFactor:
             f"(broke down at row {failed}): remove duplicated rows, or raise the noise of the labels"
         )
 
+    def extended(self, cross: Tensor, build: Callable[[], Tensor], name: str = "matrix") -> CholeskyFactor:
+        """The factor of [[A, Cᵀ], [C, B]], of which only the new rows cost time.
+
+        Parameters
+        ----------
+        cross
+            C, shape (m, n).
+        build
+            Returns B, shape (m, m); as for the class.
+        name
+            What B − C A⁻¹ Cᵀ is, for error messages.
+
+        Raises
+        ------
+        SolverError
+            If B − C A⁻¹ Cᵀ is not positive definite with the largest jitter.
+        """
+        half = self.half_solve(cross.T.contiguous()).T  # C L⁻ᵀ
+
+        def complement() -> Tensor:
+            return build().addmm_(half, half.T, alpha=-1.0)
+
+        new, n = CholeskyFactor(complement, name), len(self.lower)
+        out = object.__new__(CholeskyFactor)
+        out.lower = self.lower.new_zeros(n + len(new.lower), n + len(new.lower))
+        out.lower[:n, :n], out.lower[n:, :n], out.lower[n:, n:] = self.lower, half, new.lower
+        out.jitter = max(self.jitter, new.jitter)
+        return out
+
     def half_solve(self, b: Tensor) -> Tensor:
         """L⁻¹ b for b of shape (n,) or (n, k)."""
         if self.lower.is_cuda:

@@ -251,8 +251,11 @@ class Stacked:
             True: the collapsed lower bound on the log evidence of the exact model. False: without its trace
             term, the exact log evidence log N(y | 0, Q + σ²) of the sparse model itself.
         """
-        fit = _GaussianIntegral.apply(*self.precision(variances, noise))
-        out = fit - 0.5 * (
+        return _GaussianIntegral.apply(*self.precision(variances, noise)) + self.log_norm(variances, noise, bound)
+
+    def log_norm(self, variances: list[Tensor], noise: Tensor, bound: bool = True) -> Tensor:
+        """The log evidence without ½ bᵀΛ⁻¹b − ½ log det Λ, which other labels change."""
+        out = -0.5 * (
             (self.square / noise).sum()
             + (self.count * noise.log()).sum()
             + self.log_weight

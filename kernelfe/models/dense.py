@@ -56,7 +56,7 @@ def noise_variances(label: LabelSet, noise) -> tuple[Tensor | None, Tensor]:
     scale, zero = label.row_scale(), torch.zeros((), dtype=torch.float64)
     if scale is not None and scale.ndim == 3:
         return None, zero
-    levels = noise.levels([label.kind] * len(label.y), label.states.temperature)[:, None]
+    levels = noise.levels([label.noise_kind] * len(label.y), label.states.temperature)[:, None]
     variances = (levels if scale is None else levels * scale).expand(label.y.shape) ** 2
     if label.weight is not None:
         logs = (2.0 * math.pi * variances).log()
@@ -89,11 +89,20 @@ class DensePosterior:
     weights
         (K + noise)⁻¹ (y − prior mean), if known from a saved model: the factor is then built when the
         first covariance is asked for.
+    factor
+        The factorized covariance of the labels, if known.
     """
 
-    def __init__(self, prior: Prior, labels: list[LabelSet], noise, weights: Tensor | None = None):
+    def __init__(
+        self,
+        prior: Prior,
+        labels: list[LabelSet],
+        noise,
+        weights: Tensor | None = None,
+        factor: CholeskyFactor | None = None,
+    ):
         self.prior, self.labels, self.noise = prior, labels, noise
-        self._factor: CholeskyFactor | None = None
+        self._factor = factor
         with torch.no_grad():
             self.blocks = [label.rows(prior) for label in labels]
             target = torch.cat([label.y.reshape(-1) for label in labels])
@@ -116,6 +125,16 @@ class DensePosterior:
                     lambda: gram_matrix(self.prior, self.labels, self.noise), "covariance of the labels"
                 )
         return self._factor
+
+    def extended(self, labels: list[LabelSet]) -> DensePosterior:
+        """The posterior given more labels, too; only their rows are factorized."""
+        with torch.no_grad():
+            blocks = [label.rows(self.prior) for label in labels]
+            cross = torch.cat([self.cross(block) for block in blocks])
+            factor = self.factor.extended(
+                cross, lambda: gram_matrix(self.prior, labels, self.noise), "covariance of the new labels"
+            )
+        return DensePosterior(self.prior, [*self.labels, *labels], self.noise, factor=factor)
 
     def cross(self, a: RowBlock) -> Tensor:
         """Prior covariances of rows with all labels, shape (len(a), labels)."""

@@ -21,7 +21,7 @@ The score of a configuration is the largest of all; above 1 it is outside of wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -121,6 +121,20 @@ class Domain:
         fewest = int(np.unique(frames.temperature, return_counts=True)[1].min())
         margin = max(MARGIN, REACH / np.sqrt(2.0 * np.log(max(fewest, 5))))
         return cls(terms, pairs, low, middle, high, float(margin), anchors, novelty)
+
+    def extended(self, frames) -> Domain:
+        """The domain of more training frames: wider extremes and more anchors; the unit of novelty stays."""
+        with torch.no_grad():
+            low, middle, high = _extremes(self.terms, frames, self.pairs)
+            states, anchors = States.from_frames(frames), []
+            for term, old in zip(self.terms, self.anchors, strict=True):
+                z = states.environments(term.spec.descriptor).z * term.inverse_lengthscale()
+                together = torch.cat([old, z[:: max(1, len(z) // POOL)]])
+                some = choose_inducing(together, term.kernel, len(old) + ANCHORS)
+                anchors.append(together[some])
+        low = torch.minimum(self.low, torch.minimum(low, self.middle))
+        high = torch.maximum(self.high, torch.maximum(high, self.middle))
+        return replace(self, low=low, high=high, anchors=anchors)
 
     def to_file(self) -> tuple[dict, dict[str, Tensor]]:
         """Numbers and tensors for a model file."""

@@ -82,6 +82,14 @@ class LabelSet:
         """Whether the noise of this kind is a hyperparameter."""
         return self.noise is None
 
+    @property
+    def noise_kind(self) -> str:
+        """Name under which noise levels and normal equations know these labels.
+
+        Labels of one kind may have learned noise in the fit and given noise in a later conditioning.
+        """
+        return self.kind if self.learned else f"{self.kind} with given noise"
+
     def rows(self, prior: Prior, index: slice | Tensor = slice(None)) -> RowBlock:
         """The rows of some frames under ``prior``."""
         rows = prior.rows(self.functional, self.states[index])

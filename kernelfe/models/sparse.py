@@ -152,7 +152,7 @@ def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, prog
         for state, end in enumerate(bounds):
             # the state itself, not its number: molecules with the same states share groups, others do not
             own = (tuple(distinct[state].tolist()),) if grouped else ()
-            key = (label.kind, float(temperature[order[begin:end]].mean()), *own)
+            key = (label.noise_kind, float(temperature[order[begin:end]].mean()), *own)
             for start, stop in frame_chunks(end - begin, step):
                 index = order[begin + start : begin + stop]
                 _add_block(equations, basis, label, index, key)

@@ -1,0 +1,267 @@
+"""Active learning: the model says where it must be told more, a driver finds it out, the model takes it in.
+
+Each round draws samples of the present model at the temperatures that matter, and candidates at all temperatures that a
+driver may be asked about; chooses the candidates whose labels would lower the expected divergence most
+(:mod:`kernelfe.training.acquisition`); has them labelled; and conditions the model on the labels
+(:func:`kernelfe.models.update.condition`), with hyperparameters fitted anew, from where they were, every few rounds.
+
+Candidates far outside of the training data are left out: the model's ensemble reaches there only by mistake, and an
+all-atom run may not start there. The domain grows with every label, so new places are reached step by step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.base import clone
+from tqdm import tqdm
+
+from ..errors import DataError
+from ..frames import Frames
+from ..models import FreeEnergyRegressor
+from ..models.update import condition
+from ..simulate import TorsionMoves, run_langevin, uniform_masses
+from ..specs import Spec
+from .acquisition import expected_divergence, propose
+
+logger = logging.getLogger(__name__)
+
+#: Takes configurations with temperatures and a seed, gives them back with labels and their noise.
+Driver = Callable[[Frames, int], Frames]
+
+
+@dataclass(frozen=True)
+class ActivePlan(Spec):
+    """How an active-learning loop proceeds.
+
+    Parameters
+    ----------
+    rounds, batch
+        Rounds, and configurations labelled in each.
+    candidates, samples
+        Candidates to choose from, and samples of the model (at each target temperature) that judge them.
+    farthest
+        Domain score beyond which candidates are left out.
+    refit
+        Rounds between fits of the hyperparameters; 0: never.
+    replicas, steps, burn_in, timestep, friction
+        Of the Langevin dynamics that draws samples and candidates: fs, 1/ps.
+    """
+
+    rounds: int = 5
+    batch: int = 10
+    candidates: int = 150
+    samples: int = 300
+    farthest: float = 2.0
+    refit: int = 2
+    replicas: int = 200
+    steps: int = 200
+    burn_in: int = 200
+    timestep: float = 5.0
+    friction: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "batch", "candidates", "samples", "replicas", "steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise DataError(f"ActivePlan({name}={value!r}): give a positive whole number")
+        if self.batch > self.candidates:
+            raise DataError(f"ActivePlan: a batch of {self.batch} needs at least as many candidates")
+        if self.refit < 0 or self.burn_in < 0 or not self.farthest > 0:
+            raise DataError("ActivePlan: refit and burn_in must not be negative, farthest must be positive")
+
+
+@dataclass(frozen=True)
+class ActiveRound:
+    """What one round did.
+
+    Parameters
+    ----------
+    expected, promised
+        Expected divergence ⟨D⟩ before the round, and what the proposal promised for after it.
+    chosen
+        The configurations that were labelled, with their labels.
+    left_out
+        Share of the candidates that lay too far outside of the training data.
+    """
+
+    expected: float
+    promised: float
+    chosen: Frames = field(repr=False)
+    left_out: float
+
+
+@dataclass(frozen=True)
+class ActiveLearning:
+    """Result of :func:`learn_actively`.
+
+    Parameters
+    ----------
+    model
+        The model after the last round.
+    frames
+        All frames it was conditioned on, with their noise.
+    rounds
+        What every round did.
+    """
+
+    model: FreeEnergyRegressor
+    frames: Frames
+    rounds: tuple[ActiveRound, ...]
+
+
+def learn_actively(
+    model: FreeEnergyRegressor,
+    frames: Frames,
+    driver: Driver,
+    *,
+    target: float | Sequence[float],
+    temperatures: Sequence[float],
+    noise: Mapping[str, float],
+    plan: ActivePlan | None = None,
+    at_random: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+    callback: Callable[[int, FreeEnergyRegressor], None] | None = None,
+) -> ActiveLearning:
+    """Improve a model where its ensemble depends on what it does not know.
+
+    Parameters
+    ----------
+    model
+        Fitted to ``frames``; left as it was.
+    frames
+        The labelled frames to begin with: positions of the beads of a molecule.
+    driver
+        Labels configurations, for example ``lambda f, seed: ensemble.sample(f, structures, 10.0, seed=seed)`` with a
+        :class:`kernelfe.allatom.RestrainedEnsemble`. The noise of its labels must come with them.
+    target
+        Temperatures, K, at which the ensemble of the model shall be right.
+    temperatures
+        Temperatures, K, at which configurations may be labelled.
+    noise
+        Label kind to the standard deviation the driver's labels will have, about; its keys are what the choice reckons
+        with. After the first round the median of what the driver stated is used.
+    plan
+        How many rounds, candidates and samples.
+    at_random
+        Choose among the same candidates at random instead: what a choice by uncertainty is to be compared with.
+    seed
+        Of everything random; the driver gets seeds derived from it.
+    progress
+        Show a progress bar.
+    callback
+        Called with the round and the model after each.
+
+    Returns
+    -------
+    ActiveLearning
+
+    Raises
+    ------
+    DataError
+        If the frames are not of bead positions without a cell, the driver returns other rows or no noise, or too few
+        candidates lie near the training data.
+    """
+    plan = ActivePlan() if plan is None else plan
+    if frames.positions is None or frames.cell is not None or frames.parameters:
+        raise DataError("active learning samples the model: it needs bead positions, without cell and parameters")
+    targets, offered = np.atleast_1d(np.asarray(target, float)), np.unique(np.asarray(temperatures, float))
+    rng = np.random.default_rng(seed)
+    known, history = _with_noise(model, frames), []
+    expected_noise = dict(noise)
+    for number in tqdm(range(plan.rounds), unit="round", desc="active learning", disable=not progress):
+        samples = _draw(model, known, targets, plan.samples, plan, rng)
+        pool = _draw(model, known, offered, -(-plan.candidates // len(offered)), plan, rng)
+        near = model.domain_score(pool) <= plan.farthest
+        candidates = pool[near]
+        if len(candidates) < plan.batch:
+            raise DataError(
+                f"only {len(candidates)} of {len(pool)} candidates lie near the training data: begin with more frames, "
+                "or raise farthest"
+            )
+        sound = samples[model.domain_score(samples) <= plan.farthest]
+        if at_random:
+            rows = rng.choice(len(candidates), plan.batch, replace=False)
+            expected = expected_divergence(model, sound)
+            promised = float("nan")
+        else:
+            proposal = propose(model, candidates, sound, plan.batch, expected_noise)
+            rows, expected, promised = proposal.rows, *proposal.divergence[[0, -1]].tolist()
+        chosen = driver(candidates[rows], int(rng.integers(2**31)))
+        _check_labels(chosen, candidates[rows])
+        history.append(ActiveRound(expected, promised, chosen, float(1.0 - near.mean())))
+        for kind in expected_noise:
+            expected_noise[kind] = float(np.median(np.asarray(chosen.noise[kind])))
+        known = Frames.concatenate([known, chosen])
+        if plan.refit and (number + 1) % plan.refit == 0:
+            model = clone(model).set_params(terms=model.fitted_terms()).fit(known)
+        else:
+            model = condition(model, chosen)
+        logger.info("round %d: expected divergence %.4f, promised %.4f", number, expected, promised)
+        if callback is not None:
+            callback(number, model)
+    return ActiveLearning(model, known, tuple(history))
+
+
+def _with_noise(model: FreeEnergyRegressor, frames: Frames) -> Frames:
+    """Frames whose noise is given: what the fit learned, where nothing was stated."""
+    noise = dict(frames.noise)
+    for kind, values in frames.labels.items():
+        if kind in noise:
+            continue
+        if kind not in model.noise_:
+            raise DataError(f"labels {kind!r} were not fitted, and their noise is unknown: drop them (drop_labels)")
+        level, power = model.noise_[kind]
+        sigma = level * (frames.temperature / model.noise_temperature_) ** power
+        noise[kind] = np.broadcast_to(sigma.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
+    return frames.replace(noise=noise)
+
+
+def _draw(model: FreeEnergyRegressor, frames: Frames, temperatures, count: int, plan: ActivePlan, rng) -> Frames:
+    """Samples of the model, ``count`` at each temperature, from starts among the frames at the nearest one."""
+    assert frames.positions is not None
+    share = min(count, max(1, plan.replicas // len(temperatures)))
+    rounds = -(-count // share)
+    starts = []
+    for t in temperatures:
+        gap = np.abs(frames.temperature - t)
+        starts.append(rng.choice(np.flatnonzero(gap == gap.min()), share))
+    at = np.repeat(temperatures, share)
+    try:
+        moves = None if frames.bonds is None else TorsionMoves(frames.bonds)
+    except DataError:  # no bond that could turn
+        moves = None
+    stride = max(1, plan.steps // rounds)
+    run = run_langevin(
+        model.frozen(),
+        frames.positions[np.concatenate(starts)],
+        at,
+        masses=uniform_masses(frames.positions.shape[1]),
+        timestep=plan.timestep,
+        friction=plan.friction,
+        steps=stride * rounds,
+        stride=stride,
+        burn_in=plan.burn_in,
+        moves=moves,
+        moves_every=1,
+        seed=int(rng.integers(2**62)),
+        progress=False,
+        guard=None,  # who strays is left out by the domain score, nothing else ends the round
+    )
+    temperature = np.tile(at, rounds)
+    kept = np.concatenate([np.flatnonzero(temperature == t)[:count] for t in temperatures])
+    return Frames.from_arrays(
+        run.flat()[kept], temperature=temperature[kept], kinds=frames.kinds, masses=frames.masses, bonds=frames.bonds
+    )
+
+
+def _check_labels(chosen: Frames, asked: Frames) -> None:
+    if not isinstance(chosen, Frames) or chosen.shape != asked.shape:
+        raise DataError("the driver must return Frames with the rows it was asked about, in their order")
+    bare = [kind for kind in chosen.labels if kind not in chosen.noise]
+    if not chosen.labels or bare:
+        raise DataError(f"the driver returned {'labels ' + ', '.join(bare) + ' without noise' if bare else 'no labels'}")
