@@ -12,6 +12,7 @@ from .predictive import JointPredictive, joint_predictive
 from .regressor import FreeEnergyRegressor
 from .solvers import Dense, Sparse
 from .uncertainty import Joint, Query
+from .update import condition
 
 __all__ = [
     "BoltzmannInversion",
@@ -26,6 +27,7 @@ __all__ = [
     "Query",
     "RelativeNoise",
     "Sparse",
+    "condition",
     "enforce_concavity",
     "hyperparameter_ensemble",
     "joint_predictive",

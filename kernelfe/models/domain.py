@@ -125,7 +125,7 @@ class Domain:
     def extended(self, frames) -> Domain:
         """The domain of more training frames: wider extremes and more anchors; the unit of novelty stays."""
         with torch.no_grad():
-            low, middle, high = _extremes(self.terms, frames, self.pairs)
+            low, _, high = _extremes(self.terms, frames, self.pairs)
             states, anchors = States.from_frames(frames), []
             for term, old in zip(self.terms, self.anchors, strict=True):
                 z = states.environments(term.spec.descriptor).z * term.inverse_lengthscale()

@@ -1,7 +1,7 @@
 """Conditioning a fitted model on more labels, without fitting it again.
 
-With hyperparameters, inducing environments and baseline as they are, a Gaussian posterior takes more labels exactly: the
-Cholesky factor of a dense model grows by the new rows, Λ and b of a sparse one by the new normal equations,
+With hyperparameters, inducing environments and baseline as they are, a Gaussian posterior takes more labels exactly:
+the Cholesky factor of a dense model grows by the new rows, Λ and b of a sparse one by the new normal equations,
 
     Λ' = Λ + Σ ψψᵀ/σ²,   b' = Λμ + Σ ψ y/σ².
 
@@ -48,14 +48,18 @@ def condition(model, frames: Frames, labels=None, noise=None):
     Raises
     ------
     DataError
-        If the frames are of another molecule, or a kind of label has no noise that is given or was learned, or the
-        model was conditioned on a density.
+        If the frames are of another molecule, a kind of label has no noise that is given or was learned, or the model
+        is one of several molecules, of correlated noise, or conditioned on a density.
     SolverError
         If the new labels contradict each other beyond their noise in float64.
     """
     check_is_fitted(model, "posterior_")
     if not isinstance(frames, Frames):
         raise DataError(f"frames must be kernelfe.Frames, not {type(frames).__name__}")
+    if model.molecules_ is not None:
+        raise DataError("the model is one of several molecules: fit it again with the new frames")
+    if model.noise_model_ is not None:
+        raise DataError("the model knows noise that is correlated, which new labels must share: fit it again with them")
     model.check_frames(frames)
     if model.density_ is not None:
         raise DataError("the model is conditioned on a density, which more labels would change: condition before that")

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from .acquisition import Proposal, expected_divergence, propose
+from .active import ActiveLearning, ActivePlan, ActiveRound, learn_actively
 from .relative_entropy import RelativeEntropyFit, Round, minimize_relative_entropy
 
-__all__ = ["RelativeEntropyFit", "Round", "minimize_relative_entropy"]
+__all__ = [
+    "ActiveLearning",
+    "ActivePlan",
+    "ActiveRound",
+    "Proposal",
+    "RelativeEntropyFit",
+    "Round",
+    "expected_divergence",
+    "learn_actively",
+    "minimize_relative_entropy",
+    "propose",
+]

@@ -4,14 +4,15 @@ If A has the error δA, the ensemble p ∝ e^{−A/kT} of the model is away from
 
     D ≈ Var_p(δA)/2(kT)²
 
-to lowest order (constants in δA do nothing). Under the posterior δA is a Gaussian process, so the **expected** divergence
-over samples R_1…R_n of the model,
+to lowest order (constants in δA do nothing). Under the posterior δA is a Gaussian process, so the **expected**
+divergence over samples R_1…R_n of the model,
 
     ⟨D⟩ = (1/2n(kT)²) Σ_j Var[A(R_j) − (1/n)Σ_i A(R_i)],
 
 is known before anything is measured, and so is what it will be after labels at any configurations with known noise:
-Gaussian posteriors narrow by the same amount whatever the labels say. Configurations are chosen one by one, each the one
-that lowers ⟨D⟩ most given those before it.
+Gaussian posteriors narrow by the same amount whatever the labels say. Configurations are chosen one by one, each the
+one that lowers ⟨D⟩ most given those before it. For an exact (dense) posterior the promise is exact; a sparse one counts
+what its inducing environments miss as further noise of the labels and promises a little less than it keeps.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def propose(
         covariance = model.posterior_.covariance
         joint = torch.cat([torch.cat([covariance(a, b) for b in blocks], 1) for a in blocks])
         cross = _centred(torch.cat([covariance(a, target) for a in blocks]), samples)
-        variance = torch.cat([torch.full((len(b),), float(s) ** 2) for b, s in zip(blocks, noise.values(), strict=True)])
+        variance = torch.cat(
+            [torch.full((len(b),), float(s) ** 2) for b, s in zip(blocks, noise.values(), strict=True)]
+        )
         rows, lowered = _greedy(joint, cross, variance.double(), _rows_of(blocks), batch)
     start = expected_divergence(model, samples)
     return Proposal(np.array(rows), start - np.concatenate([[0.0], np.cumsum(lowered)]))

@@ -21,13 +21,15 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..frames import Frames
-from ..models import FreeEnergyRegressor
-from ..models.update import condition
-from ..simulate import TorsionMoves, run_langevin, uniform_masses
+from ..models import FreeEnergyRegressor, condition
+from ..simulate import SamplingError, TorsionMoves, run_langevin, uniform_masses
 from ..specs import Spec
 from .acquisition import expected_divergence, propose
 
 logger = logging.getLogger(__name__)
+
+#: How often the sampling of a model is tried, with replicas that were lost started elsewhere and shorter steps.
+ATTEMPTS = 6
 
 #: Takes configurations with temperatures and a seed, gives them back with labels and their noise.
 Driver = Callable[[Frames, int], Frames]
@@ -190,7 +192,8 @@ def learn_actively(
             promised = float("nan")
         else:
             proposal = propose(model, candidates, sound, plan.batch, expected_noise)
-            rows, expected, promised = proposal.rows, *proposal.divergence[[0, -1]].tolist()
+            rows = proposal.rows
+            expected, promised = float(proposal.divergence[0]), float(proposal.divergence[-1])
         chosen = driver(candidates[rows], int(rng.integers(2**31)))
         _check_labels(chosen, candidates[rows])
         history.append(ActiveRound(expected, promised, chosen, float(1.0 - near.mean())))
@@ -230,32 +233,44 @@ def _draw(model: FreeEnergyRegressor, frames: Frames, temperatures, count: int, 
     for t in temperatures:
         gap = np.abs(frames.temperature - t)
         starts.append(rng.choice(np.flatnonzero(gap == gap.min()), share))
-    at = np.repeat(temperatures, share)
+    at, start = np.repeat(temperatures, share), frames.positions[np.concatenate(starts)]
     try:
         moves = None if frames.bonds is None else TorsionMoves(frames.bonds)
     except DataError:  # no bond that could turn
         moves = None
-    stride = max(1, plan.steps // rounds)
-    run = run_langevin(
-        model.frozen(),
-        frames.positions[np.concatenate(starts)],
-        at,
-        masses=uniform_masses(frames.positions.shape[1]),
-        timestep=plan.timestep,
-        friction=plan.friction,
-        steps=stride * rounds,
-        stride=stride,
-        burn_in=plan.burn_in,
-        moves=moves,
-        moves_every=1,
-        seed=int(rng.integers(2**62)),
-        progress=False,
-        guard=None,  # who strays is left out by the domain score, nothing else ends the round
-    )
+    stride, timestep = max(1, plan.steps // rounds), plan.timestep
+    for attempt in range(ATTEMPTS):
+        try:
+            run = run_langevin(
+                model.frozen(),
+                start,
+                at,
+                masses=uniform_masses(frames.positions.shape[1]),
+                timestep=timestep,
+                friction=plan.friction,
+                steps=stride * rounds,
+                stride=stride,
+                burn_in=plan.burn_in,
+                moves=moves,
+                moves_every=1,
+                seed=int(rng.integers(2**62)),
+                progress=False,
+                guard=None,  # who strays is left out by the domain score, nothing else ends the round
+            )
+            break
+        except SamplingError as error:  # a model of few labels may have pits: who falls into one starts elsewhere
+            if attempt == ATTEMPTS - 1:
+                raise
+            lost = list(error.replicas)
+            kept = np.setdiff1d(np.arange(len(start)), lost)
+            same = [kept[at[kept] == at[k]] for k in lost]
+            for k, others in zip(lost, same, strict=True):
+                start[k] = start[rng.choice(others if len(others) else kept)]
+            timestep *= 0.7
     temperature = np.tile(at, rounds)
-    kept = np.concatenate([np.flatnonzero(temperature == t)[:count] for t in temperatures])
+    rows = np.concatenate([np.flatnonzero(temperature == t)[:count] for t in temperatures])
     return Frames.from_arrays(
-        run.flat()[kept], temperature=temperature[kept], kinds=frames.kinds, masses=frames.masses, bonds=frames.bonds
+        run.flat()[rows], temperature=temperature[rows], kinds=frames.kinds, masses=frames.masses, bonds=frames.bonds
     )
 
 
@@ -264,4 +279,6 @@ def _check_labels(chosen: Frames, asked: Frames) -> None:
         raise DataError("the driver must return Frames with the rows it was asked about, in their order")
     bare = [kind for kind in chosen.labels if kind not in chosen.noise]
     if not chosen.labels or bare:
-        raise DataError(f"the driver returned {'labels ' + ', '.join(bare) + ' without noise' if bare else 'no labels'}")
+        raise DataError(
+            f"the driver returned {'labels ' + ', '.join(bare) + ' without noise' if bare else 'no labels'}"
+        )

@@ -1,0 +1,116 @@
+"""The loop, with a driver that knows the truth: another model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kernelfe
+from kernelfe import FreeEnergyRegressor, Sparse
+from kernelfe.errors import DataError
+from kernelfe.training import ActivePlan, learn_actively
+
+NOISE = {"mean_force": 0.02, "mean_energy": 0.02}
+PLAN = ActivePlan(rounds=3, batch=6, candidates=60, samples=80, replicas=40, steps=40, burn_in=60)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return kernelfe.datasets.load("alanine-dipeptide").with_labels(list(NOISE))
+
+
+@pytest.fixture(scope="module")
+def truth(data):
+    return FreeEnergyRegressor(solver=Sparse(inducing=150), optimizer=None).fit(data[::25])
+
+
+@pytest.fixture(scope="module")
+def start(data, truth):
+    frames = data[::1200]
+    return FreeEnergyRegressor(solver="dense", noise=NOISE).fit(labelled(truth)(frames, 0)), frames
+
+
+def labelled(truth):
+    """A driver: the truth's values with noise."""
+
+    def driver(frames, seed):
+        rng = np.random.default_rng(seed)
+        labels = {}
+        for kind, std in NOISE.items():
+            exact = truth.predict(frames, kind)
+            labels[kind] = exact + std * rng.normal(size=exact.shape)
+        return frames.replace(labels=labels, noise=NOISE)
+
+    return driver
+
+
+def error(model, truth, frames):
+    """Standard deviation over equilibrium frames of A − truth, eV: what the divergence is made of."""
+    return float((model.predict(frames, reference="mean") - truth.predict(frames, reference="mean")).std())
+
+
+@pytest.fixture(scope="module")
+def learned(start, truth):
+    model, frames = start
+    first = labelled(truth)(frames, 0)
+    return learn_actively(
+        model, first, labelled(truth), target=350.0, temperatures=[300, 450, 600], noise=NOISE, plan=PLAN, seed=1,
+        progress=False,
+    )  # fmt: skip
+
+
+def test_the_model_comes_closer_to_the_truth(learned, start, truth, data):
+    at_target = data[data.temperature == 350.0][::5]
+    assert error(learned.model, truth, at_target) < 0.85 * error(start[0], truth, at_target)
+    assert learned.rounds[-1].promised < learned.rounds[0].expected
+    assert len(learned.frames) == len(start[1]) + PLAN.rounds * PLAN.batch
+    assert {float(t) for t in learned.frames.temperature[-18:]} <= {300.0, 450.0, 600.0}
+
+
+def test_the_same_seed_asks_the_same(learned, start, truth):
+    model, frames = start
+    again = learn_actively(
+        model, labelled(truth)(frames, 0), labelled(truth), target=350.0, temperatures=[300, 450, 600], noise=NOISE,
+        plan=ActivePlan(**(PLAN.get_params() | {"rounds": 1})), seed=1, progress=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(again.rounds[0].chosen.positions, learned.rounds[0].chosen.positions)
+
+
+def test_chance_asks_among_the_same_candidates(start, truth):
+    model, frames = start
+    seen = []
+    out = learn_actively(
+        model, labelled(truth)(frames, 0), labelled(truth), target=350.0, temperatures=[450], noise=NOISE,
+        plan=ActivePlan(**(PLAN.get_params() | {"rounds": 1})), at_random=True, progress=False,
+        callback=lambda number, m: seen.append(number),
+    )  # fmt: skip
+    assert np.isnan(out.rounds[0].promised)
+    assert seen == [0]
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"),
+    [
+        (lambda f, s: f[:1], "rows it was asked about"),
+        (lambda f, s: f, "no labels"),
+        (lambda f, s: f.replace(labels={"mean_energy": np.zeros(len(f))}), "mean_energy without noise"),
+    ],
+)
+def test_drivers_that_do_not_do_their_work(start, truth, driver, message):
+    model, frames = start
+    with pytest.raises(DataError, match=message):
+        learn_actively(
+            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=PLAN,
+            progress=False,
+        )  # fmt: skip
+
+
+def test_other_wrong_input(start, truth):
+    model, frames = start
+    with pytest.raises(DataError, match="candidates"):
+        ActivePlan(batch=10, candidates=5)
+    with pytest.raises(DataError, match="rounds=0"):
+        ActivePlan(rounds=0)
+    wrong = labelled(truth)(frames, 0).replace(labels={"heat_capacity": np.ones(len(frames))}, noise={})
+    with pytest.raises(DataError, match="heat_capacity"):
+        learn_actively(model, wrong, labelled(truth), target=350.0, temperatures=[450], noise=NOISE, progress=False)
