@@ -128,7 +128,7 @@ class Domain:
             low, _, high = _extremes(self.terms, frames, self.pairs)
             states, anchors = States.from_frames(frames), []
             for term, old in zip(self.terms, self.anchors, strict=True):
-                z = states.environments(term.spec.descriptor).z * term.inverse_lengthscale()
+                z = term.kernel.embedding(states.environments(term.spec.descriptor).z).z
                 together = torch.cat([old, z[:: max(1, len(z) // POOL)]])
                 some = choose_inducing(together, term.kernel, len(old) + ANCHORS)
                 anchors.append(together[some])

@@ -52,7 +52,8 @@ def test_equals_all_at_once(model, halves):
         mean, std = later.predict(second, quantity, return_std=True)
         wanted, wanted_std = once.predict(second, quantity, return_std=True)
         assert np.abs(mean - wanted).max() <= ROUNDING * np.abs(wanted).max()
-        assert np.abs(std - wanted_std).max() <= 1e-6 * wanted_std.max()
+        # square roots of variances that cancel to rounding
+        assert np.abs(std - wanted_std).max() <= 1e-5 * wanted_std.max()
     assert later.log_evidence_ == pytest.approx(once.posterior_.log_evidence, rel=1e-9)
 
 
