@@ -13,7 +13,7 @@ from .models import BoltzmannInversion, CorrelatedNoise, Dense, FreeEnergyRegres
 if TYPE_CHECKING:
     from . import analysis
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BoltzmannInversion",

@@ -32,7 +32,7 @@ from kernelfe.models import Query, hyperparameter_ensemble
 TEMPERATURES = (300.0, 400.0, 500.0)
 T0 = 400.0
 #: Points per temperature, and noise in units of what single frames have.
-REGIMES = {"comfortable": (12, 0.3), "small": (6, 1.0)}
+REGIMES = {"plenty": (40, 0.3), "comfortable": (12, 0.3), "small": (6, 1.0)}
 #: Test points per data set: few, since errors within a data set are correlated.
 POINTS = 4
 WAVES = 1000
