@@ -94,7 +94,7 @@ def viewer_input(
             "root mean square over beads",
         ),
         "entropy": _property(
-            model.predict(shown, "entropy", reference="mean") / KJ_MOL * 1e3, "J/mol/K", "relative, like A"
+            _relative(model.predict(shown, "entropy"), shown.temperature) / KJ_MOL * 1e3, "J/mol/K", "relative, like A"
         ),
     }
     if getattr(model, "domain_", None) is not None:
@@ -264,6 +264,12 @@ def _add_structures(
             "color": {"property": "std of force on bead", "palette": "viridis"},
         }
     ]
+
+
+def _relative(values: np.ndarray, temperature: np.ndarray) -> np.ndarray:
+    """Values (n,) minus their mean at each temperature (n,)."""
+    _, group = np.unique(temperature, return_inverse=True)
+    return values - (np.bincount(group, values) / np.bincount(group))[group]
 
 
 def _property(values: Any, units: str, description: str, target: str = "structure") -> dict[str, Any]:
