@@ -91,9 +91,10 @@ for name, (data, labels) in sets.items():
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained", sharey=True)
 names = list(sets)
 for k, (ax, label) in enumerate(zip(axes, ("A / kJ mol⁻¹", "S / J mol⁻¹ K⁻¹"), strict=True)):
-    ax.barh(names, [errors[name][k] for name in names], color=COLOURS["sky"], height=0.6, label="true")
-    ax.plot([stated[name][k] for name in names], names, "D", color="black", markersize=4, label="stated")
-    ax.set(xlabel=f"root mean square error of {label}")
+    ax.plot([errors[name][k] for name in names], names, "o", color=COLOURS["vermilion"], label="true")
+    ax.plot([stated[name][k] for name in names], names, "D", color=COLOURS["blue"], fillstyle="none", label="stated")
+    ax.set(xlabel=f"root mean square error of {label}", xscale="log")
+    ax.grid(axis="y", linewidth=0.4)
     ax.tick_params(axis="y", length=0)
 axes[0].invert_yaxis()
 axes[1].legend(frameon=False, fontsize=8)

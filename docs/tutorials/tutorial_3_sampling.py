@@ -45,20 +45,23 @@ dynamics = {"masses": uniform_masses(6), "timestep": 5.0, "friction": 10.0, "pro
 # With and without torsion moves
 # ------------------------------
 # All replicas advance in one batch. Rotations about the bonds, accepted by Metropolis, cross in one step barriers that
-# dynamics has to wait for: the share of replicas with φ > 0 shows it, all of them started at φ < 0.
+# dynamics has to wait for. The correlation of cos ψ with itself, averaged over replicas, shows how soon a configuration
+# is a new one.
 
-phi = [(0, 1, 2, 4)]
-left = start[dihedral_angles(start, phi)[:, 0] < 0.0]
+psi = [(1, 2, 4, 5)]
 figure, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
 for name, options, colour in (
     ("dynamics alone", {}, "orange"),
-    ("with torsion moves", {"moves": TorsionMoves(train.bonds), "moves_every": 1}, "blue"),
+    ("with torsion moves after every step", {"moves": TorsionMoves(train.bonds), "moves_every": 1}, "blue"),
 ):
-    run = run_langevin(frozen, left, 500.0, steps=600, stride=5, **dynamics, **options)
-    share = (dihedral_angles(run.positions, phi)[..., 0] > 0.0).mean(axis=1)
-    ax.plot(5e-3 * 5 * np.arange(1, len(share) + 1), 100 * share, color=COLOURS[colour], label=name)
+    run = run_langevin(frozen, start, 300.0, steps=600, burn_in=100, stride=4, **dynamics, **options)
+    series = np.cos(dihedral_angles(run.positions, psi)[..., 0])
+    series = series - series.mean()
+    correlation = [(series[: len(series) - lag] * series[lag:]).mean() / series.var() for lag in range(60)]
+    ax.plot(1e-3 * run.interval * np.arange(60), correlation, color=COLOURS[colour], label=name)
     print(f"{name}: {run.seconds:.1f} s, {100 * run.outside:.1f} % beyond the edge of the data")
-ax.set(xlabel="time of dynamics / ps", ylabel="replicas with φ > 0 / %", ylim=(0, None))
+ax.axhline(0.0, color="black", linewidth=0.8)
+ax.set(xlabel="time of dynamics / ps", ylabel="correlation of cos ψ at 300 K", xlim=(0, None))
 ax.legend(frameon=False, fontsize=8)
 plt.show()
 

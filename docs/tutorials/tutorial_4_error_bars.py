@@ -97,7 +97,8 @@ ax.legend(frameon=False, fontsize=8)
 plt.show()
 
 # %%
-# Points of one data set are correlated, so with 40 of them the curves scatter by a few per cent. The hyperparameters
-# are taken as known once they are found: with few data that makes error bars somewhat too small, as
-# :doc:`/theory/error_bars` explains. On data of your own, the ``kernelfe report`` command makes the first two checks;
-# hold out frames of a whole run, not random ones, which are neighbours in time of those trained on.
+# Curves below the diagonal mean error bars that are too small, and here those of force and free energy are: 120
+# single frames leave length scales and noise uncertain, and these error bars take their most probable values for known.
+# More frames help, or :func:`~kernelfe.models.hyperparameter_ensemble`, which averages over them
+# (:doc:`/theory/error_bars`). On data of your own, ``kernelfe report`` makes the first two checks; hold out a whole
+# run, not random frames, which are neighbours in time of those trained on.
