@@ -44,7 +44,6 @@ for name, kinds, colour, hatch in (
 for t in (300.0, 600.0):
     ax.axvline(t, color="black", linewidth=0.8, linestyle=":")
 
-# %%
 # The reference at two temperatures without training data: densities of bins around the two points in parallel
 # tempering.
 reference = kernelfe.datasets.load_reference("alanine-dipeptide")
@@ -58,5 +57,5 @@ for k, t in enumerate(reference.temperatures):
     name = None if k else "parallel tempering"
     ax.errorbar(t, difference, 1.96 * error, fmt="o", color="black", markersize=4, capsize=2, label=name)
 ax.set(xlabel="T / K", ylabel="A(α) − A(β) / kJ mol⁻¹")
-ax.legend(frameon=False, fontsize=8)
+figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)
 plt.show()

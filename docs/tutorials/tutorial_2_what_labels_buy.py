@@ -84,7 +84,7 @@ for name, (data, labels) in sets.items():
 
 # %%
 # Beside each true error stands what the model says of itself: the root mean square of its standard deviation. They
-# agree within the scatter of a single data set. Where labels leave something open (energies alone leave
+# agree within a factor of two where the labels suffice. Where labels leave something open (energies alone leave
 # :math:`T\,s(R)` free, forces at one temperature everything about the change with T), the stated error is wide
 # (:doc:`/theory/gauge`).
 
