@@ -40,7 +40,7 @@ for name, kinds, colour, hatch in (
     value, error = value / KJ_MOL, np.sqrt(np.diag(covariance)) / KJ_MOL
     band = (value - 1.96 * error, value + 1.96 * error)
     ax.fill_between(temperatures, *band, facecolor=COLOURS[colour], alpha=0.25, hatch=hatch, linewidth=0)
-    ax.plot(temperatures, value, color=COLOURS[colour], label=f"{name}, 95 % band")
+    ax.plot(temperatures, value, color=COLOURS[colour], label=name)
 for t in (300.0, 600.0):
     ax.axvline(t, color="black", linewidth=0.8, linestyle=":")
 
@@ -56,6 +56,6 @@ for k, t in enumerate(reference.temperatures):
     error = 8.314463e-3 * t * np.sqrt(((std / p) ** 2).sum())
     name = None if k else "parallel tempering"
     ax.errorbar(t, difference, 1.96 * error, fmt="o", color="black", markersize=4, capsize=2, label=name)
-ax.set(xlabel="T / K", ylabel="A(α) − A(β) / kJ mol⁻¹")
+ax.set(xlabel="T / K", ylabel="A(α) − A(β) / kJ mol⁻¹, 95 % bands")
 figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)
 plt.show()
