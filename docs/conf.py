@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -19,9 +20,11 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
     "plain_docstrings",  # in docs/_ext
 ]
-exclude_patterns = ["_ext"]
+# tutorials/ and gallery/ hold the scripts; their pages, with output and pictures, are written to generated/
+exclude_patterns = ["_ext", "tutorials", "gallery"]
 html_theme = "furo"
 html_title = f"kernelfe {version}"
 
@@ -35,3 +38,48 @@ python_use_unqualified_type_names = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+
+
+def picture_style(gallery_conf, name):
+    """A quiet style for every picture, whatever ran before: what ``kernelfe.analysis`` draws looks alike."""
+    import matplotlib
+
+    matplotlib.rcdefaults()
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.labelsize": 9,
+            "axes.titlesize": 10,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "savefig.dpi": 160,
+        }
+    )
+
+
+def one_thread(gallery_conf, name):
+    """Small problems: on a busy machine, threads that wait for each other cost more than they bring."""
+    import torch
+
+    torch.set_num_threads(1)
+    logging.getLogger("kernelfe").setLevel(logging.WARNING)  # Sphinx would print what the fits report
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["tutorials", "gallery"],
+    "gallery_dirs": ["generated/tutorials", "generated/gallery"],
+    "filename_pattern": r"\.py$",  # all are executed
+    "abort_on_example_error": True,
+    "only_warn_on_example_error": False,
+    "within_subsection_order": "FileNameSortKey",
+    "reset_modules": (picture_style, one_thread),
+    "show_signature": False,
+    "min_reported_time": 1,
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "image_srcset": [],
+}
+# functions in the configuration cannot be pickled, which only costs a full build each time
+suppress_warnings = ["config.cache"]

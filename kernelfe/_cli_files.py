@@ -39,6 +39,39 @@ def parse_units(text: str) -> str | dict[str, str]:
     return {name.strip(): unit.strip() for name, _, unit in pairs}
 
 
+def parse_pairs(text: str) -> dict[str, str]:
+    """``{"CA": "C"}`` from ``"CA=C"``; pairs are separated by commas.
+
+    Raises
+    ------
+    DataError
+        If a part is not ``name=value``.
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals and value.strip()):
+            raise DataError(f"{text!r}: write name=value pairs such as CA=C,CB=C")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def parse_torsions(text: str) -> list[tuple[int, int, int, int]]:
+    """Dihedrals from ``"0,1,2,4;1,2,4,5"``.
+
+    Raises
+    ------
+    DataError
+        If a part is not four whole numbers.
+    """
+    found = []
+    for part in text.split(";"):
+        try:
+            i, j, k, end = (int(number) for number in part.split(","))
+        except ValueError:
+            raise DataError(f"--torsions {text!r}: write four bead numbers each, such as 0,1,2,4;1,2,4,5") from None
+        found.append((i, j, k, end))
+    return found
+
+
 def start_frames(path: str, units: str | None, temperature: float) -> Any:
     """Frames with positions, from a file that may lack temperatures and labels.
 

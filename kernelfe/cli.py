@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from ._cli_files import check_restart, read_frames, require_folder, start_frames, write_samples
+from ._cli_files import (
+    check_restart,
+    parse_pairs,
+    parse_torsions,
+    read_frames,
+    require_folder,
+    start_frames,
+    write_samples,
+)
 from .errors import DataError, KernelfeError
 
 
@@ -405,6 +413,48 @@ def report(
         )
     click.echo(f"  probability of a negative heat capacity: {100 * concave['mean_violation']:.1f} % on average")
     click.echo(f"wrote {output}")
+
+
+# ------------------------------------------------------------------ view
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=FILE)
+@click.option("--output", "-o", default="view.json.gz", show_default=True, type=click.Path(dir_okay=False))
+@click.option("--torsions", help="Dihedrals of beads for the map, such as 0,1,2,4;1,2,4,5.  [default: the backbone's]")
+@click.option("--elements", help="Chemical symbols of bead kinds that are none, such as CA=C,CB=C.")
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(2), help="Most frames shown.")
+@click.option("--page", type=FILE, help="chemiscope_standalone.html, for an .html output that needs no network.")
+@data_options
+def view(
+    model: str,
+    data: str,
+    output: str,
+    torsions: str | None,
+    elements: str | None,
+    limit: int,
+    page: str | None,
+    units: str | None,
+    temperature: float | None,
+    layout: str | None,
+) -> None:
+    """Write DATA with the predictions and uncertainties of a MODEL for the viewer chemiscope."""
+    from . import load
+    from .report import viewer_input, write_viewer
+
+    require_folder(output)
+    document = viewer_input(
+        load(model),
+        read_frames(data, units, temperature, layout),
+        name=Path(model).name,
+        torsions=None if torsions is None else parse_torsions(torsions),
+        elements=None if elements is None else parse_pairs(elements),
+        limit=limit,
+    )
+    write_viewer(document, output, page)
+    shown = len(document["properties"]["temperature"]["values"])
+    click.echo(f"wrote {shown} frames to {output}; open it at chemiscope.org, or see docs/howto/viewer.md")
 
 
 if __name__ == "__main__":

@@ -316,4 +316,4 @@ def test_units_of_the_command_line():
 
 def test_help_names_all_commands():
     text = call("--help").output
-    assert all(name in text for name in ("quickstart", "fit", "sample", "report"))
+    assert all(name in text for name in ("quickstart", "fit", "sample", "report", "view"))

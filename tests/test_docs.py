@@ -94,3 +94,14 @@ def test_blocks_are_found():
 
 def test_a_reason_is_compulsory():
     assert blocks("<!-- not executed: -->\n```python\ny\n```\n")[0].reason is None
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "docs").glob("[gt]*/*.py")), ids=lambda p: p.stem)
+def test_scripts_of_the_gallery_and_the_tutorials(script):
+    """They are executed when the documentation is built, not here again; each has a title and ends in a picture."""
+    text = script.read_text(encoding="utf-8")
+    compile(text, str(script), "exec")
+    title, underline = text.splitlines()[1:3]
+    assert set(underline) == {"="} and len(underline) >= len(title)
+    assert "plt.show()" in text
+    assert re.search(rf"\b{script.stem}\b", (ROOT / "docs" / "conf.py").read_text()) is None  # none is exempted

@@ -5,5 +5,6 @@ from __future__ import annotations
 from .comparison import comparison_page
 from .html import Page, number, png
 from .model import model_page
+from .viewer import viewer_input, write_viewer
 
-__all__ = ["Page", "comparison_page", "model_page", "number", "png"]
+__all__ = ["Page", "comparison_page", "model_page", "number", "png", "viewer_input", "write_viewer"]
