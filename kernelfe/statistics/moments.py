@@ -44,6 +44,15 @@ FloatArray = NDArray[np.float64]
 #: Quantity key → (value, standard error).
 Moments = dict[str, tuple[FloatArray, FloatArray]]
 
+#: Quantity keys that forces and energies determine.
+MOMENTS = (
+    "mean_force",
+    "mean_energy",
+    "heat_capacity",
+    "energy_variance",
+    "thermal_response_force",
+    "second_thermal_response_force",
+)
 #: Blocks that a jackknife needs at least; block lengths in statistical inefficiencies 2τ.
 FEWEST_BLOCKS, BLOCK_LENGTH = 8, 4.0
 
