@@ -317,7 +317,8 @@ class RestrainedEnsemble:
             raise DataError(f"labels: {unknown[0]!r} is none of {', '.join(MOMENTS)}")
         starts, _, _ = nearest_starts(frames.positions, start, self.position_map, self._engine.periodic)
         rows: list[Any] = []
-        where, shifts = np.array(frames.positions), []
+        where = np.array(frames.positions)
+        shifts: list[FloatArray] = []
 
         def labelled() -> Frames:
             done = frames[: len(rows)]

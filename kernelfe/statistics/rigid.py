@@ -246,7 +246,8 @@ def molecules_of(constraints: Sequence[tuple[int, int]], atoms: int) -> tuple[tu
     Raises
     ------
     DataError
-        If constraints name atoms that there are not, or tie a group together that is not rigid: some of its pairs are not constrained.
+        If constraints name atoms that there are not, or tie a group together that is not rigid: some of its pairs are
+        not constrained.
     """
     pairs = {(min(a, b), max(a, b)) for a, b in constraints}
     if wrong := [pair for pair in sorted(pairs) if pair[0] < 0 or pair[1] >= atoms or pair[0] == pair[1]]:

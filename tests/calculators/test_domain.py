@@ -76,5 +76,5 @@ def test_a_restart_file_that_cannot_be_written_does_not_hide_why_the_run_stopped
     for restart in (tmp_path / "missing" / "restart.traj", tmp_path / "restart.unknown"):
         calc = model.calculator(350.0, restart=restart)
         calc.get_potential_energy(beads(frames))
-        with pytest.raises(DomainError, match="beads 0 and 1.*could not be written"):
+        with pytest.raises(DomainError, match=r"beads 0 and 1.*could not be written"):
             calc.get_potential_energy(stretched(frames, 2.0))

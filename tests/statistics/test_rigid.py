@@ -187,7 +187,7 @@ def test_what_cannot_be_used_is_refused():
     two = RigidMolecules(((0, 1), (2, 3)), (1.0, 2.0))
     x = np.random.default_rng(0).uniform(0.0, 3.0, (3, 4, 3))
     for wrong in ({"temperature": -T}, {"temperature": np.nan}, {"cell": [np.nan, 20.0, 20.0]}, {"positions": 0.0 * x}):
-        with pytest.raises(DataError, match="temperature|cell|coincide"):
+        with pytest.raises(DataError, match=r"temperature|cell|coincide"):
             two.variates(**({"positions": x, "forces": x, "temperature": T} | wrong))
     with pytest.raises(DataError, match="negative"):
         RigidMolecules(((-1, 0),), (1.0, 2.0))
