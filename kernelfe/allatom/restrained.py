@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from .._checks import numbers
 from ..errors import DataError
 from ..frames import Frames
 from ..specs import Spec
 from ..statistics import Field, check_force_map, conditional_labels, conditional_moments, generalized_forces
+from ..statistics.moments import MOMENTS
 from ..units import BOLTZMANN
 from .engine import Engine, constraints_of, held_beads, masses_of
 from .measure import HeldMeasure, cluster
@@ -192,7 +194,9 @@ class RestrainedEnsemble:
             If shapes do not fit, or the run becomes unstable.
         """
         p = self.protocol
-        r, x = np.asarray(beads, float), np.asarray(start, float)
+        r, x = numbers(beads, "beads"), numbers(start, "start")
+        if not (np.isfinite(picoseconds) and isinstance(seed, (int, np.integer)) and seed >= 0):
+            raise DataError(f"picoseconds={picoseconds!r} must be finite, seed={seed!r} a whole number from 0")
         count = int(picoseconds * 1e3 / (p.timestep * p.stride))
         if r.shape != (len(self.position_map), 3) or x.shape != (self.position_map.shape[1], 3):
             raise DataError(
@@ -299,40 +303,59 @@ class RestrainedEnsemble:
         Raises
         ------
         DataError
-            As in :meth:`run`, and if a run is too short for error bars.
+            As in :meth:`run`, and if a label is unknown or a run is too short for error bars.
+
+        Notes
+        -----
+        Whatever interrupts the runs (one that fails, Ctrl-C) leaves with the rows completed so far as its attribute
+        ``labelled``, Frames or None: what was simulated is not lost.
         """
         if frames.positions is None:
             raise DataError("all-atom runs need bead positions, these frames hold general variables")
+        keys = tuple(labels)
+        if unknown := [key for key in keys if key not in MOMENTS]:
+            raise DataError(f"labels: {unknown[0]!r} is none of {', '.join(MOMENTS)}")
         starts, _, _ = nearest_starts(frames.positions, start, self.position_map, self._engine.periodic)
-        rows, where, shifts = [], np.array(frames.positions), []
-        for k in tqdm(range(len(frames)), desc="restrained runs", disable=not progress):
-            cell = None if frames.cell is None else frames.cell[k]
-            try:
-                run = self.run(
-                    where[k], starts[k], frames.temperature[k], picoseconds, seed=hash_seed(seed, k), cell=cell
-                )
-                rows.append(self.moments(run))
-            except DataError as error:
-                raise DataError(f"restrained run of frame {k}: {error}") from error
-            if self._measure is None:
-                where[k] = (self.position_map @ run.positions).mean(axis=0)
-            if self.fields:
-                x = run.positions[:1].copy()
-                x[0, self.bead_atoms] = where[k]
-                shifts.append(np.stack([field.displacements(x)[0, self.bead_atoms] for field in self.fields]))
-        keys = (*labels, *(FIELD_LABELS.values() if self.fields else ()))
-        return conditional_labels(
-            rows,
-            where,
-            temperature=frames.temperature,
-            keys=dict.fromkeys(keys),
-            displacements=np.array(shifts) if self.fields else None,
-            kinds=frames.kinds,
-            masses=frames.masses,
-            bonds=frames.bonds,
-            cell=frames.cell,
-            parameters=frames.parameters,
-        )
+        rows: list[Any] = []
+        where = np.array(frames.positions)
+        shifts: list[FloatArray] = []
+
+        def labelled() -> Frames:
+            done = frames[: len(rows)]
+            return conditional_labels(
+                rows,
+                where[: len(rows)],
+                temperature=done.temperature,
+                keys=dict.fromkeys((*keys, *(FIELD_LABELS.values() if self.fields else ()))),
+                displacements=np.array(shifts) if self.fields else None,
+                kinds=done.kinds,
+                masses=done.masses,
+                bonds=done.bonds,
+                cell=done.cell,
+                parameters=done.parameters,
+            )
+
+        try:
+            for k in tqdm(range(len(frames)), desc="restrained runs", disable=not progress):
+                cell = None if frames.cell is None else frames.cell[k]
+                try:
+                    run = self.run(
+                        where[k], starts[k], frames.temperature[k], picoseconds, seed=hash_seed(seed, k), cell=cell
+                    )
+                    found = self.moments(run)
+                except DataError as error:
+                    raise DataError(f"restrained run of frame {k}: {error}") from error
+                if self._measure is None:
+                    where[k] = (self.position_map @ run.positions).mean(axis=0)
+                if self.fields:
+                    x = run.positions[:1].copy()
+                    x[0, self.bead_atoms] = where[k]
+                    shifts.append(np.stack([field.displacements(x)[0, self.bead_atoms] for field in self.fields]))
+                rows.append(found)
+        except BaseException as error:
+            error.labelled = labelled() if rows else None  # type: ignore[attr-defined]
+            raise
+        return labelled()
 
 
 #: Time steps after each move of the ramp.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..statistics import replica_effective_sample_size
 from .basins import (
     BASIN_QUANTITIES,
     BasinDraws,
@@ -21,7 +22,6 @@ from .divergence import (
     free_energy_surface,
     jensen_shannon_divergence,
     periodic_histogram,
-    replica_effective_sample_size,
     surface_rmsd,
 )
 from .parity import Parity, learned_noise, parity

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._checks import per_frame
 from ..errors import DataError
 from ..models.uncertainty import Query, covariance_root
 from ..units import BOLTZMANN
@@ -129,7 +130,9 @@ class BasinThermodynamics:
             K; None where there is only one.
         """
         weights = np.zeros_like(self.population)
-        row = self._temperature(temperature)
+        row, size = self._temperature(temperature), self.population.shape[1]
+        if wrong := [a for a in (first, second) if a not in range(size)]:
+            raise DataError(f"basin {wrong[0]!r}: there are {size}, numbered from 0")
         weights[row, second] += 1.0
         weights[row, first] -= 1.0
         return self.contrast(quantity, weights)
@@ -164,7 +167,10 @@ def boltzmann_weights(model: Any, X: ArrayLike, temperature: float, volume: Arra
         (n,) or number: quadrature weight of each point.
     """
     a = model.predict(X, "free_energy", temperature=temperature, reference=None) / (BOLTZMANN * temperature)
-    out = np.exp(a.min() - a) * (1.0 if volume is None else np.asarray(volume, dtype=float))
+    each = np.ones(len(a)) if volume is None else per_frame(volume, "volume", len(a))
+    if not (np.isfinite(temperature) and temperature > 0.0 and (each >= 0.0).all() and each.any()):
+        raise DataError(f"temperature={temperature!r} must be positive (K), and so must volumes")
+    out = np.exp(a.min() - a) * each
     return out / out.sum()
 
 
@@ -320,7 +326,10 @@ class _Divided:
         w = np.ones(len(x)) if samples.weights is None else np.asarray(samples.weights, dtype=float)
         if basin.shape != (len(x),) or w.shape != (len(x),) or not np.issubdtype(basin.dtype, np.integer):
             raise DataError(f"{len(x)} samples need as many basins (whole numbers) and weights")
-        if not (np.isfinite(w).all() and (w >= 0.0).all() and w.sum() > 0.0) or samples.inefficiency < 0.0:
+        if (
+            not (np.isfinite(w).all() and (w >= 0.0).all() and w.sum() > 0.0)
+            or not 0.0 <= samples.inefficiency < np.inf
+        ):
             raise DataError("weights must be finite and not negative, and so must be the inefficiency")
         size = int(basin.max(initial=-1)) + 1
         count = np.bincount(basin[(basin >= 0) & (w > 0.0)], minlength=size)

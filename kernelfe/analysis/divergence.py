@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..descriptors import geometry
 from ..errors import DataError
-from ..statistics import effective_sample_size
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
@@ -154,47 +153,6 @@ def divergence_floor(
         return p if math.isinf(size) else rng.multinomial(max(1, round(size)), p).astype(float)
 
     return float(np.mean([jensen_shannon_divergence(draw(sizes[0]), draw(sizes[1])) for _ in range(draws)]))
-
-
-def replica_effective_sample_size(series: ArrayLike) -> FloatArray:
-    """Independent samples in trajectories of independent replicas, for each observable.
-
-    With R replicas, Var(mean) = Var(replica means)/R holds whatever the autocorrelation inside a replica, so
-    n_eff = R·Var(x)/Var(replica means). A start that has not been forgotten spreads the replica means and lowers
-    the number. With fewer than 20 replicas, autocorrelation times are estimated replica by replica instead.
-
-    Parameters
-    ----------
-    series
-        (samples, replicas) or (samples, replicas, k). Give angles as cosines and sines and take the smallest.
-
-    Returns
-    -------
-    numpy.ndarray
-        (k,) or (); at most the number of samples. Constant observables count every sample.
-
-    Raises
-    ------
-    DataError
-        If the shape is wrong or a value not finite.
-    """
-    x = np.asarray(series, float)
-    if x.ndim not in (2, 3) or 0 in x.shape or not np.isfinite(x).all():
-        raise DataError(f"series must be finite and of shape (samples, replicas[, k]), got {x.shape}")
-    samples, replicas = x.shape[:2]
-    flat = x.reshape(samples, replicas, -1)
-    out = np.empty(flat.shape[2])
-    for k in range(flat.shape[2]):
-        column = flat[:, :, k]
-        if np.ptp(column) == 0.0:
-            out[k] = column.size
-        elif replicas >= 20:
-            spread = column.mean(axis=0).var(ddof=1)
-            out[k] = column.size if spread == 0.0 else replicas * column.var() / spread
-        else:
-            moving = column[:, np.ptp(column, axis=0) > 0.0]
-            out[k] = np.sum(effective_sample_size(moving))
-    return np.minimum(out, samples * replicas).reshape(x.shape[2:])
 
 
 def free_energy_surface(probability: ArrayLike, temperature: float) -> FloatArray:

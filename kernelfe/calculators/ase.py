@@ -183,8 +183,12 @@ class FreeEnergyCalculator(Calculator):
         what = f"a configuration lies outside of the model's training data: {domain.culprit(positions[0])}"
         if score > OUTSIDE[self.outside]:
             if self.restart is not None and self._sound is not None:
-                write(os.fspath(self.restart), self._sound)
-                what += f". The last configuration within them is in {os.fspath(self.restart)}"
+                try:
+                    write(os.fspath(self.restart), self._sound)
+                except Exception as failed:  # whatever ASE's writers raise must not hide where the run has gone
+                    what += f". The last configuration within them could not be written ({failed})"
+                else:
+                    what += f". The last configuration within them is in {os.fspath(self.restart)}"
             raise DomainError(f"{what}. Try a smaller timestep, or add training frames there")
         if not self._warned and self.outside != "ignore":
             self._warned = True

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, KernelfeError
 from ..models.protocol import FreeEnergyModel
 from .state import LangevinState, SamplingError
 
@@ -37,7 +38,7 @@ class DomainGuard:
     Raises
     ------
     DataError
-        If ``every`` or ``stop`` is not positive.
+        If ``every`` is no whole number of at least 1, ``stop`` not positive, or the folder of ``restart`` missing.
     """
 
     every: int = 50
@@ -45,8 +46,17 @@ class DomainGuard:
     restart: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1 or not self.stop > 0:
-            raise DataError(f"DomainGuard(every={self.every!r}, stop={self.stop!r}): both must be positive")
+        every, stop = self.every, self.stop
+        if not isinstance(every, int) or every < 1 or not isinstance(stop, (int, float)) or not stop > 0:
+            raise DataError(f"DomainGuard(every={every!r}, stop={stop!r}): steps, a whole number, and a positive score")
+        if self.restart is not None:  # now, not when a long run has ended badly
+            if not isinstance(self.restart, (str, os.PathLike)):
+                raise DataError(f"DomainGuard(restart={self.restart!r}): name a file")
+            folder = Path(self.restart).parent
+            if not folder.is_dir() or Path(self.restart).is_dir():
+                raise DataError(
+                    f"DomainGuard(restart={os.fspath(self.restart)!r}): name a file in a folder that exists"
+                )
 
 
 #: What samplers do unless told otherwise.
@@ -93,8 +103,12 @@ class DomainWatch:
         """Hand the last sound state to whoever handles ``error``, and write it to the restart file."""
         error.state = self.sound  # type: ignore[attr-defined]
         if self.guard.restart is not None:
-            self.sound.save(self.guard.restart)
-            error.add_note(f"The state at step {self.sound.step} is in {os.fspath(self.guard.restart)}.")
+            try:
+                self.sound.save(self.guard.restart)
+            except (KernelfeError, OSError) as failed:  # must not take the place of what ended the run
+                error.add_note(f"The restart file could not be written: {failed}")
+            else:
+                error.add_note(f"The state at step {self.sound.step} is in {os.fspath(self.guard.restart)}.")
 
     def _stop_beyond(self, score: Tensor, state: LangevinState) -> None:
         bad = torch.nonzero(~(score <= self.guard.stop)).flatten().tolist()

@@ -140,7 +140,11 @@ def load_state(path: str | os.PathLike[str], seed: int | None = None) -> Langevi
     ------
     ModelFileError
         If the file is damaged, inconsistent, or no such state.
+    DataError
+        If the seed is none.
     """
+    if seed is not None and not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**63):
+        raise DataError(f"seed={seed!r} must be a whole number that is not negative, or None")
     arrays = load_npz(path, max_bytes=MAX_STATE)
     if str(arrays.get("format", "")) != _FORMAT:
         raise ModelFileError(f"{path} is no state of a Langevin run: write one with LangevinState.save")
@@ -148,13 +152,14 @@ def load_state(path: str | os.PathLike[str], seed: int | None = None) -> Langevi
         tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in _SAVED}
         n, beads, _ = tensors["positions"].shape
         wanted = {"energy": (n,), "temperature": (n,), "masses": (beads,)}
-        fits = all(tuple(t.shape) == wanted.get(name, (n, beads, 3)) for name, t in tensors.items())
+        fits = n > 0 and beads > 0
+        fits &= all(tuple(t.shape) == wanted.get(name, (n, beads, 3)) for name, t in tensors.items())
         kind = tensors["positions"].dtype
         fits &= kind in (torch.float32, torch.float64) and all(t.dtype == kind for t in tensors.values())
         fits &= all(bool(torch.isfinite(t).all()) for t in tensors.values())
         fits &= all(bool((tensors[name] > 0).all()) for name in ("temperature", "masses"))
         timestep, friction, step = arrays["numbers"].tolist()
-        if not (fits and 0 < timestep < np.inf and 0 <= friction < np.inf and step >= 0):
+        if not (fits and 0 < timestep < np.inf and 0 <= friction < np.inf and 0 <= step < 2**53):
             raise ValueError("shapes or numbers that cannot be")
         generator = torch.Generator()
         if seed is None:

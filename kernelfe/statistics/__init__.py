@@ -9,6 +9,8 @@ from .blocks import (
     block_standard_error,
     bootstrap_counts,
     effective_sample_size,
+    replica_effective_sample_size,
+    samples_per_replica,
 )
 from .collective_forces import CollectiveForces, collective_forces
 from .collective_variables import Angle, Dihedral, Distance
@@ -61,10 +63,12 @@ __all__ = [
     "pair_label_frames",
     "reduce_noise",
     "reduce_shared_noise",
+    "replica_effective_sample_size",
     "response_labels",
     "response_variates",
     "reweighted_mean",
     "rotatable_bonds",
+    "samples_per_replica",
     "slice_map",
     "surface",
     "temperature_weights",

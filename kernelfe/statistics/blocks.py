@@ -11,6 +11,9 @@ from ..errors import DataError
 
 FloatArray = NDArray[np.float64]
 
+#: Replicas from which the scatter of their means tells the effective sample size.
+FEWEST_REPLICAS = 20
+
 
 def autocorrelation(series: ArrayLike) -> FloatArray:
     """Normalised autocorrelation ρ(t) = c(t)/c(0), c(t) = (1/n) Σ_i (x_i − x̄)(x_{i+t} − x̄), by FFT.
@@ -89,6 +92,72 @@ def effective_sample_size(series: ArrayLike) -> FloatArray | float:
         If the series is shorter than 4, not finite, or constant.
     """
     return len(np.asarray(series)) / (2.0 * autocorrelation_time(series))
+
+
+def replica_effective_sample_size(series: ArrayLike) -> FloatArray:
+    """Independent samples in trajectories of independent replicas, for each observable.
+
+    With R replicas, Var(mean) = Var(replica means)/R holds whatever the autocorrelation inside a replica, so
+    n_eff = R·Var(x)/Var(replica means). A start that has not been forgotten spreads the replica means and lowers
+    the number. With fewer than 20 replicas, autocorrelation times are estimated replica by replica instead.
+
+    Parameters
+    ----------
+    series
+        (samples, replicas) or (samples, replicas, k). Give angles as cosines and sines and take the smallest.
+
+    Returns
+    -------
+    numpy.ndarray
+        (k,) or (); at most the number of samples. Constant observables count every sample.
+
+    Raises
+    ------
+    DataError
+        If the shape is wrong or a value not finite.
+    """
+    x, each = _replicas(series), samples_per_replica(series)
+    replicas = x.shape[1]
+    out = replicas * np.atleast_1d(each)
+    if replicas < FEWEST_REPLICAS:
+        columns = x.reshape(*x.shape[:2], -1)
+        for k in np.flatnonzero(np.ptp(columns, axis=(0, 1)) > 0.0):
+            moving = columns[:, np.ptp(columns[:, :, k], axis=0) > 0.0, k]
+            out[k] = min(np.sum(effective_sample_size(moving)), columns[:, :, k].size)
+    return out.reshape(x.shape[2:])
+
+
+def samples_per_replica(series: ArrayLike) -> FloatArray:
+    """Var(x)/Var(replica means), for each observable: independent samples in each of several independent replicas.
+
+    Parameters
+    ----------
+    series
+        (samples, replicas) or (samples, replicas, k), two replicas at least.
+
+    Returns
+    -------
+    numpy.ndarray
+        (k,) or (); at most ``samples``, which is what constant observables count.
+
+    Raises
+    ------
+    DataError
+        If the shape is wrong or a value not finite.
+    """
+    x = _replicas(series)
+    if x.shape[1] < 2:
+        return np.full(x.shape[2:], float(len(x)))
+    variance, spread = x.var(axis=(0, 1)), x.mean(axis=0).var(axis=0, ddof=1)
+    constant = (np.ptp(x, axis=(0, 1)) == 0.0) | (spread == 0.0)
+    return np.where(constant, len(x), np.minimum(variance / np.where(constant, 1.0, spread), len(x)))
+
+
+def _replicas(series: ArrayLike) -> FloatArray:
+    x = np.asarray(series, float)
+    if x.ndim not in (2, 3) or 0 in x.shape or not np.isfinite(x).all():
+        raise DataError(f"series must be finite and of shape (samples, replicas[, k]), got {x.shape}")
+    return x
 
 
 def block_labels(n: int, blocks: int) -> NDArray[np.intp]:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._checks import numbers
 from ..errors import DataError
 from ..units import BOLTZMANN
 from .blocks import block_labels
@@ -66,9 +67,12 @@ def cross_fit(
     DataError
         If there are too few frames, or a prediction has another length or is not finite.
     """
-    if folds < 3:
-        raise DataError(f"folds={folds} must be at least 3: two halves of the other folds are fitted separately")
-    if gap < 0:
+    whole = (int, np.integer)
+    if not isinstance(frames, whole) or frames < 1:
+        raise DataError(f"frames={frames!r} must be the number of frames")
+    if not isinstance(folds, whole) or folds < 3:
+        raise DataError(f"folds={folds!r} must be a whole number of at least 3: two halves of the others are fitted")
+    if not gap >= 0:
         raise DataError(f"gap={gap} must not be negative")
     which = np.zeros(frames) if groups is None else np.asarray(groups)
     if which.shape != (frames,):
@@ -92,12 +96,17 @@ def cross_fit(
             if not len(train):
                 raise DataError(f"gap={gap} leaves no frames to fit for block {k}: lower it, or use fewer folds")
             predicted = fit_predict(train, test)
-            for number, values in enumerate(predicted if isinstance(predicted, tuple) else (predicted,)):
-                array = np.asarray(values, float)
+            quantities = predicted if isinstance(predicted, tuple) else (predicted,)
+            if k and len(quantities) != len(outs):
+                raise DataError(f"fit_predict returned {len(quantities)} quantities for block {k}, {len(outs)} before")
+            for number, values in enumerate(quantities):
+                array = numbers(values, "the prediction of fit_predict")
                 if array.shape[:1] != (len(test),) or not np.isfinite(array).all():
                     raise DataError(f"fit_predict must return ({len(test)}, ...) finite numbers, got {array.shape}")
                 if len(outs) == number:
                     outs.append(np.empty((frames, *array.shape[1:])))
+                if array.shape[1:] != outs[number].shape[1:]:
+                    raise DataError(f"fit_predict returned {array.shape} for block {k}, another shape before")
                 outs[number][test] = array
         pairs.append(outs)
     return tuple(zip(*pairs, strict=True))
@@ -184,18 +193,20 @@ def response_variates(
         If shapes do not fit or a number is not finite.
     """
     v, u, t = _frames(values, energies, temperature)
+    if v.ndim != 2:
+        raise DataError(f"variates must be (n, p), they have shape {v.shape}")
     d = _like(divergences, v, "divergences")
     excess = u - 0.5 * sum(_pair(mean_energy, u, "mean_energy"))
     return v * (excess / (BOLTZMANN * t**2))[:, None] + BOLTZMANN * d
 
 
 def _frames(values: ArrayLike, energies: ArrayLike, temperature: ArrayLike) -> tuple[FloatArray, ...]:
-    f, u = np.asarray(values, float), np.asarray(energies, float)
+    f, u = numbers(values, "forces or variates"), numbers(energies, "energies")
     if f.ndim < 1 or u.ndim != 1 or len(f) != len(u):
         raise DataError(f"energies {u.shape} must be (n,) for the frames of {f.shape}")
     if np.shape(temperature) not in ((), u.shape):
         raise DataError(f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, {u.shape}")
-    t = np.broadcast_to(np.asarray(temperature, float), u.shape)
+    t = np.broadcast_to(numbers(temperature, "temperature"), u.shape)
     for name, array in (("forces or energies", f), ("energies", u), ("temperature", t)):
         if not np.isfinite(array).all():
             raise DataError(f"{name} hold a value that is not finite: drop the frame or repair it")
@@ -205,7 +216,7 @@ def _frames(values: ArrayLike, energies: ArrayLike, temperature: ArrayLike) -> t
 
 
 def _like(values: ArrayLike, reference: FloatArray, name: str) -> FloatArray:
-    out = np.asarray(values, float)
+    out = numbers(values, name)
     if out.shape != reference.shape or not np.isfinite(out).all():
         raise DataError(f"{name} must be finite and of shape {reference.shape}, they have {out.shape}")
     return out

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._checks import numbers
 from ..errors import DataError
 from ..units import BOLTZMANN
 from .blocks import block_labels
@@ -67,11 +68,13 @@ class RigidMolecules:
         size = len(self.masses)
         if not self.molecules or any(len(m) != size for m in self.molecules) or size < 2:
             raise DataError(f"every molecule needs the {size} atoms that masses name, at least two")
+        if min(a for m in self.molecules for a in m) < 0:
+            raise DataError("molecules name a negative atom: count atoms from 0")
         if len({a for m in self.molecules for a in m}) != size * len(self.molecules):
             raise DataError("molecules share atoms: name each atom once")
         if not (np.isfinite(self.masses).all() and min(self.masses) > 0.0):
             raise DataError("masses must be positive")
-        if self.site is not None and not 0 <= self.site < size:
+        if self.site is not None and self.site not in range(size):
             raise DataError(f"site={self.site} is none of the {size} atoms of a molecule")
         object.__setattr__(self, "powers", tuple(float(p) for p in self.powers))
         if not (self.cutoff > 0.0 and self.powers and min(self.powers) > 0.0):
@@ -117,15 +120,17 @@ class RigidMolecules:
         Raises
         ------
         DataError
-            If shapes do not fit, or the cutoff exceeds half the cell.
+            If shapes do not fit, numbers are not finite, atoms coincide, or the cutoff exceeds half the cell.
         """
         torque, bead = self.torques(positions, forces), self.beads(positions)
         arms = self._gathered(positions, "positions") - bead[:, :, None]
         if np.shape(temperature) not in ((), (len(bead),)):
             raise DataError(f"temperature has shape {np.shape(temperature)}: pass a number or ({len(bead)},)")
-        kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, float), len(bead))
-        edges = None if cell is None else np.asarray(cell, float)
-        if edges is not None and (edges.shape != (3,) or self.cutoff > 0.5 * edges.min()):
+        kt = BOLTZMANN * np.broadcast_to(numbers(temperature, "temperature"), len(bead))
+        if not (np.isfinite(kt) & (kt > 0.0)).all():
+            raise DataError("temperature must be positive and finite (K) in every frame")
+        edges = None if cell is None else numbers(cell, "cell")
+        if edges is not None and (edges.shape != (3,) or not self.cutoff <= 0.5 * edges.min() < np.inf):
             raise DataError(
                 f"cell must be (3,) with edges of at least twice the cutoff of {self.cutoff} Å, it is {edges}"
             )
@@ -146,6 +151,8 @@ class RigidMolecules:
                 y_i, y_j = arms[n, i][:, first], arms[n, j][:, second]
                 d = between[i, j][:, None] + y_i - y_j
                 # rate of d, by torque and kT, when i or j turns: y is the arm that turns, with the sign it has in d
+                if not d.any(axis=-1).all():
+                    raise DataError(f"two atoms of different molecules coincide in frame {n}: drop or repair it")
                 for side, (owner, y) in enumerate(((i, y_i), (j, -y_j))):
                     drift = np.cross(torque[n, owner][:, None], y) - 2.0 * kt[n] * y
                     for m, power in enumerate(self.powers):
@@ -207,8 +214,10 @@ def reduce_shared_noise(
     DataError
         If shapes do not fit, numbers are not finite, or there are fewer frames than folds.
     """
-    y, v = np.asarray(labels, float), np.asarray(variates, float)
-    if y.ndim < 1 or v.shape[:-1] != y.shape or not (np.isfinite(y).all() and np.isfinite(v).all()):
+    y, v = numbers(labels, "labels"), numbers(variates, "variates")
+    if not (np.isfinite(ridge) and ridge > 0.0):
+        raise DataError(f"ridge={ridge!r} must be positive and finite")
+    if y.ndim < 1 or not v.size or v.shape[:-1] != y.shape or not (np.isfinite(y).all() and np.isfinite(v).all()):
         raise DataError(
             f"variates {v.shape} must be finite and of the shape of the labels {y.shape} with one axis more"
         )
@@ -237,9 +246,12 @@ def molecules_of(constraints: Sequence[tuple[int, int]], atoms: int) -> tuple[tu
     Raises
     ------
     DataError
-        If constraints tie a group together that is not rigid: some of its pairs are not constrained.
+        If constraints name atoms that there are not, or tie a group together that is not rigid: some of its pairs are
+        not constrained.
     """
     pairs = {(min(a, b), max(a, b)) for a, b in constraints}
+    if wrong := [pair for pair in sorted(pairs) if pair[0] < 0 or pair[1] >= atoms or pair[0] == pair[1]]:
+        raise DataError(f"constraint {wrong[0]} is no pair of the {atoms} atoms")
     group = np.arange(atoms)
     for a, b in pairs:
         group[group == group[b]] = group[a]

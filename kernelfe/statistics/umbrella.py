@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from .._checks import numbers, per_frame
 from ..errors import DataError, MissingDependencyError
 from ..frames import Frames
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
 
-#: Reduced potential outside a bin: no weight in double precision.
+#: Added to the reduced potential outside a bin: no weight in double precision, however much energies fluctuate.
 OUTSIDE = 1e3
 
 
@@ -101,23 +102,24 @@ def bin_free_energies(
     MissingDependencyError
         If pymbar is not installed.
     """
-    x, grid = np.asarray(variables, float), [np.asarray(e, float) for e in edges]
+    x, grid = numbers(variables, "variables"), [numbers(e, "edges") for e in edges]
     if x.ndim != 2 or x.shape[1] != len(grid) or not np.isfinite(x).all():
         raise DataError(f"variables must be finite and (n, {len(grid)}) for {len(grid)} edges, they have {x.shape}")
-    if any(e.ndim != 1 or len(e) < 2 or not np.allclose(np.diff(e), (e[-1] - e[0]) / (len(e) - 1)) for e in grid):
+    steps = [np.diff(e) if e.ndim == 1 and len(e) > 1 else np.zeros(1) for e in grid]
+    if any(not (d > 0.0).all() or not np.allclose(d, d.mean()) for d in steps):
         raise DataError("edges must be evenly spaced and increasing: bins of unlike size have no common measure")
     n, which = len(x), np.asarray(state)
-    if which.shape != (n,) or which.dtype.kind not in "iu" or not n or which.min() < 0:
+    if which.shape != (n,) or which.dtype.kind not in "iu" or not n or not 0 <= which.min() <= which.max() < n:
         raise DataError(f"state must be ({n},) whole numbers from 0, the state of each sample")
-    if not (np.isfinite(inefficiency) and inefficiency >= 1.0):
+    if np.ndim(inefficiency) or not 1.0 <= float(numbers(inefficiency, "inefficiency")) < np.inf:
         raise DataError(f"inefficiency={inefficiency} must be at least 1, the value of independent samples")
-    bias = None if biases is None else np.asarray(biases, float)
-    states = int(which.max()) + 1 if bias is None else len(bias)
-    ladder = np.array(np.broadcast_to(np.asarray(temperatures, float), states))
-    if bias is not None and (bias.shape != (states, n) or not np.isfinite(bias).all()):
+    bias = None if biases is None else numbers(biases, "biases")
+    if bias is not None and (bias.ndim != 2 or bias.shape[1] != n or not np.isfinite(bias).all()):
         raise DataError(f"biases must be finite and (states, {n}), they have shape {bias.shape}")
-    if not (np.isfinite(ladder).all() and (ladder > 0.0).all()):
-        raise DataError("temperatures must be positive and finite (K)")
+    states = int(which.max()) + 1 if bias is None else len(bias)
+    ladder = per_frame(temperatures, "temperatures of the states", states)
+    if not (ladder > 0.0).all() or (target is not None and not 0.0 < float(numbers(target, "target")) < np.inf):
+        raise DataError("temperatures and target must be positive and finite (K)")
     if (missing := np.flatnonzero(np.bincount(which, minlength=states) == 0)).size or which.max() >= states:
         raise DataError(
             f"state {missing[0] if missing.size else which.max()} has no samples, or no bias: renumber states"
@@ -127,7 +129,7 @@ def bin_free_energies(
         raise DataError(f"the states have temperatures {np.unique(ladder)}: say which one is wanted, target=")
     if energies is None and (np.ptp(ladder) > 0.0 or t != ladder[0]):
         raise DataError("several temperatures need the potential energies of the samples: pass energies=")
-    u = np.zeros(n) if energies is None else np.asarray(energies, float)
+    u = np.zeros(n) if energies is None else numbers(energies, "energies")
     if u.shape != (n,) or not np.isfinite(u).all():
         raise DataError(f"energies must be finite and ({n},), they have shape {u.shape}")
     u = u - u.mean()  # a constant drops out of differences at one temperature, but not out of the rounding
@@ -142,7 +144,7 @@ def bin_free_energies(
     chosen = chosen[count >= fewest]
     if len(chosen) < 2:
         raise DataError(f"{len(chosen)} bins hold {fewest} samples: a difference needs two; widen the bins")
-    targets = np.where(inside & (cell == chosen[:, None]), u / (BOLTZMANN * t), OUTSIDE + np.abs(u).max())
+    targets = u / (BOLTZMANN * t) + np.where(inside & (cell == chosen[:, None]), 0.0, OUTSIDE)
     f, std = _mbar(reduced, which, targets)
     place = np.stack(np.unravel_index(chosen, [len(e) - 1 for e in grid]), 1)
     centres = np.stack([0.5 * (e[k] + e[k + 1]) for e, k in zip(grid, place.T, strict=True)], 1)

@@ -22,12 +22,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .. import functionals
-from ..errors import DataError
+from .._checks import mapping, numbers
+from ..errors import DataError, SolverError
 from ..frames import Frames
 from ..models import FreeEnergyRegressor
+from ..models.inputs import check_frames
 from ..models.states import States
 from ..units import BOLTZMANN
 
@@ -60,7 +63,13 @@ def expected_divergence(model: FreeEnergyRegressor, samples: Frames) -> float:
         Fitted model.
     samples
         Configurations drawn from exp(−A/kT) of the model at one or several temperatures, over which ⟨D⟩ is averaged.
+
+    Raises
+    ------
+    DataError
+        If the samples are none, or not of the model's beads.
     """
+    _check(model, samples)
     with torch.no_grad():
         rows = _rows(model, "free_energy", samples)
         covariance = model.posterior_.covariance(rows, rows)
@@ -92,11 +101,17 @@ def propose(
     Raises
     ------
     DataError
-        If there are fewer candidates than wanted, a noise is not positive, or the candidates have too many label rows.
+        If there are fewer candidates than wanted, a noise is not positive, the frames are not of the model's beads, or
+        the candidates have too many label rows.
+    SolverError
+        If the noise is too small beside the rounding of the posterior covariance.
     """
-    if not 1 <= batch <= len(candidates):
+    _check(model, samples)
+    _check(model, candidates)
+    noise = mapping(noise, "noise", "{'mean_force': 0.03}")
+    if not isinstance(batch, (int, np.integer)) or not 1 <= batch <= len(candidates):
         raise DataError(f"batch={batch}: choose at least one, and at most the {len(candidates)} candidates")
-    if not noise or any(not (np.isfinite(v) and v > 0) for v in noise.values()):
+    if not noise or any(not 0.0 < float(numbers(v, f"noise of {key!r}", ())) < np.inf for key, v in noise.items()):
         raise DataError(f"noise={dict(noise)}: give a positive standard deviation for every kind that is measured")
     with torch.no_grad():
         blocks = [_rows(model, key, candidates) for key in noise]
@@ -132,7 +147,12 @@ def _greedy(joint: Tensor, cross: Tensor, noise: Tensor, rows_of: Tensor, batch:
     for _ in range(batch):
         blocks = joint[rows_of[:, :, None], rows_of[:, None, :]]
         blocks = blocks + torch.diag_embed(noise[rows_of])
-        lower = torch.linalg.cholesky(blocks)
+        lower, failed = torch.linalg.cholesky_ex(blocks)
+        if bool(failed.any()):
+            raise SolverError(
+                f"the labels of candidate {int(failed.argmax())} are known to rounding beside the stated noise: state "
+                "the noise that the labels will really have, or choose fewer"
+            )
         gain = torch.linalg.solve_triangular(lower, cross[rows_of], upper=False).square().sum((1, 2))
         gain[chosen] = -torch.inf
         best = int(gain.argmax())
@@ -144,6 +164,15 @@ def _greedy(joint: Tensor, cross: Tensor, noise: Tensor, rows_of: Tensor, batch:
         joint.addmm_(half.T, half, alpha=-1.0)
         cross.addmm_(half.T, known, alpha=-1.0)
     return chosen, gains
+
+
+def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
+    check_is_fitted(model, "posterior_")
+    if not isinstance(frames, Frames) or not len(frames):
+        raise DataError("candidates and samples must be Frames with at least one row")
+    if model.molecules_ is not None:
+        raise DataError("proposals need a model of one molecule: pass model.for_molecule(frames)")
+    check_frames(model, frames)
 
 
 def _rows(model: FreeEnergyRegressor, key: str, frames: Frames):

@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.base import clone
 from tqdm import tqdm
 
+from .._checks import numbers
 from ..errors import DataError
 from ..frames import Frames
 from ..models import FreeEnergyRegressor, condition
@@ -66,14 +67,16 @@ class ActivePlan(Spec):
     friction: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "batch", "candidates", "samples", "replicas", "steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise DataError(f"ActivePlan({name}={value!r}): give a positive whole number")
+        for name in ("rounds", "batch", "candidates", "samples", "replicas", "steps", "refit", "burn_in"):
+            value, least = getattr(self, name), 0 if name in ("refit", "burn_in") else 1
+            if not isinstance(value, int) or value < least:
+                raise DataError(f"ActivePlan({name}={value!r}): give a whole number of at least {least}")
         if self.batch > self.candidates:
             raise DataError(f"ActivePlan: a batch of {self.batch} needs at least as many candidates")
-        if self.refit < 0 or self.burn_in < 0 or not self.farthest > 0:
-            raise DataError("ActivePlan: refit and burn_in must not be negative, farthest must be positive")
+        for name in ("farthest", "timestep", "friction"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise DataError(f"ActivePlan({name}={value!r}): give a positive number")
 
 
 @dataclass(frozen=True)
@@ -165,49 +168,70 @@ def learn_actively(
     Raises
     ------
     DataError
-        If the frames are not of bead positions without a cell, the driver returns other rows or no noise, or too few
-        candidates lie near the training data.
+        If the frames are not of bead positions without a cell, a temperature is not positive, the driver returns other
+        rows, no noise or not the labels reckoned with, or too few candidates lie near the training data.
+
+    Notes
+    -----
+    Whatever interrupts the loop (an error of the driver, Ctrl-C) leaves with the rounds completed so far as its
+    attribute ``learned``, an :class:`ActiveLearning`: labels that were paid for are not lost.
     """
     plan = ActivePlan() if plan is None else plan
     if frames.positions is None or frames.cell is not None or frames.parameters:
         raise DataError("active learning samples the model: it needs bead positions, without cell and parameters")
-    targets, offered = np.atleast_1d(np.asarray(target, float)), np.unique(np.asarray(temperatures, float))
+    targets, offered = (np.unique(numbers(t, n)) for t, n in ((target, "target"), (temperatures, "temperatures")))
+    for name, t in (("target", targets), ("temperatures", offered)):
+        if not len(t) or not (np.isfinite(t) & (t > 0.0)).all():
+            raise DataError(f"{name}={t.tolist()}: give at least one, positive and finite (K)")
     rng = np.random.default_rng(seed)
-    known, history = _with_noise(model, frames), []
+    learned = ActiveLearning(model, _with_noise(model, frames), ())
     expected_noise = dict(noise)
-    for number in tqdm(range(plan.rounds), unit="round", desc="active learning", disable=not progress):
-        samples = _draw(model, known, targets, plan.samples, plan, rng)
-        pool = _draw(model, known, offered, -(-plan.candidates // len(offered)), plan, rng)
-        near = model.domain_score(pool) <= plan.farthest
-        candidates = pool[near]
-        if len(candidates) < plan.batch:
+    try:
+        for number in tqdm(range(plan.rounds), unit="round", desc="active learning", disable=not progress):
+            one = _round(learned, driver, targets, offered, expected_noise, plan, at_random, rng)
+            known = Frames.concatenate([learned.frames, one.chosen])
+            learned = ActiveLearning(learned.model, known, (*learned.rounds, one))  # labels first, then the model
+            for kind in expected_noise:
+                expected_noise[kind] = float(np.nanmedian(np.asarray(one.chosen.noise[kind])))
+            if plan.refit and (number + 1) % plan.refit == 0:
+                model = clone(learned.model).set_params(terms=learned.model.fitted_terms()).fit(known)
+            else:
+                model = condition(learned.model, one.chosen)
+            learned = ActiveLearning(model, known, learned.rounds)
+            logger.info("round %d: expected divergence %.4f, promised %.4f", number, one.expected, one.promised)
+            if callback is not None:
+                callback(number, model)
+    except BaseException as error:
+        error.learned = learned  # type: ignore[attr-defined]
+        raise
+    return learned
+
+
+def _round(
+    learned: ActiveLearning, driver: Driver, targets, offered, noise: Mapping[str, float], plan, at_random: bool, rng
+) -> ActiveRound:
+    """Sample, choose, and have labelled."""
+    model, known = learned.model, learned.frames
+    samples = _draw(model, known, targets, plan.samples, plan, rng)
+    pool = _draw(model, known, offered, -(-plan.candidates // len(offered)), plan, rng)
+    near = model.domain_score(pool) <= plan.farthest
+    candidates, sound = pool[near], samples[model.domain_score(samples) <= plan.farthest]
+    for count, least, name in ((len(candidates), plan.batch, "candidates"), (len(sound), 2, "samples")):
+        if count < least:
             raise DataError(
-                f"only {len(candidates)} of {len(pool)} candidates lie near the training data: begin with more frames, "
-                "or raise farthest"
+                f"only {count} {name} lie near the training data, {least} are needed: begin with more frames, or raise "
+                "farthest"
             )
-        sound = samples[model.domain_score(samples) <= plan.farthest]
-        if at_random:
-            rows = rng.choice(len(candidates), plan.batch, replace=False)
-            expected = expected_divergence(model, sound)
-            promised = float("nan")
-        else:
-            proposal = propose(model, candidates, sound, plan.batch, expected_noise)
-            rows = proposal.rows
-            expected, promised = float(proposal.divergence[0]), float(proposal.divergence[-1])
-        chosen = driver(candidates[rows], int(rng.integers(2**31)))
-        _check_labels(chosen, candidates[rows])
-        history.append(ActiveRound(expected, promised, chosen, float(1.0 - near.mean())))
-        for kind in expected_noise:
-            expected_noise[kind] = float(np.median(np.asarray(chosen.noise[kind])))
-        known = Frames.concatenate([known, chosen])
-        if plan.refit and (number + 1) % plan.refit == 0:
-            model = clone(model).set_params(terms=model.fitted_terms()).fit(known)
-        else:
-            model = condition(model, chosen)
-        logger.info("round %d: expected divergence %.4f, promised %.4f", number, expected, promised)
-        if callback is not None:
-            callback(number, model)
-    return ActiveLearning(model, known, tuple(history))
+    if at_random:
+        rows = rng.choice(len(candidates), plan.batch, replace=False)
+        expected, promised = expected_divergence(model, sound), float("nan")
+    else:
+        proposal = propose(model, candidates, sound, plan.batch, noise)
+        rows = proposal.rows
+        expected, promised = float(proposal.divergence[0]), float(proposal.divergence[-1])
+    chosen = driver(candidates[rows], int(rng.integers(2**31)))
+    _check_labels(chosen, candidates[rows], noise)
+    return ActiveRound(expected, promised, chosen, float(1.0 - near.mean()))
 
 
 def _with_noise(model: FreeEnergyRegressor, frames: Frames) -> Frames:
@@ -259,10 +283,10 @@ def _draw(model: FreeEnergyRegressor, frames: Frames, temperatures, count: int, 
             )
             break
         except SamplingError as error:  # a model of few labels may have pits: who falls into one starts elsewhere
-            if attempt == ATTEMPTS - 1:
-                raise
             lost = list(error.replicas)
             kept = np.setdiff1d(np.arange(len(start)), lost)
+            if attempt == ATTEMPTS - 1 or not len(kept):
+                raise
             same = [kept[at[kept] == at[k]] for k in lost]
             for k, others in zip(lost, same, strict=True):
                 start[k] = start[rng.choice(others if len(others) else kept)]
@@ -274,7 +298,7 @@ def _draw(model: FreeEnergyRegressor, frames: Frames, temperatures, count: int, 
     )
 
 
-def _check_labels(chosen: Frames, asked: Frames) -> None:
+def _check_labels(chosen: Frames, asked: Frames, noise: Mapping[str, float]) -> None:
     if not isinstance(chosen, Frames) or chosen.shape != asked.shape:
         raise DataError("the driver must return Frames with the rows it was asked about, in their order")
     bare = [kind for kind in chosen.labels if kind not in chosen.noise]
@@ -282,3 +306,5 @@ def _check_labels(chosen: Frames, asked: Frames) -> None:
         raise DataError(
             f"the driver returned {'labels ' + ', '.join(bare) + ' without noise' if bare else 'no labels'}"
         )
+    if absent := [kind for kind in noise if kind not in chosen.labels or not chosen.present[kind].any()]:
+        raise DataError(f"the driver returned no labels {absent[0]!r}, which noise= reckons with: leave it out there")

@@ -39,9 +39,10 @@ from ..models import FreeEnergyRegressor
 from ..models.prior import frame_chunks
 from ..models.sparse import SparsePosterior
 from ..simulate import Move, TorsionMoves, run_langevin, uniform_masses
+from ..statistics import samples_per_replica
 from ..units import BOLTZMANN, FEMTOSECOND
 from .ensembles import maximum, refined_precision, trusted_step, weighted_ensemble
-from .sides import SlowVariables, samples_per_replica, side_inefficiencies, slowest_torsion
+from .sides import SlowVariables, side_inefficiencies, slowest_torsion
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +212,8 @@ def minimize_relative_entropy(
             for k, t in enumerate(temperatures):
                 samples = run.positions[:, k * share : (k + 1) * share].reshape(-1, *start.shape[1:])
                 found = SlowVariables.of(model, frames.bonds, samples)
-                each = samples_per_replica(np.column_stack([found.columns, found.side(torsion)]), len(run))
+                columns = np.column_stack([found.columns, found.side(torsion)]).reshape(len(run), share, -1)
+                each = float(samples_per_replica(columns).min())
                 independent = min(independent, each)
                 ensembles.append(
                     weighted_ensemble(

@@ -99,13 +99,3 @@ def side_inefficiencies(one: SlowVariables, torsion: int | None) -> tuple[float,
     within[1 - larger] = inefficiency(other) if len(other) >= ENOUGH else within[larger]
     crossing = inefficiency(side[:, None].astype(float)) if np.ptp(side) else float(len(side))
     return within[0], within[1], max(crossing, *within.values())
-
-
-def samples_per_replica(columns: np.ndarray, samples: int) -> float:
-    """Var(x)/Var(replica means of x), the least of all columns; (samples·replicas, columns), sample by sample."""
-    replicas = len(columns) // samples
-    varied = columns[:, np.ptp(columns, axis=0) > 0.0] if columns.size else columns
-    if not varied.shape[1]:
-        return float(samples)  # nothing to see it by
-    means = varied.reshape(samples, replicas, -1).mean(0)
-    return min(float(samples), float((varied.var(0) / np.maximum(means.var(0, ddof=1), 1e-300)).min()))

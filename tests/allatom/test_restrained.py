@@ -244,6 +244,32 @@ def test_unusable_arguments_of_runs():
         ensemble.sample(Frames.from_arrays(variables=[[1.0]], temperature=300.0), START)
 
 
+def test_what_interrupts_the_runs_leaves_with_what_was_labelled(monkeypatch):
+    frames = configurations(4)
+    ensemble = RestrainedEnsemble(analytic_system(), slice_map(3, [0, 1]), protocol=RestrainedProtocol(**FAST))
+    run, count = ensemble.run, []
+
+    def interrupted(*args, **options):
+        count.append(0)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return run(*args, **options)
+
+    whole = ensemble.sample(frames[:2], START, 4.0, seed=7, progress=False)
+    monkeypatch.setattr(ensemble, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ensemble.sample(frames, START, 4.0, seed=7, progress=False)
+    np.testing.assert_array_equal(caught.value.labelled.labels["mean_force"], whole.labels["mean_force"])
+    np.testing.assert_array_equal(caught.value.labelled.temperature, frames.temperature[:2])
+    count.clear()
+    with pytest.raises(DataError, match="'mean_froce' is none of"):  # before hours of runs, not after them
+        ensemble.sample(frames, START, 4.0, labels=["mean_froce"], progress=False)
+    assert not count
+    for wrong in ({"picoseconds": np.nan}, {"picoseconds": np.inf}, {"seed": -1}, {"seed": 0.5}):
+        with pytest.raises(DataError, match="must be finite, seed="):
+            run(START[:2], START, 300.0, **wrong)
+
+
 def test_superposition_is_a_proper_rotation_and_finds_the_start():
     rng = np.random.default_rng(0)
     atoms = rng.normal(size=(5, 7, 3))

@@ -178,3 +178,11 @@ def test_bad_samples_are_refused(model):
         found.difference("energy", 0, 1, 400.0)
     with pytest.raises(DataError, match="weights have shape"):
         found.contrast("energy", [1.0, -1.0])
+    for basin in (5, -1, 0.5):  # -1 would quietly be the last one
+        with pytest.raises(DataError, match="numbered from 0"):
+            found.difference("energy", 0, basin)
+    with pytest.raises(DataError, match="inefficiency"):
+        basin_thermodynamics(model, BasinSamples(GRID, LEFT, T, None, np.nan))
+    for wrong in ({"temperature": -3.0}, {"temperature": np.nan}, {"volume": -1.0}, {"volume": np.ones(3)}):
+        with pytest.raises(DataError, match=next(iter(wrong))):
+            boltzmann_weights(model, GRID, **({"temperature": T} | wrong))

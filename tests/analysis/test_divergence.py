@@ -21,6 +21,7 @@ from kernelfe.analysis import (
     surface_rmsd,
 )
 from kernelfe.errors import DataError
+from kernelfe.statistics import samples_per_replica
 from kernelfe.units import BOLTZMANN
 
 weights = hnp.arrays(float, 12, elements=st.floats(0.0, 10.0)).filter(lambda p: p.sum() > 0.1)
@@ -96,6 +97,8 @@ def test_effective_sample_size_of_autoregressive_replicas():
     found = replica_effective_sample_size(np.stack([x, independent], -1))
     assert found[0] == pytest.approx(expected, rel=0.2)
     assert found[1] == pytest.approx(samples * replicas, rel=0.2)
+    each = samples_per_replica(np.stack([x, np.ones_like(x)], -1))  # the one formula, by replica
+    assert each[0] == pytest.approx(found[0] / replicas, rel=1e-12) and each[1] == samples
     few = replica_effective_sample_size(x[:, :5])  # few replicas: their own autocorrelation
     assert few == pytest.approx(expected * 5 / replicas, rel=0.4)
     stuck = np.repeat(rng.normal(size=(1, replicas)), samples, axis=0)

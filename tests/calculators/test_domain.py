@@ -69,3 +69,12 @@ def test_molecular_dynamics_stops_with_a_restart_file(fitted, tmp_path):
     last = read(file)
     assert model.domain_score(last.positions)[0] <= 1.0
     assert np.abs(last.get_velocities()).max() > 0.01
+
+
+def test_a_restart_file_that_cannot_be_written_does_not_hide_why_the_run_stopped(fitted, tmp_path):
+    model, frames = fitted
+    for restart in (tmp_path / "missing" / "restart.traj", tmp_path / "restart.unknown"):
+        calc = model.calculator(350.0, restart=restart)
+        calc.get_potential_energy(beads(frames))
+        with pytest.raises(DomainError, match=r"beads 0 and 1.*could not be written"):
+            calc.get_potential_energy(stretched(frames, 2.0))

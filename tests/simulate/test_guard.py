@@ -136,3 +136,34 @@ def test_states_that_cannot_be_are_refused(tmp_path, change):
 def test_a_guard_needs_positive_numbers(options):
     with pytest.raises(DataError, match="positive"):
         DomainGuard(**options)
+
+
+def test_a_restart_file_that_cannot_be_written_hides_nothing(tmp_path):
+    """The run's own error, its samples and its state survive; what can be known before the run is refused before it."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    guard = DomainGuard(every=5, stop=1.5, restart=folder / "run.npz")
+    folder.rmdir()
+    with pytest.raises(SamplingError, match="out of its box") as caught:
+        run_langevin(Cliff(), np.zeros((4, 1, 3)), 300.0, steps=5000, stride=1, guard=guard, **RUN)
+    assert len(caught.value.trajectory) == caught.value.step - 1
+    assert caught.value.state is not None
+    assert "could not be written" in caught.value.__notes__[0]
+    for bad in ({"restart": folder / "run.npz"}, {"restart": tmp_path}, {"restart": 3}, {"every": 1.5}, {"stop": "1"}):
+        with pytest.raises(DataError, match="DomainGuard"):
+            DomainGuard(**bad)
+
+
+def test_restart_files_that_lie(tmp_path):
+    file = tmp_path / "run.npz"
+    run_langevin(Well(), np.zeros((4, 1, 3)), 300.0, steps=5, stride=1, **RUN).state.save(file)
+    sound = load_npz(file)
+    empty = {name: sound[name][:0] for name in ("positions", "velocities", "forces", "energy", "temperature")}
+    nothing = {name: sound[name][:, :0] for name in ("positions", "velocities", "forces")} | {"masses": np.zeros(0)}
+    for lie in (empty, nothing, {"numbers": np.array([1.0, 1.0, np.inf])}, {"numbers": np.array([1.0, 1.0, 1e300])}):
+        save_npz(tmp_path / "lie.npz", sound | lie)
+        with pytest.raises(ModelFileError, match="no sound state"):
+            load_state(tmp_path / "lie.npz")
+    for seed in (-1, 2**70, "a", 0.5):
+        with pytest.raises(DataError, match="seed="):
+            load_state(file, seed=seed)

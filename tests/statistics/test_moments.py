@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.stats import chi2, skew
 
 from kernelfe.datasets import EliminatedMode
 from kernelfe.errors import DataError
@@ -149,7 +149,38 @@ def test_bias_of_few_frames_is_removed():
     assert found["energy_variance"][0] == pytest.approx(u.var(ddof=1), rel=1e-10)
     expected = [np.cov(column, u)[0, 1] / (BOLTZMANN * T**2) for column in f.T]
     np.testing.assert_allclose(found["thermal_response_force"][0], expected, rtol=1e-10)
-    assert found["mean_energy"][1] == pytest.approx(u.std(ddof=1) / np.sqrt(8) * np.sqrt(7 / 5), rel=1e-10)
+    skewed = np.sqrt(1.0 + 2.0 * skew(u, bias=False) ** 2 / 8)
+    assert found["mean_energy"][1] == pytest.approx(u.std(ddof=1) / np.sqrt(8) * np.sqrt(7 / 5) * skewed, rel=1e-10)
+
+
+@pytest.mark.parametrize(("frames", "largest"), [(500, 1.3), (1000, 1.2)])
+def test_error_bars_of_short_correlated_series(frames, largest):
+    """A hundred or more independent frames: blocks of a few inefficiencies, and skewed products, are reckoned with.
+
+    x of six independent Ornstein-Uhlenbeck processes, U = ½ kT x², forces along x, x² and products of two x. Over many
+    repeats the mean z² of products is 1.10 and 1.02 (1.45 and 1.31 without these corrections), ± 0.08 over 300.
+    """
+    rng, a, repeats, kt = np.random.default_rng(0), np.exp(-1.0 / 3.0), 300, BOLTZMANN * T
+    x = np.empty((frames, repeats, 6))
+    x[0] = rng.standard_normal((repeats, 6))
+    for k in range(1, frames):
+        x[k] = a * x[k - 1] + np.sqrt(1.0 - a * a) * rng.standard_normal((repeats, 6))
+    f = np.stack([x[..., 0] + 0.5 * x[..., 0] ** 2, x[..., 1] * x[..., 2] + 0.3 * x[..., 0] ** 2], -1)
+    u = 0.5 * kt * (x**2).sum(-1)
+    exact = {
+        "mean_force": [0.5, 0.3],
+        "mean_energy": [3.0 * kt],
+        "heat_capacity": [3.0 * BOLTZMANN],
+        "thermal_response_force": [0.5 / T, 0.3 / T],
+    }
+    found = [conditional_moments(f[:, r], u[:, r], T) for r in range(repeats)]
+    square = {
+        key: np.mean([((m[key][0] - true) / m[key][1]) ** 2 for m in found], axis=0) for key, true in exact.items()
+    }
+    products = np.mean([*square["thermal_response_force"], *np.ravel(square["heat_capacity"])])
+    means = np.mean([*square["mean_force"], *np.ravel(square["mean_energy"])])
+    assert 0.85 < products < largest, square
+    assert 0.75 < means < 1.15, square
 
 
 @settings(max_examples=25)

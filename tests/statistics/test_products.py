@@ -198,3 +198,28 @@ def test_what_cannot_be_used_is_refused():
     ):
         with pytest.raises(DataError, match=message):
             call()
+
+
+def test_fits_that_return_something_else_now_and_then():
+    """Else rows of one quantity would stay whatever memory held."""
+    calls = []
+
+    def fewer(train, rows):
+        calls.append(0)
+        return (np.zeros(len(rows)),) * (2 if len(calls) % 5 == 1 else 1)
+
+    def wider(train, rows):
+        calls.append(0)
+        return np.zeros((len(rows), len(calls)))
+
+    with pytest.raises(DataError, match="quantities for block 1"):
+        cross_fit(fewer, 40)
+    with pytest.raises(DataError, match="another shape"):
+        cross_fit(wider, 40)
+    for wrong in ({"frames": 10.5}, {"frames": -3}, {"folds": "5"}, {"folds": 3.5}, {"gap": np.nan}):
+        with pytest.raises(DataError):
+            cross_fit(lambda train, rows: np.zeros(len(rows)), **({"frames": 40} | wrong))
+    with pytest.raises(DataError, match="real numbers"):
+        cross_fit(lambda train, rows: "x", 40)
+    with pytest.raises(DataError, match=r"\(n, p\)"):
+        response_variates(np.ones((5, 2, 3)), np.ones((5, 2, 3)), np.ones(5), 300.0, np.ones(5))

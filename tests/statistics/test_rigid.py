@@ -184,3 +184,18 @@ def test_what_cannot_be_used_is_refused():
         one.torques(x[:, :2], x)
     with pytest.raises(DataError, match="temperature has shape"):
         one.variates(x, x, [T, T, T])
+    two = RigidMolecules(((0, 1), (2, 3)), (1.0, 2.0))
+    x = np.random.default_rng(0).uniform(0.0, 3.0, (3, 4, 3))
+    for wrong in ({"temperature": -T}, {"temperature": np.nan}, {"cell": [np.nan, 20.0, 20.0]}, {"positions": 0.0 * x}):
+        with pytest.raises(DataError, match=r"temperature|cell|coincide"):
+            two.variates(**({"positions": x, "forces": x, "temperature": T} | wrong))
+    with pytest.raises(DataError, match="negative"):
+        RigidMolecules(((-1, 0),), (1.0, 2.0))
+    with pytest.raises(DataError, match="site"):
+        RigidMolecules(((0, 1),), (1.0, 2.0), site=0.5)
+    for pair in ((0, 5), (0, -1), (1, 1)):
+        with pytest.raises(DataError, match="is no pair"):
+            molecules_of([pair], 3)
+    for ridge in (-1.0, 0.0, np.nan):
+        with pytest.raises(DataError, match="ridge"):
+            reduce_shared_noise(np.ones(30), np.zeros((30, 2)), ridge=ridge)

@@ -116,3 +116,34 @@ def test_what_cannot_be_used_is_refused():
             bin_free_energies(*arguments, **options)
     with pytest.raises(DataError, match="no bin free energies"):
         pair_label_frames([])
+
+
+def test_energies_of_a_large_box_fluctuate_by_more_than_a_thousand_kt():
+    """What is added to the energy of every sample by solvent far away changes no difference between bins."""
+    rng = np.random.default_rng(11)
+    r = draw(free_energy(GRID), BOLTZMANN * 900.0, 400, rng)[:, None]
+    edges, state = [np.linspace(-1.5, 1.5, 4)], np.zeros(400, int)
+    plain = bin_free_energies(r, edges, state, 900.0)
+    solvent = bin_free_energies(r, edges, state, 900.0, energies=rng.normal(0.0, 60.0, 400))
+    np.testing.assert_allclose(solvent.free_energy, plain.free_energy, atol=1e-6)
+    np.testing.assert_allclose(solvent.std, plain.std, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperatures": [300.0, 310.0]}, "temperatures of the states"),
+        ({"temperatures": "warm"}, "real numbers"),
+        ({"biases": 3.0}, "biases must be"),
+        ({"target": -3.0, "energies": np.zeros(40)}, "positive"),
+        ({"target": np.nan, "energies": np.zeros(40)}, "positive"),
+        ({"inefficiency": [1.0, 2.0]}, "inefficiency"),
+        ({"state": np.full(40, 10**12)}, "state must be"),
+        ({"edges": [[1.0, 0.0, -1.0]]}, "increasing"),
+    ],
+)
+def test_other_wrong_arguments(wrong, message):
+    x = np.linspace(-1.0, 1.0, 40)[:, None]
+    sound = {"variables": x, "edges": [[-1.0, 0.0, 1.0]], "state": np.zeros(40, int), "temperatures": T}
+    with pytest.raises(DataError, match=message):
+        bin_free_energies(**(sound | wrong))

@@ -7,7 +7,7 @@ import pytest
 
 import kernelfe
 from kernelfe import FreeEnergyRegressor
-from kernelfe.errors import DataError
+from kernelfe.errors import DataError, SolverError
 from kernelfe.models import condition
 from kernelfe.training import expected_divergence, propose
 from kernelfe.units import BOLTZMANN
@@ -64,3 +64,24 @@ def test_the_first_choice_is_the_best_and_better_than_most(model, data, samples)
 def test_wrong_questions(model, data, samples, batch, noise, message):
     with pytest.raises(DataError, match=message):
         propose(model, data[:5], samples, batch, noise)
+
+
+def test_what_proposals_refuse(model, data, samples):
+    candidates = data[::3000].drop_labels()
+    other = kernelfe.Frames.from_arrays(np.zeros((5, 2, 3)), temperature=300.0)
+    sound = {"model": model, "candidates": candidates, "samples": samples[:9], "batch": 2, "noise": NOISE}
+    for wrong, message in (
+        ({"samples": samples[:0]}, "at least one row"),
+        ({"samples": other}, "configurations of shape"),
+        ({"candidates": other}, "configurations of shape"),
+        ({"candidates": candidates.positions}, "must be Frames"),
+        ({"noise": ["mean_force"]}, "noise must be a dict"),
+        ({"noise": {"mean_force": "small"}}, "real numbers"),
+        ({"batch": 2.0}, "batch=2.0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            propose(**(sound | wrong))
+    with pytest.raises(DataError, match="at least one row"):
+        expected_divergence(model, samples[:0])
+    with pytest.raises(SolverError, match="stated noise"):
+        propose(model, candidates[[0] * 10], samples[:9], 5, {"mean_force": 1e-12})

@@ -105,6 +105,41 @@ def test_drivers_that_do_not_do_their_work(start, truth, driver, message):
         )  # fmt: skip
 
 
+def test_what_interrupts_the_loop_leaves_with_what_was_learned(start, truth):
+    """Two rounds of labels were paid for when the third is interrupted."""
+    model, frames = start
+    calls = []
+
+    def driver(asked, seed):
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return labelled(truth)(asked, seed)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        learn_actively(
+            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=PLAN,
+            progress=False,
+        )  # fmt: skip
+    found = caught.value.learned
+    assert len(found.rounds) == 2 and len(found.frames) == len(frames) + 2 * PLAN.batch
+    assert found.model is not model and np.isfinite(found.model.predict(frames)).all()
+
+
+def test_a_driver_without_a_label_that_is_reckoned_with(start, truth):
+    model, frames = start
+
+    def driver(asked, seed):
+        found = labelled(truth)(asked, seed)
+        return found.replace(labels={"mean_energy": found.labels["mean_energy"]}, noise={"mean_energy": 0.02})
+
+    with pytest.raises(DataError, match="no labels 'mean_force'"):
+        learn_actively(
+            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=PLAN,
+            progress=False,
+        )  # fmt: skip
+
+
 def test_other_wrong_input(start, truth):
     model, frames = start
     with pytest.raises(DataError, match="candidates"):
@@ -114,3 +149,12 @@ def test_other_wrong_input(start, truth):
     wrong = labelled(truth)(frames, 0).replace(labels={"heat_capacity": np.ones(len(frames))}, noise={})
     with pytest.raises(DataError, match="heat_capacity"):
         learn_actively(model, wrong, labelled(truth), target=350.0, temperatures=[450], noise=NOISE, progress=False)
+    sound = {"target": 350.0, "temperatures": [450.0]}
+    for wrong in ({"temperatures": []}, {"temperatures": [-1.0]}, {"target": np.nan}, {"target": "warm"}):
+        with pytest.raises(DataError, match=next(iter(wrong))):
+            learn_actively(
+                model, labelled(truth)(frames, 0), labelled(truth), noise=NOISE, progress=False, **(sound | wrong)
+            )
+    for name, value in (("refit", 1.5), ("burn_in", -1), ("timestep", np.nan), ("farthest", "far")):
+        with pytest.raises(DataError, match=name):
+            ActivePlan(**{name: value})
