@@ -314,5 +314,8 @@ def require_domain(domain: Domain | None) -> Domain:
         If the model has none.
     """
     if domain is None:
-        raise DataError("this model was saved before kernelfe stored where the training data are: fit it again")
+        raise DataError(
+            "the file of this model does not say where the training data are, as those of earlier versions and of "
+            "members of an ensemble do not: fit it again"
+        )
     return domain
