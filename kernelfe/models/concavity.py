@@ -122,6 +122,7 @@ def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="
             virtual = LabelSet(CONCAVITY, functional, states[index], y[:, None], noise[:, None])
             out.posterior_ = DensePosterior(posterior.prior, [*posterior.labels, virtual], posterior.noise)
         out.posterior_.log_evidence = posterior.log_evidence
+        out.concave_ = True
     return out
 
 

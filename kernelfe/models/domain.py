@@ -48,7 +48,8 @@ RIGID = 0.04
 ANCHORS, POOL, TIME_BLOCKS = 128, 2000, 20
 #: Pairs of beads that are watched at most: those closest to each other.
 PAIRS = 5000
-_FRAMES_AT_ONCE = 4096
+#: Frames taken at a time at most, and numbers of all their pairs of beads.
+_FRAMES_AT_ONCE, _ENTRIES = 4096, 1 << 22
 
 
 @dataclass
@@ -181,7 +182,7 @@ class Domain:
         """
         parts = [
             self._score(coordinates[start:stop].double(), None if cell is None else cell[start:stop])
-            for start, stop in frame_chunks(len(coordinates), _FRAMES_AT_ONCE)
+            for start, stop in frame_chunks(len(coordinates), _at_once(coordinates, self.pairs))
         ]
         return torch.cat(parts) if parts else coordinates.new_zeros(0)
 
@@ -251,20 +252,32 @@ def _pairs(positions: np.ndarray) -> Tensor:
 def _extremes(terms: list, frames, pairs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Smallest, median and largest value of every watched column."""
     lows, highs, some = [], [], []
-    for start in range(0, len(frames), _FRAMES_AT_ONCE):
-        states = States.from_frames(frames[start : start + _FRAMES_AT_ONCE])
+    for start, stop in frame_chunks(len(frames), _at_once(frames.coordinates, pairs)):
+        states = States.from_frames(frames[start:stop])
         if pairs is None:
             columns = _columns([states.environments(term.spec.descriptor) for term in terms])
         else:
             columns = _distances(states.coordinates, pairs)
         every = [values for values, _ in columns]
-        lows.append(torch.cat([values.amin(0) for values in every]))
-        highs.append(torch.cat([values.amax(0) for values in every]))
+        lows.append(torch.cat([_lowest(values) for values in every]))
+        highs.append(torch.cat([-_lowest(-values) for values in every]))
         some.append([values[:: max(1, len(values) // 500)] for values in every])
     low, high = torch.stack(lows).amin(0), torch.stack(highs).amax(0)
-    middle = torch.cat([torch.cat(parts).median(0).values for parts in zip(*some, strict=True)])
+    together = [torch.cat(parts) for parts in zip(*some, strict=True)]
+    middle = torch.cat([v.median(0).values if len(v) else v.new_full(v.shape[1:], torch.nan) for v in together])
     least = RIGID * middle if pairs is not None else (0.01 * (high - low)).clamp_min(1e-9 * (1.0 + middle.abs()))
-    return torch.minimum(low, middle - least), middle, torch.maximum(high, middle + least)
+    return torch.fmin(low, middle - least), middle, torch.fmax(high, middle + least)
+
+
+def _lowest(values: Tensor) -> Tensor:
+    """Smallest value of every column; infinite where there is none, such as no pair of beads within a cutoff."""
+    return values.amin(0) if len(values) else values.new_full(values.shape[1:], torch.inf)
+
+
+def _at_once(coordinates, pairs: Tensor | None) -> int:
+    """Frames whose pairs fit in memory: of many beads fewer."""
+    watched = coordinates.shape[1] ** 2 if pairs is None else 3 * len(pairs)
+    return max(1, min(_FRAMES_AT_ONCE, _ENTRIES // max(1, watched)))
 
 
 def _distances(x: Tensor, pairs: Tensor) -> list[tuple[Tensor, None]]:
@@ -314,5 +327,8 @@ def require_domain(domain: Domain | None) -> Domain:
         If the model has none.
     """
     if domain is None:
-        raise DataError("this model was saved before kernelfe stored where the training data are: fit it again")
+        raise DataError(
+            "the file of this model does not say where the training data are, as those of earlier versions and of "
+            "members of an ensemble do not: fit it again"
+        )
     return domain

@@ -26,8 +26,10 @@ from torch import Tensor
 
 from ..errors import DataError, SolverError
 from ..kernels.term import LOG_PRIOR_WIDTH
+from .conditioning import Conditioned, natural_levels
 from .dense import DensePosterior
-from .evidence import dense_log_evidence
+from .evidence import NoiseLevels, dense_log_evidence
+from .molecules import bound_module, is_several
 from .sparse_fit import random_subsets
 from .uncertainty import Joint, Query, covariance_root
 
@@ -108,6 +110,9 @@ class HyperparameterEnsemble:
 
     def predict(self, X, quantity=None, *, return_std=False, **options):
         """As :meth:`FreeEnergyRegressor.predict <kernelfe.FreeEnergyRegressor.predict>`, hyperparameters averaged."""
+        if is_several(X):
+            each = [self.predict(part, quantity, return_std=return_std, **options) for part in X]
+            return tuple(map(list, zip(*each, strict=True))) if return_std else each
         if not return_std:
             means = np.stack([m.predict(X, quantity, **options) for m in self.models])
             return np.tensordot(self.weights, means, 1)
@@ -150,12 +155,17 @@ def hyperparameter_ensemble(model: Any, draws: int = 16, seed: int = 0) -> Hyper
     ------
     DataError
         If the model was fitted by the sparse solver (its many labels hardly leave hyperparameters uncertain, and it
-        keeps none of them), or without fitting any hyperparameter.
+        keeps none of them), without fitting any hyperparameter, or is conditioned on C ≥ 0.
     SolverError
         If no draw can be conditioned.
     """
     check_is_fitted(model, "posterior_")
     posterior = model.posterior_
+    if model.concave_:
+        raise DataError(
+            "the model is conditioned on C ≥ 0, which depends on the hyperparameters: make the ensemble of the model "
+            "before that, and condition its members (models)"
+        )
     if not isinstance(posterior, DensePosterior):
         raise DataError(
             "an ensemble of hyperparameters needs the labels, which a model of the sparse solver does not keep: fit "
@@ -291,6 +301,10 @@ def _conditioned(model: Any, prior: Any, noise: Any) -> Any:
     out = copy.copy(model)
     own, levels = copy.deepcopy(prior).requires_grad_(False), copy.deepcopy(noise).requires_grad_(False)
     out.posterior_ = DensePosterior(own, model.posterior_.labels, levels)
-    out.terms_ = list(zip([name for name, _ in model.terms_], own.terms, strict=True))
-    out.noise_, out.log_evidence_ = levels.values(), out.posterior_.log_evidence
+    terms = own.terms if model.molecule_ is None else [bound_module(term, model.molecule_) for term in own.terms]
+    out.terms_ = list(zip([name for name, _ in model.terms_], terms, strict=True))
+    before = NoiseLevels.of(model.noise_, levels.reference)
+    found = Conditioned(out.posterior_, levels, model.noise_model_, before)
+    out.noise_, out.noise_levels_ = natural_levels(found), levels.values()
+    out.log_evidence_ = out.posterior_.log_evidence
     return out

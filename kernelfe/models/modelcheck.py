@@ -202,14 +202,15 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
     "periodic": (is_flag, "true or false", True),
     "n_features_in": (is_count, "a number of columns, or null", True),
     "molecules": (is_molecules, "records of two or more molecules, or null", True),
+    "concave": (is_flag, "true or false", False),
     "density": (is_density, "a list of [temperature, effective frames], or null", True),
     "domain": (_is_domain, "the margin and the novelties of a domain, or null", True),
     "posterior": (lambda v: v in ("dense", "sparse"), "'dense' or 'sparse'", False),
 }
 
 #: Fields that only some models have: those made by minimize_relative_entropy, those with correlated noise, and
-#: (domain, molecules) those of later versions than the first.
-EXTRA = {"density", "domain", "molecules", "noise_levels", "noise_model"}
+#: (concave, domain, molecules) those of later versions than the first.
+EXTRA = {"concave", "density", "domain", "molecules", "noise_levels", "noise_model"}
 
 
 def check_header(header: dict[str, Any]) -> None:

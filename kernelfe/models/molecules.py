@@ -26,6 +26,7 @@ from .assemble import Composition, asked_for, composition, fit_baseline, label_s
 from .baseline import BoltzmannInversion
 from .labels import PAIR, LabelSet
 from .molecule import Molecule
+from .noise import CorrelatedNoise, RelativeNoise
 from .shared_baseline import SharedBaseline, fit_shared
 from .states import States
 
@@ -117,6 +118,11 @@ class MoleculeSet:
             As :func:`~kernelfe.models.assemble.label_sets`, or if a molecule has none of the labels asked for.
         """
         asked = None if keys is None else asked_for(keys)
+        if isinstance(noise, CorrelatedNoise):
+            raise DataError(
+                "CorrelatedNoise learns the noise of the frames of one molecule, several do not share its axes: give "
+                "noise= by label kind or None, or fit one molecule"
+            )
         noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
         have = [{key for key in part.labels if part.present[key].any()} for part in self.parts]
         for key in [*(asked or ()), *noise]:
@@ -124,7 +130,7 @@ class MoleculeSet:
                 every = sorted(set().union(*have))
                 raise DataError(f"label {key!r} was asked for, but the Frames hold {every}")
         for key, value in noise.items():
-            if np.ndim(value):
+            if np.ndim(value) or isinstance(value, RelativeNoise):
                 raise DataError(
                     f"noise of {key!r}: with several molecules give one number, or state it in the Frames of each"
                 )
@@ -251,7 +257,7 @@ def view(model, X):
     out.molecules_, out.molecule_ = None, molecule
     out.composition_ = Composition(kinds, molecule.counts(kinds))
     out.baseline_ = None if model.baseline_ is None else model.baseline_.for_molecule(molecule.kinds, molecule.bonds)
-    out.terms_ = [(name, _bound_module(module, molecule)) for name, module in model.terms_]
+    out.terms_ = [(name, bound_module(module, molecule)) for name, module in model.terms_]
     out.coordinate_shape_, out.kinds_ = (len(molecule.kinds), 3), molecule.kinds
     out.masses_ = None if own.masses is None else np.array(own.masses)
     out.periodic_, out.zero_known_ = molecule.periodic, own.zero_known
@@ -279,6 +285,8 @@ def require_one(model, what: str) -> None:
 
 def _molecule_of(model, X) -> Molecule:
     known = [one.molecule for one in model.molecules_]
+    if is_several(X):
+        raise DataError("these are Frames of several molecules: pass those of one at a time")
     if isinstance(X, Frames):
         if X.positions is None:
             raise DataError("the model was fitted to molecules of beads, these Frames hold variables")
@@ -299,7 +307,8 @@ def _molecule_of(model, X) -> Molecule:
     )
 
 
-def _bound_module(module, molecule: Molecule):
+def bound_module(module, molecule: Molecule):
+    """A term as one molecule has it: the same hyperparameters, the descriptor bound to its beads."""
     out = copy.copy(module)
     out.spec = replace(module.spec, descriptor=molecule.bound(module.spec.descriptor))
     return out

@@ -178,6 +178,7 @@ def _second_moment(layout: Layout, group: Together, residual, posterior, exponen
         v = posterior.covariance(rows, rows).reshape(len(part), m, len(part), m)
         total += v.diagonal(dim1=0, dim2=2).sum(-1)
     moment = r.T @ r / len(r) + total / len(states)
+    moment = 0.5 * (moment + moment.mT)  # products are symmetric to rounding only
     std = moment.diagonal().sqrt()
     if not bool((std > 0).all()):
         raise DataError("a force label has no noise at all in any frame: state its noise instead of having it learned")

@@ -120,6 +120,7 @@ def save(model, path: str | os.PathLike) -> None:
         "periodic": model.periodic_,
         "n_features_in": getattr(model, "n_features_in_", None),
         "molecules": None if model.molecules_ is None else [_molecule_fields(one) for one in model.molecules_],
+        "concave": model.concave_,
         "density": None if density is None else [[float(t), float(n)] for t, n in sorted(density.items())],
     }
     for t, (_, term) in enumerate(model.terms_):
@@ -140,11 +141,14 @@ def save(model, path: str | os.PathLike) -> None:
         header["labels"] = [label.kind for label in posterior.labels]
         if model.molecules_ is not None:
             order = [one.molecule for one in model.molecules_]
+            if {label.states.molecule for label in posterior.labels} - set(order):
+                raise DataError("C ≥ 0 was enforced for a molecule that is none of the fitted ones: this is not stored")
             header["label_molecules"] = [order.index(label.states.molecule) for label in posterior.labels]
         tensors["weights"] = posterior.weights
         for k, label in enumerate(posterior.labels):
             tensors |= _label_tensors(f"label{k}", label)
-    if model.domain_ is not None:
+    # members of an ensemble have the domain of the model they come from, in the columns of its kernels
+    if model.domain_ is not None and list(model.domain_.terms) == [term for _, term in model.terms_]:
         header["domain"], more = model.domain_.to_file()
         tensors |= more
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -212,6 +216,7 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     model.periodic_ = header["periodic"]
     density = header.get("density")
     model.density_ = None if density is None else {float(t): float(n) for t, n in density}
+    model.concave_ = header.get("concave", False)
     domain = header.get("domain")
     molecule = shape is not None and len(shape) == 2 and not model.periodic_
     model.domain_ = (
@@ -296,7 +301,10 @@ def _noise_model(data: dict[str, Any] | None, tensors: dict[str, Tensor], known:
     m = len(data["exponents"])
     covariance = take(tensors, "noise.covariance", m, m)
     definite = bool(torch.isfinite(covariance).all()) and int(torch.linalg.cholesky_ex(covariance)[1]) == 0
-    require(definite and torch.equal(covariance, covariance.mT), "the tensor 'noise.covariance'", "", "a covariance")
+    # relative to the diagonal: numbers of different kinds come in different units
+    std = covariance.diagonal().clamp_min(0.0).sqrt()
+    symmetric = bool(((covariance - covariance.mT).abs() <= 1e-9 * torch.outer(std, std)).all())
+    require(definite and symmetric, "the tensor 'noise.covariance'", "", "a covariance")
     numbers = {name: data[name] for name in ("reference", "inefficiency", "coupling")}
     return FittedNoise(spec, layout, covariance, tuple(data["exponents"]), **numbers)
 

@@ -14,7 +14,6 @@ from .correlated import noise_covariance
 from .labels import baseline_rows
 from .posterior import predict_mean
 from .prior import frame_chunks
-from .states import States
 
 #: Rows of a posterior covariance computed at a time.
 ROWS = 400
@@ -60,6 +59,7 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
     DataError
         If a label is missing, or the covariance of a frame's labels is singular.
     """
+    model = model.for_molecule(frames)
     kinds = list(model.noise_) if kinds is None else list(kinds)
     for kind in kinds:
         if kind not in frames.labels or not frames.present[kind].all():
@@ -74,7 +74,7 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
         for start, stop in frame_chunks(len(frames), max(1, ROWS // m)):
             part = frames[start:stop]
             n = len(part)
-            states = States.from_frames(part, counts=np.tile(model.composition_.counts, (n, 1)))
+            states = model._states(part, None)
             read = [functionals.get(kind) for kind in kinds]
             rows = [posterior.prior.rows(functional, states) for functional in read]
             means = [

@@ -136,14 +136,14 @@ class Prior(gpytorch.Module):
         out = []
         for start, stop in frame_chunks(a.frames, max(1, 64 // a.components)):
             part = a.slice(start, stop)
-            columns = []
-            for k in range(term.size):
-                total = a.prior_mean.new_zeros(len(part))
-                for x in part.terms[t]:
-                    for y in part.terms[t]:
-                        total = total + self._pair(part, part, term, x, y, k).diagonal()
-                columns.append(total)
-            out.append(torch.stack(columns, 1))
+            total = a.prior_mean.new_zeros(part.frames, part.components, term.size)
+            for x in part.terms[t]:
+                for y in part.terms[t]:
+                    # the two rows of a variance are of one frame, so that its factors stand outside
+                    alone = self._pair(part, part, term, x, y, factors=False).diagonal()
+                    factors = x.factors * y.factors
+                    total = total + alone.reshape(part.frames, -1, 1) * factors[:, None, :]
+            out.append(total.flatten(0, 1))
         return torch.cat(out)
 
     def diagonal(self, a: RowBlock) -> Tensor:
@@ -157,14 +157,15 @@ class Prior(gpytorch.Module):
                 out = out + ((factors_a * factors_b) @ self.mean.variances()) * (features_a * features_b).sum(1)
         return out
 
-    def _pair(self, a: RowBlock, b: RowBlock, term, x: TermRead, y: TermRead, function: int | None = None) -> Tensor:
-        """Covariances of the labels of one read with those of another, by one term (or one function of it)."""
+    def _pair(self, a: RowBlock, b: RowBlock, term, x: TermRead, y: TermRead, factors: bool = True) -> Tensor:
+        """Covariances of the labels of one read with those of another, by one term; or of the kernel on its own."""
         if not len(x.jets.z) or not len(y.jets.z):  # the mean of no environments has no gradient
             return a.prior_mean.new_zeros(len(a), len(b))
-        fx = x.factors if x.jets.frame is None else x.factors[x.jets.frame]
-        fy = y.factors if y.jets.frame is None else y.factors[y.jets.frame]
-        variances = term.variances() if function is None else torch.eye(term.size, dtype=fx.dtype)[function]
-        weight = (fx * variances) @ fy.T
+        weight = None
+        if factors:
+            fx = x.factors if x.jets.frame is None else x.factors[x.jets.frame]
+            fy = y.factors if y.jets.frame is None else y.factors[y.jets.frame]
+            weight = (fx * term.variances()) @ fy.T
         block = term.kernel.gram(x.jets, y.jets, weight)
         labels = a.scatter(block.flatten(2), x.jets)
         if _direct(y.jets):

@@ -80,6 +80,8 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
     density_ : dict or None
         Temperature → effective number of frames whose density the model was conditioned on (kernelfe.training);
         None for labels alone.
+    concave_ : bool
+        Whether C ≥ 0 was enforced somewhere (:func:`~kernelfe.models.enforce_concavity`).
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         self.noise_levels_, self.noise_model_ = found.levels.values(), found.noise
         self.log_evidence_ = posterior.log_evidence
         self.density_: dict[float, float] | None = None
+        self.concave_ = False
         self.parameters_ = sorted(frames.parameters)
         self.molecule_ = None
         self.molecules_, (self.coordinate_shape_, self.kinds_, self.masses_, self.periodic_) = remembered(
@@ -265,6 +268,8 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         True free energies are concave in T. Arguments as in :meth:`predict`; :func:`kernelfe.models.enforce_concavity`
         conditions on it.
         """
+        if is_several(X):
+            return [self.concavity_violation(part, temperature=temperature, parameters=parameters) for part in X]
         found = self.predict(X, "heat_capacity", temperature=temperature, return_std=True, parameters=parameters)
         return violation_probability(*found)
 

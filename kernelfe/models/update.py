@@ -49,7 +49,7 @@ def condition(model, frames: Frames, labels=None, noise=None):
     ------
     DataError
         If the frames are of another molecule, a kind of label has no noise that is given or was learned, or the model
-        is one of several molecules, of correlated noise, or conditioned on a density.
+        is one of several molecules, of correlated noise, or conditioned on a density or on C ≥ 0.
     SolverError
         If the new labels contradict each other beyond their noise in float64.
     """
@@ -63,7 +63,10 @@ def condition(model, frames: Frames, labels=None, noise=None):
     model.check_frames(frames)
     if model.density_ is not None:
         raise DataError("the model is conditioned on a density, which more labels would change: condition before that")
-    sets = assemble.label_sets(frames, labels, noise, model.baseline_, model.composition_.counts)
+    if model.concave_:
+        raise DataError("the model is conditioned on C ≥ 0, which more labels would change: condition before that")
+    own = (model.baseline_, model.composition_.counts, model.molecule_)
+    sets = assemble.label_sets(frames, labels, noise, *own)
     known = NoiseLevels.of(model.noise_, model.noise_temperature_)
     for label in sets:
         if label.learned and label.kind not in known.kinds:

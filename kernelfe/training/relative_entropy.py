@@ -319,6 +319,8 @@ def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
         raise DataError("relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
     if model.density_ is not None:
         raise DataError("the model is conditioned on the density of frames already: refine one of labels alone")
+    if model.concave_:
+        raise DataError("the model is conditioned on C ≥ 0, which the density would change: refine it before that")
     if not isinstance(frames, Frames):
         raise DataError(f"frames must be kernelfe.Frames, not {type(frames).__name__}")
     if model.molecules_ is not None:

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 import kernelfe
 from kernelfe import Frames, FreeEnergyRegressor, Sparse
+from kernelfe.descriptors import PairDistances
 from kernelfe.errors import DataError
+from kernelfe.kernels import RBF, SecondOrder
+from kernelfe.models import condition, domain
 from kernelfe.models.domain import Domain
 from kernelfe.topology import separation
 
@@ -145,3 +148,34 @@ def test_periodic_frames_ask_the_environments():
     overlapping = np.array(x[40])
     overlapping[1] = overlapping[0] + 0.3
     assert model.domain_score(frames[40:41].drop_labels().replace(positions=overlapping[None]))[0] > 1.0
+
+
+def test_many_beads_are_looked_at_a_few_frames_at_a_time(monkeypatch):
+    """Memory is set by the block, not by frames times pairs of beads; the answer is that of all at once."""
+    x = np.random.default_rng(0).normal(size=(1500, 60, 3))
+    frames, taken = kernelfe.Frames.from_arrays(x, temperature=300.0), []
+    pairs, whole = domain._pairs(x), domain._distances(torch.from_numpy(x), domain._pairs(x))[0][0]
+    distances = domain._distances
+    monkeypatch.setattr(domain, "_distances", lambda x, p: taken.append(3 * len(x) * len(p)) or distances(x, p))
+    low, _, high = domain._extremes([], frames, pairs)
+    assert len(taken) > 1 and max(taken) <= domain._ENTRIES
+    np.testing.assert_array_equal(low, whole.amin(0))
+    np.testing.assert_array_equal(high, whole.amax(0))
+
+
+def test_frames_without_environments_teach_nothing():
+    """Beads beyond the cutoff of a pair term: an update by such frames alone leaves the domain as it was."""
+    rng, apart = np.random.default_rng(0), np.resize([1.4, 1.6, 1.5, 9.0], 16)
+    x = np.stack([np.zeros((16, 3)), apart[:, None] * [1.0, 0.0, 0.0]], 1) + 0.05 * rng.normal(size=(16, 2, 3))
+    frames = Frames.from_arrays(
+        x,
+        temperature=300.0,
+        labels={"mean_force": 0.1 * rng.normal(size=x.shape)},
+        noise={"mean_force": 0.1},
+        cell=np.tile(20.0 * np.eye(3), (16, 1, 1)),
+    )
+    term = kernelfe.Term(PairDistances(3.0), RBF(lengthscale=1.0), SecondOrder(300.0, 0.1, 1e-4, 1e-4))
+    model = FreeEnergyRegressor(term, solver="dense", optimizer=None, baseline=False).fit(frames)
+    later = condition(model, frames[apart > 3.0])
+    np.testing.assert_allclose(later.domain_score(frames), model.domain_score(frames), atol=1e-9)
+    assert model.domain_score(frames)[:3].max() <= 1.0
