@@ -22,6 +22,7 @@ import torch
 import kernelfe
 from kernelfe import Dense, Frames, FreeEnergyRegressor
 from kernelfe.analysis import dihedral_angles, jensen_shannon_divergence, periodic_histogram
+from kernelfe.errors import DataError
 from kernelfe.quickstart import TARGET, Sampler
 from kernelfe.quickstart.cases import PHI, PSI, data, sample_model
 from kernelfe.training import ActivePlan, learn_actively
@@ -65,7 +66,17 @@ def main() -> None:
             driver = ensemble()
 
             def label(asked: Frames, number: int, driver=driver, structures=structures) -> Frames:
-                return driver.sample(asked, structures, options.picoseconds, seed=number, progress=False)
+                parts = []
+                for k in range(len(asked)):
+                    for times in (1, 4, 16):  # now and then a run is too short for an error bar
+                        try:
+                            length = times * options.picoseconds
+                            parts.append(driver.sample(asked[[k]], structures, length, seed=number + k, progress=False))
+                            break
+                        except DataError:
+                            if times == 16:
+                                raise
+                return Frames.concatenate(parts)
 
             def measure(number: int, now, way=way, seed=seed, driver=driver, start=start, spent=spent) -> None:
                 angles = dihedral_angles(sample_model(now, start, Sampler(), seed).positions, (PHI, PSI))

@@ -191,6 +191,7 @@ def sweep(seed, n=1500, rho=0.8):
     )
 
 
+@pytest.mark.slow
 def test_error_bars_of_forces_correlated_in_time():
     """Too small without weights; calibrated with them, whether g is measured or given."""
     ends, at = np.array([[-1.2], [-0.4], [0.4], [1.2]]), np.full(3, T0)
