@@ -129,8 +129,9 @@ class FrameFiles:
             return cls.load(path)
         if path.suffix not in _IMAGES:
             raise DataError(
-                f"cannot read {path.suffix or 'a file without suffix'!r}; read {path.name} with ase.io.read "
-                "and pass the Atoms to Frames.from_atoms, minding what units the reader returns"
+                f"cannot read {path.suffix or 'a file without suffix'!r}; read an all-atom trajectory with "
+                f"kernelfe.allatom.Trajectory, or {path.name} with ase.io.read, and pass Atoms to Frames.from_atoms; "
+                "mind the units that the reader returns"
             )
         images, stated = (_extxyz.read_extxyz if _IMAGES[path.suffix] == "_extxyz" else _traj.read_traj)(path)
         if stated is None and units is None:

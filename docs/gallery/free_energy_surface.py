@@ -40,7 +40,7 @@ shown = right.contourf(angle, angle, error.reshape(61, 61).T / KJ_MOL, 14, cmap=
 figure.colorbar(shown, ax=right, label="standard deviation of A / kJ mol⁻¹")
 seen = np.degrees(data.variables[::20])
 right.plot(*seen.T, ".", color="white", markersize=1.5)
-for ax, title in ((left, "free energy at 350 K"), (right, "its error; dots: one training frame in 20")):
+for ax, title in ((left, "free energy at 350 K"), (right, "its error; dots: frames")):
     torsion_axis(ax, "φ")
     torsion_axis(ax, "ψ", "y")
     ax.set_title(title)
