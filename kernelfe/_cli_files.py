@@ -17,7 +17,14 @@ def read_frames(path: str, units: str | None, temperature: float | None, layout:
         options["temperature"] = temperature
     if units is not None:
         options["units"] = parse_units(units)
-    return Frames.read(path, **options)
+    try:
+        return Frames.read(path, **options)
+    except DataError as error:  # messages of the library name its arguments
+        if isinstance(error, UnitsError) and units is None:
+            error.add_note("On the command line: --units energy=kJ/mol,length=nm, or the name of a system.")
+        elif "temperature" in str(error) and temperature is None:
+            error.add_note("On the command line: --temperature KELVIN.")
+        raise
 
 
 def parse_units(text: str) -> str | dict[str, str]:

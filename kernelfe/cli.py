@@ -10,13 +10,10 @@ from typing import Any
 import click
 
 from ._cli_files import (
-    check_restart,
     parse_pairs,
     parse_torsions,
     read_frames,
     require_folder,
-    start_frames,
-    write_samples,
 )
 from .errors import DataError, KernelfeError
 
@@ -302,88 +299,33 @@ def sample(
     units: str | None,
 ) -> None:
     """Sample exp(−A(R; T)/kT) of a fitted MODEL, at one temperature or by replica exchange."""
-    import numpy as np
-
-    from . import load
-    from .simulate import DomainGuard, SamplingError, load_state, run_langevin, run_replica_exchange, uniform_masses
-    from .simulate import sample as advance
+    from ._cli_sample import draw
 
     if (temperature is None) == (exchange is None):
         raise click.UsageError("give either --temperature or --exchange")
     if restart is not None and exchange is not None:
         raise click.UsageError("--restart continues a run at one temperature, not an --exchange")
-    if Path(output).suffix not in (".npz", ".xyz", ".extxyz", ".traj"):
-        raise DataError(f"cannot write {output}: use .npz, .xyz, .extxyz or .traj")
-    require_folder(output)
-    fitted = load(model)
-    # a start needs no temperature; one is given so that files without any can be read
-    source = start_frames(start, units, temperature if temperature is not None else exchange[0])  # type: ignore[index]
-    fitted.check_frames(source)
-    warn_temperatures(fitted, exchange if exchange is not None else (temperature,))
-    rng = np.random.default_rng([seed, 1])
-    dynamics: dict[str, Any] = {
-        "masses": uniform_masses(source.positions.shape[1], mass),
-        "timestep": timestep,
-        "friction": friction,
-    }
-    common: dict[str, Any] = {
-        "steps": steps,
-        "burn_in": burn_in,
-        "stride": stride,
-        "moves": torsion_moves(source) if moves else None,
-        "progress": sys.stderr.isatty(),
-        "guard": DomainGuard(stop=stop, restart=Path(output).with_suffix(".restart.npz")),
-    }
-    frozen = fitted.frozen()
-    try:
-        if exchange is None:
-            if restart is not None:
-                state = load_state(restart, seed=seed)
-                check_restart(state, source, temperature, restart)  # type: ignore[arg-type]
-                run = advance(frozen, state, **common)
-            else:
-                x0 = source.positions[rng.integers(len(source), size=replicas)]
-                run = run_langevin(frozen, x0, temperature, seed=seed, **dynamics, **common)
-            runs, at = [run], [temperature]
-        else:
-            x0 = source.positions[rng.integers(len(source), size=replicas * len(exchange))]
-            x0 = x0.reshape(replicas, len(exchange), *x0.shape[1:])
-            result = run_replica_exchange(frozen, x0, exchange, ladders=replicas, seed=seed, **dynamics, **common)
-            runs, at = list(result.trajectories), list(exchange)
-            click.echo("accepted swaps: " + ", ".join(f"{rate:.2f}" for rate in result.swap_acceptance))
-    except SamplingError as error:
-        if error.trajectory is not None and len(error.trajectory) and exchange is None:
-            partial = str(Path(output).with_suffix(f".partial{Path(output).suffix}"))
-            write_samples([error.trajectory], [temperature], source, partial)
-            error.add_note(f"The samples so far are in {partial}.")
-        raise
-    written = write_samples(runs, at, source, output)
-    if runs[0].outside:
-        click.echo(f"{100 * runs[0].outside:.2g} % of the configurations lie beyond the edge of the training data")
-    if runs[0].acceptance is not None:
-        moved = zip(runs[0].acceptance.names, runs[0].acceptance.rate, strict=True)
-        click.echo("accepted moves: " + ", ".join(f"{name} {rate:.2f}" for name, rate in moved))
-    click.echo(f"wrote {written} samples to {output}")
-
-
-def torsion_moves(source: Any) -> Any:
-    """Rotations about the bonds of the start frames; None where nothing can be rotated."""
-    from .simulate import TorsionMoves
-
-    if source.bonds is None:
-        return None
-    try:
-        return TorsionMoves(source.bonds)
-    except DataError:
-        return None
-
-
-def warn_temperatures(model: Any, temperatures: Any) -> None:
-    """Say on standard error when a temperature lies outside the training range."""
-    low, high = min(model.temperatures_), max(model.temperatures_)
-    for t in temperatures:
-        if not low <= t <= high:
-            click.echo(f"Warning: {t:g} K lies outside the training temperatures ({low:g} to {high:g} K).", err=True)
+    draw(
+        model,
+        start,
+        output,
+        (temperature,) if exchange is None else exchange,  # type: ignore[arg-type]
+        exchange is not None,
+        units,
+        restart,
+        {
+            "replicas": replicas,
+            "mass": mass,
+            "timestep": timestep,
+            "friction": friction,
+            "steps": steps,
+            "burn_in": burn_in,
+            "stride": stride,
+            "moves": moves,
+            "seed": seed,
+            "stop": stop,
+        },
+    )
 
 
 # ------------------------------------------------------------------ report

@@ -149,6 +149,34 @@ def test_sample_stops_outside_the_data_and_restarts(folder, tmp_path, frames):
     assert refused.exit_code == 1 and "beads 0 and" in refused.output and "Start from" in refused.output
 
 
+def test_an_interrupted_run_says_what_it_left(folder, tmp_path, monkeypatch):
+    from kernelfe.simulate import langevin
+
+    step, done = langevin.langevin_step, []
+
+    def interrupted(model, state):
+        done.append(1)
+        if len(done) > 30:
+            raise KeyboardInterrupt
+        return step(model, state)
+
+    monkeypatch.setattr(langevin, "langevin_step", interrupted)
+    start = ("sample", folder / "model.kfe", "--start", folder / "data.npz", "-T", 350, "-o", tmp_path / "t.npz")
+    ran = call(*start, "--replicas", 6, "--steps", 100, "--burn-in", 0, "--stride", 10)
+    assert ran.exit_code == 1 and "Aborted" in ran.output
+    assert str(tmp_path / "t.restart.npz") in ran.output
+    assert str(tmp_path / "t.partial.npz") in ran.output
+    assert len(kernelfe.Frames.load(tmp_path / "t.partial.npz")) == 3 * 6
+
+
+def test_messages_of_the_library_are_put_in_words_of_the_command(tmp_path):
+    (tmp_path / "x.extxyz").write_text("1\nProperties=species:S:1:pos:R:3\nC 0.0 0.0 0.0\n")
+    bare = call("fit", tmp_path / "x.extxyz", "-o", tmp_path / "m.kfe")
+    assert bare.exit_code == 1 and "--units energy=kJ/mol,length=nm" in bare.output
+    cold = call("fit", tmp_path / "x.extxyz", "--units", "ase", "-o", tmp_path / "m.kfe")
+    assert cold.exit_code == 1 and "--temperature KELVIN" in cold.output
+
+
 def test_sample_by_replica_exchange_warns_outside_the_data(folder, tmp_path):
     out = tmp_path / "t.extxyz"
     ran = call(

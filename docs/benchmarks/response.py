@@ -8,7 +8,7 @@
 Both use the bundled labels (data/alanine_dipeptide/restrained_*.npz and generate_restrained.py beside them).
 
     python docs/benchmarks/response.py                   # the first table, seconds
-    python docs/benchmarks/response.py --runs 40         # both, some ten minutes on one core
+    python docs/benchmarks/response.py --runs 60         # both, some ten minutes on one core
     python docs/benchmarks/response.py --picoseconds 20 --configurations 5   # new runs of the first, needs OpenMM
 """
 
