@@ -1,0 +1,189 @@
+"""Many products with the same kernel matrix of jets: expansions on nodes, evaluated at environments, again and again.
+
+A solver multiplies by the same matrix hundreds of times. What does not change, the kernel and its slopes for every
+pair, is kept where it fits; the rest is a few thin matrix products on blocks of pairs that stay in the cache. With
+δ = z − z', q_ij = δ·w_j and radial_ij = κ' c_j − κ'' q_ij (:mod:`kernelfe.kernels.radial`),
+
+    value = Σ_j κ c_j − κ' q_ij,    gradient = z Σ_j radial_ij − Σ_j radial_ij z_j − κ' w_j.
+
+For every right-hand side that is one product of depth D + 1 for q, one or two elementwise passes, and one product each
+with radial and κ': 6 (D + 1) operations per pair. Where κ' = −κ and κ'' = κ (the Gaussian kernel) value and slopes share
+one matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .base import Kernel
+from .radial import RadialKernel
+from .scalars import half_squared_distances
+
+#: Entries of a block of pairs: a megabyte, which stays in the cache of a core or two.
+BLOCK_ENTRIES = {"cpu": 1 << 17, "cuda": 1 << 26}
+#: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
+GENERAL_ENTRIES = 1 << 20
+
+
+class PairProducts:
+    """Products with the kernel between environments ``z`` and ``nodes``.
+
+    Parameters
+    ----------
+    kernel
+        The kernel, with its numbers.
+    z, nodes
+        Embedded environments, shapes (E, D) and (m, D).
+    values, slopes
+        Which of the two is wanted of the expansions.
+    cache_bytes
+        Up to which size kernel matrices are kept between products.
+    dtype
+        In which the pairs are kept and multiplied; float32 takes half the memory and time.
+    rows
+        The environments that this process is responsible for, a range of E; None: all.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        z: Tensor,
+        nodes: Tensor,
+        *,
+        values: bool = True,
+        slopes: bool = True,
+        cache_bytes: int = 1 << 30,
+        dtype: torch.dtype = torch.float64,
+        rows: range | None = None,
+    ):
+        self.kernel, self.values, self.slopes, self.dtype = kernel, values, slopes, dtype
+        self.fused = isinstance(kernel, RadialKernel)
+        centre = nodes.mean(0) if self.fused and len(nodes) else torch.zeros_like(z[0]) if len(z) else z.new_zeros(0)
+        # differences are all a radial kernel sees: about the centre little cancels
+        self.z, self.nodes = (z - centre), (nodes - centre)
+        self.rows = range(len(z)) if rows is None else rows
+        entries = BLOCK_ENTRIES["cuda" if z.is_cuda else "cpu"] if self.fused else GENERAL_ENTRIES // (1 + z.shape[1])
+        self.step = max(1, entries // max(1, len(nodes)))
+        self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
+        kept = (1 if self.single else 2 + int(values)) * len(self.rows) * len(nodes) * self.nodes.new_zeros(
+            (), dtype=dtype
+        ).element_size()
+        self.keep = self.fused and kept <= cache_bytes
+        self._kept: dict[int, tuple[Tensor, ...]] = {}
+        if self.fused:
+            self._nodes = self.nodes.to(dtype)
+            ones = torch.ones(len(nodes), 1, dtype=dtype, device=z.device)
+            self._nodes1 = torch.cat([self._nodes, ones], 1)
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) of the blocks of environments; their borders do not depend on who does which."""
+        for start in range(self.rows.start, self.rows.stop, self.step):
+            yield start, min(start + self.step, self.rows.stop)
+
+    @torch.no_grad()
+    def product(self, c: Tensor | None, w: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Values and gradients of expansions at this process's environments.
+
+        Parameters
+        ----------
+        c, w
+            Coefficients on the nodes, shapes (m, P) and (m, D, P), or None for zero.
+
+        Returns
+        -------
+        Tensor or None, Tensor or None
+            Shapes (rows, P) and (rows, D, P), float64; the gradient by embedded columns.
+        """
+        given = c if c is not None else w
+        assert given is not None, "an expansion needs coefficients"
+        size, width = given.shape[-1], self.z.shape[1]
+        count = len(self.rows)
+        value = self.z.new_zeros(count, size) if self.values else None
+        gradient = self.z.new_zeros(count, width, size) if self.slopes else None
+        work = self._prepared(c, w) if self.fused else ()
+        for start, stop in self.blocks():
+            at = slice(start - self.rows.start, stop - self.rows.start)
+            if self.fused:
+                v, g = self._fused_block(start, stop, *work)
+            else:
+                coefficients = c if c is not None else w.new_zeros(len(self.nodes), size)  # type: ignore[union-attr]
+                v, g = self.kernel.jet_product(self.z[start:stop], self.nodes, coefficients, w)
+            if value is not None:
+                value[at] = v
+            if gradient is not None:
+                gradient[at] = g
+        return value, gradient
+
+    # ------------------------------------------------------------------ radial kernels
+
+    def _prepared(self, c: Tensor | None, w: Tensor | None):
+        """Per right-hand side what q is made of: (D + 1, m); the coefficients c, (m, P); all slopes w, (m, D·P)."""
+        dtype = self.dtype
+        c = None if c is None else c.to(dtype)
+        if w is None:
+            return None, c, None
+        w = w.to(dtype)
+        offset = -torch.einsum("md,mdp->mp", self._nodes, w)
+        if self.single and c is not None:  # κ (c + q): the coefficient goes with the constant of q
+            offset = offset + c
+        inner = torch.cat([w, offset[:, None, :]], 1).permute(2, 1, 0).contiguous()  # (P, D + 1, m)
+        return inner, c, w.flatten(1)
+
+    def _pairs(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        """κ or (κ, κ', κ'') of a block; κ only where it is needed."""
+        if start in self._kept:
+            return self._kept[start]
+        s = half_squared_distances(self.z[start:stop], self.nodes)
+        if self.single:
+            out: tuple[Tensor, ...] = (self.kernel.value_(s).to(self.dtype),)  # type: ignore[attr-defined]
+        else:
+            k0, k1, k2 = self.kernel.functions(s)  # type: ignore[attr-defined]
+            out = (k1.to(self.dtype), k2.to(self.dtype), *([k0.to(self.dtype)] if self.values else []))
+        if self.keep:
+            self._kept[start] = out
+        return out
+
+    def _fused_block(self, start: int, stop: int, inner, c, w) -> tuple[Tensor | None, Tensor | None]:
+        pairs = self._pairs(start, stop)
+        z = self.z[start:stop].to(self.dtype)
+        z1 = torch.cat([z, z.new_ones(len(z), 1)], 1)
+        size, width = (c.shape[1] if inner is None else len(inner)), z.shape[1]
+        values, slopes = [], []
+        buffer = z.new_empty(len(z), len(self.nodes))
+        for p in range(size):
+            if inner is not None:
+                torch.mm(z1, inner[p], out=buffer)  # q, for the Gaussian kernel with c
+            if self.single:
+                radial = buffer.mul_(pairs[0]) if inner is not None else torch.mul(pairs[0], c[:, p], out=buffer)
+                sign, value_first = -1.0, True
+            else:
+                first, second = pairs[:2]
+                if self.values:
+                    part = z.new_zeros(len(z)) if c is None else pairs[2] @ c[:, p]
+                    values.append(part if inner is None else part - torch.linalg.vecdot(first, buffer))
+                if not self.slopes:
+                    continue
+                if inner is None:
+                    radial = torch.mul(first, c[:, p], out=buffer)
+                else:  # −radial = κ'' q − κ' c
+                    radial = buffer.mul_(second)
+                    if c is not None:
+                        radial.addcmul_(first, c[:, p], value=-1.0)
+                sign, value_first = (1.0 if inner is None else -1.0), False
+            summed = radial @ self._nodes1  # Σ_j radial z_j, and Σ_j radial
+            total = summed[:, width:]
+            if value_first and self.values:
+                values.append(total[:, 0])
+            if self.slopes:
+                slopes.append((z * total - summed[:, :width]) * sign)
+        value = torch.stack(values, 1).to(torch.float64) if values else None
+        if not self.slopes:
+            return value, None
+        gradient = torch.stack(slopes, 2)
+        if w is not None:  # − κ' w of all right-hand sides at once
+            more = (pairs[0] @ w).reshape(len(z), width, size)
+            gradient = gradient + more if self.single else gradient - more
+        return value, gradient.to(torch.float64)

@@ -1,0 +1,162 @@
+"""Preconditioned conjugate gradients with many right-hand sides, an explicit tolerance, and no global settings.
+
+Every column has its own scalars (Hestenes & Stiefel 1952); all columns share each product with A. The residual is
+measured as √(rᵀP⁻¹r / bᵀP⁻¹b): rows may be in different units, and the number does not depend on them. The last word
+is the true residual b − A x; where rounding has let the recursion drift from it, or where products are taken in single
+precision (``fast``), the solution is refined from the true residual until that is small, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import SolverError
+from .operators import Preconditioner, Solution, SymmetricOperator
+
+logger = logging.getLogger(__name__)
+
+#: What a sweep of single-precision products reduces the residual to before it is computed afresh.
+SINGLE_PRECISION = 3e-5
+#: Sweeps without a twofold gain after which nothing more is to be had.
+STALLED = 2
+
+
+@dataclass
+class Step:
+    """State of a solve, handed to ``callback`` after every iteration.
+
+    Parameters
+    ----------
+    iteration
+        Products with A so far.
+    residual
+        Largest relative residual of a column, by the recursion.
+    value
+        Present x; valid until the callback returns.
+    """
+
+    iteration: int
+    residual: float
+    value: Tensor
+
+
+def conjugate_gradients(
+    operator: SymmetricOperator,
+    b: Tensor,
+    preconditioner: Preconditioner,
+    tolerance: float = 1e-6,
+    max_iterations: int = 2000,
+    *,
+    start: Tensor | None = None,
+    fast: Callable[[Tensor], Tensor] | None = None,
+    callback: Callable[[Step], None] | None = None,
+) -> Solution:
+    """Solve A x = b.
+
+    Parameters
+    ----------
+    operator
+        A.
+    b
+        Right-hand sides, shape (N,) or (N, k).
+    preconditioner
+        P.
+    tolerance
+        Relative residual to reach in every column (see the module).
+    max_iterations
+        Products with A that may be spent.
+    start
+        First x, of the shape of b; None: zero.
+    fast
+        Products of lower precision, used for the search directions; the residual is always computed with ``operator``.
+    callback
+        Called after every iteration; may raise, for example KeyboardInterrupt.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    SolverError
+        If the tolerance was not reached, or numbers became non-finite; the message says what to try.
+    """
+    began, columns = time.perf_counter(), b.reshape(len(b), -1)
+    x = torch.zeros_like(columns) if start is None else start.reshape(columns.shape).clone()
+    norm = (columns * preconditioner.solve(columns)).sum(0).sqrt()
+    norm = torch.where(norm > 0, norm, torch.ones_like(norm))
+    product = operator.product if fast is None else fast
+    spent, weak, best = 0, 0, math.inf
+    while True:
+        r = columns if spent == 0 and start is None else columns - operator.product(x)
+        spent += 0 if spent == 0 and start is None else 1
+        z = preconditioner.solve(r)
+        found = _size(r, z, norm)
+        if not math.isfinite(found):
+            raise SolverError(
+                "conjugate gradients met non-finite numbers: the covariance of the labels is not positive definite in "
+                "float64; raise the noise of the labels or remove duplicated rows"
+            )
+        weak = weak + 1 if found > 0.5 * best else 0
+        best = min(best, found)
+        if found <= tolerance:
+            return Solution(x.reshape(b.shape), found, spent, 0.0, time.perf_counter() - began)
+        if spent >= max_iterations or weak > STALLED:
+            raise SolverError(_advice(found, tolerance, spent, max_iterations, weak > STALLED))
+        # a little below the tolerance, so that the true residual passes
+        goal = 0.5 * tolerance if fast is None else max(0.5 * tolerance, SINGLE_PRECISION * found)
+        spent = _sweep(product, preconditioner, x, r, z, norm, goal, spent, max_iterations, callback)
+        logger.debug("%d products, residual %.1e before this sweep", spent, found)
+
+
+def _size(r: Tensor, z: Tensor, norm: Tensor) -> float:
+    """Largest relative residual of a column; NaN where P is not positive definite."""
+    return float(((r * z).sum(0).sqrt() / norm).max())
+
+
+def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback) -> int:
+    """Conjugate gradients from the residual ``r`` on until ``goal``; ``x`` is changed in place."""
+    r, p = r.clone(), z.clone()
+    rz = (r * z).sum(0)
+    while spent < limit:
+        ap = product(p)
+        curvature = (p * ap).sum(0)
+        # a column that is solved has nothing left to divide by
+        step = torch.where(curvature > 0, rz / curvature, torch.zeros_like(rz))
+        x += step * p
+        previous = r
+        r = r - step * ap
+        spent += 1
+        z = preconditioner.solve(r)
+        new = (r * z).sum(0)
+        residual = float((new.clamp_min(0.0).sqrt() / norm).max())
+        if callback is not None:
+            callback(Step(spent, residual, x))
+        if not residual > goal:  # also where it is not a number: the true residual tells
+            break
+        # Polak and Ribière's form: a preconditioner in single precision is not exactly the same at every step
+        change = new - (previous * z).sum(0)
+        beta = torch.where(rz > 0, change / rz, torch.zeros_like(rz))
+        p = z + beta * p
+        rz = new
+    return spent
+
+
+def _advice(found: float, tolerance: float, spent: int, limit: int, stalled: bool) -> str:
+    if stalled:
+        return (
+            f"conjugate gradients stalled at a residual of {found:.1e} (asked {tolerance:.1e}) after {spent} products: "
+            "float64 resolves no more at this ratio of prior to noise; raise the noise of the labels or the tolerance, "
+            "or use Dense()"
+        )
+    return (
+        f"conjugate gradients reached a residual of {found:.1e} (asked {tolerance:.1e}) after max_iterations={limit} "
+        "products: raise max_iterations, the rank of the preconditioner, the noise of the labels, or the tolerance"
+    )

@@ -1,0 +1,91 @@
+"""What iterative solvers ask of a matrix, and what they return.
+
+Solvers know operators, not physics: anything with these methods can be solved with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class SymmetricOperator(Protocol):
+    """A symmetric positive definite matrix A of N rows that is never formed."""
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        ...
+
+    def product(self, x: Tensor) -> Tensor:
+        """A x for x of shape (N, k), float64."""
+        ...
+
+
+class Preconditioner(Protocol):
+    """A symmetric positive definite P ≈ A whose inverse is cheap to apply."""
+
+    def solve(self, x: Tensor) -> Tensor:
+        """P⁻¹ x, shape (N, k)."""
+        ...
+
+    def logdet(self) -> float:
+        """log det P."""
+        ...
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draws of N(0, P), shape (N, n)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver returns.
+
+    Parameters
+    ----------
+    value
+        x of A x = b, of the shape of b.
+    residual
+        Largest relative residual of a column, √(rᵀP⁻¹r / bᵀP⁻¹b) with r = b − A x computed afresh.
+    iterations
+        Products with A.
+    jitter
+        Relative jitter added to the diagonal.
+    seconds
+        Wall time.
+    """
+
+    value: Tensor
+    residual: float
+    iterations: int
+    jitter: float
+    seconds: float
+
+
+class Identity:
+    """No preconditioning: P = 1.
+
+    Parameters
+    ----------
+    rows
+        N.
+    """
+
+    def __init__(self, rows: int):
+        self.rows = rows
+
+    def solve(self, x: Tensor) -> Tensor:
+        """X itself."""
+        return x
+
+    def logdet(self) -> float:
+        """Zero."""
+        return 0.0
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Standard normal numbers, shape (N, n)."""
+        return torch.randn(self.rows, n, generator=generator, dtype=torch.float64)
