@@ -23,6 +23,10 @@ class SolverError(KernelfeError, RuntimeError):
     """A linear system could not be solved to the stated tolerance."""
 
 
+class ProcessError(KernelfeError, RuntimeError):
+    """Another of the processes that work on one fit failed, or did not answer in time."""
+
+
 class DomainError(KernelfeError, RuntimeError):
     """A configuration is so far from the training data that the model knows nothing of it."""
 

@@ -2,5 +2,6 @@
 
 from .cholesky import CholeskyFactor
 from .normal import Group, NormalEquations, Whitening
+from .processes import Processes, launched
 
-__all__ = ["CholeskyFactor", "Group", "NormalEquations", "Whitening"]
+__all__ = ["CholeskyFactor", "Group", "NormalEquations", "Processes", "Whitening", "launched"]
