@@ -68,15 +68,18 @@ class PairProducts:
         entries = BLOCK_ENTRIES["cuda" if z.is_cuda else "cpu"] if self.fused else GENERAL_ENTRIES // (1 + z.shape[1])
         self.step = max(1, entries // max(1, len(nodes)))
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
-        kept = (1 if self.single else 2 + int(values)) * len(self.rows) * len(nodes) * self.nodes.new_zeros(
-            (), dtype=dtype
-        ).element_size()
-        self.keep = self.fused and kept <= cache_bytes
+        self.keep = self.bytes <= cache_bytes
         self._kept: dict[int, tuple[Tensor, ...]] = {}
         if self.fused:
             self._nodes = self.nodes.to(dtype)
             ones = torch.ones(len(nodes), 1, dtype=dtype, device=z.device)
             self._nodes1 = torch.cat([self._nodes, ones], 1)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the kernel matrices that could be kept; 0 where there are none to keep."""
+        matrices = 0 if not self.fused else 1 if self.single else 2 + int(self.values)
+        return matrices * len(self.rows) * len(self.nodes) * torch.finfo(self.dtype).bits // 8
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """(start, stop) of the blocks of environments; their borders do not depend on who does which."""

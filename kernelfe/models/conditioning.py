@@ -10,11 +10,12 @@ import numpy as np
 from .correlated import FittedNoise
 from .dense import DensePosterior
 from .evidence import NoiseLevels, fit_dense
+from .iterative import IterativePosterior
 from .labels import GIVEN, WHITENED, LabelSet
 from .noise import CorrelatedNoise
 from .noise_fit import estimate, starting_levels, weigh_by_time
 from .prior import Prior
-from .solvers import Dense
+from .solvers import Iterative, Sparse
 from .sparse_fit import fit_sparse_posterior, random_subsets
 
 
@@ -38,11 +39,13 @@ def condition(
     progress: bool = False,
 ) -> Any:
     """The posterior by one solver; with ``evidence``, ``prior`` and ``levels`` are fitted first, in place."""
-    if not isinstance(solver, Dense):
+    if isinstance(solver, Sparse):
         return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress)
     if evidence:
         fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
     prior.requires_grad_(False)
+    if isinstance(solver, Iterative):
+        return IterativePosterior(prior, labels, levels, solver, progress=progress)
     return DensePosterior(prior, labels, levels)
 
 

@@ -108,8 +108,8 @@ class DensePosterior:
             target = torch.cat([label.y.reshape(-1) for label in labels])
             target = target - torch.cat([block.prior_mean for block in self.blocks])
             self.weights = self.factor.solve(target) if weights is None else weights
-            self.expansions = self._expansions()
-            self.mean_weights = self._mean_weights()
+            self.expansions = weight_expansions(prior, self.blocks, self.weights)
+            self.mean_weights = weight_means(prior, self.blocks, self.weights)
             if self._factor is not None:
                 half = self._factor.half_solve(target)
                 self.log_evidence = float(
@@ -164,37 +164,46 @@ class DensePosterior:
             parts.append(self.prior.diagonal(part) - (half**2).sum(0))
         return torch.cat(parts).clamp_min(0.0)
 
-    def _expansions(self) -> list[Expansion]:
-        out: list[Expansion | None] = [None] * len(self.prior.terms)
-        row = 0
-        for block in self.blocks:
-            weights = self.weights[row : row + len(block)].reshape(block.frames, block.components)
-            row += len(block)
-            for t, term in enumerate(self.prior.terms):
-                for read in block.terms[t]:
-                    jets = read.jets
-                    local = weights if jets.frame is None else weights[jets.frame]
-                    if jets.label is not None:
-                        local = torch.gather(local, 1, jets.label)
-                    factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
-                    c = jets.z.new_zeros(len(jets.z)) if jets.c is None else (jets.c * local).sum(1)
-                    w = None
-                    if jets.w is not None:
-                        w = torch.einsum("erd,er->ed", jets.w, local)[:, :, None] * factors[:, None, :]
-                    expansion = Expansion(jets.z, c[:, None] * factors, w)
-                    previous = out[t]
-                    out[t] = expansion if previous is None else previous.merged(expansion)
-        return out  # type: ignore[return-value]
 
-    def _mean_weights(self) -> Tensor | None:
-        mean = self.prior.mean
-        if mean is None:
-            return None
-        out = torch.zeros(len(mean.offset), mean.size, dtype=torch.float64)
-        row = 0
-        for block in self.blocks:
-            weights = self.weights[row : row + len(block)]
-            row += len(block)
-            for features, factors in block.mean:
-                out += features.T @ (weights[:, None] * factors * mean.variances())
-        return out
+def weight_expansions(prior: Prior, blocks: list[RowBlock], all_weights: Tensor) -> list[Expansion]:
+    """The posterior mean of every term as an expansion on the environments of the labels.
+
+    Parameters
+    ----------
+    all_weights
+    (K + noise)⁻¹ (y − prior mean), shape (labels,).
+    """
+    out: list[Expansion | None] = [None] * len(prior.terms)
+    row = 0
+    for block in blocks:
+        weights = all_weights[row : row + len(block)].reshape(block.frames, block.components)
+        row += len(block)
+        for t, term in enumerate(prior.terms):
+            for read in block.terms[t]:
+                jets = read.jets
+                local = weights if jets.frame is None else weights[jets.frame]
+                if jets.label is not None:
+                    local = torch.gather(local, 1, jets.label)
+                factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
+                c = jets.z.new_zeros(len(jets.z)) if jets.c is None else (jets.c * local).sum(1)
+                w = None
+                if jets.w is not None:
+                    w = torch.einsum("erd,er->ed", jets.w, local)[:, :, None] * factors[:, None, :]
+                expansion = Expansion(jets.z, c[:, None] * factors, w)
+                previous = out[t]
+                out[t] = expansion if previous is None else previous.merged(expansion)
+    return out  # type: ignore[return-value]
+
+def weight_means(prior: Prior, blocks: list[RowBlock], all_weights: Tensor) -> Tensor | None:
+    """Posterior means of the mean functions' weights, shape (kinds, functions)."""
+    mean = prior.mean
+    if mean is None:
+        return None
+    out = torch.zeros(len(mean.offset), mean.size, dtype=torch.float64)
+    row = 0
+    for block in blocks:
+        weights = all_weights[row : row + len(block)]
+        row += len(block)
+        for features, factors in block.mean:
+            out += features.T @ (weights[:, None] * factors * mean.variances())
+    return out

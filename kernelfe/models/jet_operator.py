@@ -202,7 +202,7 @@ class JetGram:
             )
             if self.processes is not None and self.processes.size > 1:
                 pairs.rows = self._own_rows(len(nodes.targets), pairs.step)
-                pairs.keep = pairs.fits(cache_bytes)
+                pairs.keep = pairs.bytes <= cache_bytes
             cache_bytes -= pairs.bytes if pairs.keep else 0
             out.append(pairs)
         return out
@@ -233,7 +233,7 @@ class JetGram:
         count, step, size = len(nodes.targets), own.step, self.processes.size
         counts = [
             len(range(count)[share.start * step : share.stop * step])
-            for share in (self.processes.share(-(-count // step), rank) for rank in range(size))
+            for share in (Processes(rank, size).share(-(-count // step)) for rank in range(size))
         ]
         out = []
         for part in (value, gradient):

@@ -27,10 +27,23 @@ def whole_numbers(spec: Spec) -> None:
             if not isinstance(value, (bool, np.bool_)):
                 raise DataError(f"{type(spec).__name__}: {field.name}={value!r} must be True or False")
             object.__setattr__(spec, field.name, bool(value))
-        elif isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == int(value):
-            object.__setattr__(spec, field.name, int(value))
         else:
-            raise DataError(f"{type(spec).__name__}: {field.name}={value!r} must be a whole number")
+            object.__setattr__(spec, field.name, whole(spec, field.name))
+
+
+def whole(spec: Spec, name: str) -> int:
+    """A field as a whole number.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    value = getattr(spec, name)
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not np.isfinite(value) or value != int(value):
+        raise DataError(f"{type(spec).__name__}: {name}={value!r} must be a whole number")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,52 @@ class Dense(Spec):
         whole_numbers(self)
         if self.evidence_rows < 1:
             raise DataError("Dense: evidence_rows must be at least 1")
+
+
+@dataclass(frozen=True)
+class Iterative(Spec):
+    """Exact conditioning by preconditioned conjugate gradients: memory linear in the label rows, no Gram is formed.
+
+    Means are exact to ``tolerance``; every error bar costs a solve of its own, many at a time (or use
+    :func:`~kernelfe.models.pathwise_draws`).
+
+    Parameters
+    ----------
+    tolerance
+        Relative residual of every solve, √(rᵀP⁻¹r / bᵀP⁻¹b).
+    max_iterations
+        Products with the covariance that a solve may take.
+    rank
+        Columns of the preconditioner's low-rank part; None: as many as pay for themselves.
+    precision
+        "double", or "mixed": products in single precision, refined until the residual in double precision passes.
+    cache_gigabytes
+        Memory for kernel matrices that are kept between products; what does not fit is computed again.
+    evidence_rows
+        Label rows (whole frames, chosen at random) on which hyperparameters are fitted.
+    """
+
+    tolerance: float = 1e-6
+    max_iterations: int = 2000
+    rank: int | None = None
+    precision: str = "double"
+    cache_gigabytes: float = 1.0
+    evidence_rows: int = 1500
+
+    def __post_init__(self):
+        for name in ("max_iterations", "evidence_rows", *(["rank"] if self.rank is not None else [])):
+            object.__setattr__(self, name, whole(self, name))
+        for name in ("tolerance", "cache_gigabytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+                raise DataError(f"Iterative: {name}={value!r} must be a number")
+            object.__setattr__(self, name, float(value))
+        if not 0.0 < self.tolerance < 1.0:
+            raise DataError(f"Iterative: tolerance={self.tolerance} must lie between 0 and 1")
+        if self.max_iterations < 1 or self.evidence_rows < 1 or (self.rank or 0) < 0 or self.cache_gigabytes < 0.0:
+            raise DataError(f"{self}: numbers must not be negative, max_iterations and evidence_rows at least 1")
+        if self.precision not in ("double", "mixed"):
+            raise DataError(f"Iterative: precision={self.precision!r}: use 'double' or 'mixed'")
 
 
 @dataclass(frozen=True)
@@ -82,22 +141,24 @@ class Sparse(Spec):
             raise DataError(f"{self}: every number must be at least 1")
 
 
-def choose_solver(solver, rows: int) -> tuple[Dense | Sparse, str]:
+def choose_solver(solver, rows: int) -> tuple[Dense | Iterative | Sparse, str]:
     """The solver spec to use and the reason.
 
     Raises
     ------
     DataError
-        If ``solver`` is neither a spec nor one of "auto", "dense", "sparse".
+        If ``solver`` is neither a spec nor one of "auto", "dense", "iterative", "sparse".
     """
-    if isinstance(solver, (Dense, Sparse)):
+    if isinstance(solver, (Dense, Iterative, Sparse)):
         return solver, "as given"
     if solver == "dense":
         return Dense(), "as given"
+    if solver == "iterative":
+        return Iterative(), "as given"
     if solver == "sparse":
         return Sparse(), "as given"
     if solver == "auto":
         if rows <= DENSE_LIMIT:
             return Dense(), f"{rows} label rows ≤ {DENSE_LIMIT}: exact conditioning is affordable"
         return Sparse(), f"{rows} label rows > {DENSE_LIMIT}: a dense Gram would take {8e-9 * rows**2:.1f} GB"
-    raise DataError(f"unknown solver {solver!r}: use 'auto', 'dense', 'sparse', or a Dense(...) or Sparse(...) spec")
+    raise DataError(f"unknown solver {solver!r}: use 'auto', 'dense', 'iterative', 'sparse', or a Dense(...), Iterative(...) or Sparse(...) spec")

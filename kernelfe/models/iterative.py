@@ -1,0 +1,169 @@
+"""Exact conditioning without a Gram: preconditioned conjugate gradients on products with jets.
+
+The posterior is that of :mod:`kernelfe.models.dense` to the tolerance of the solver. Means cost one solve, done at the
+fit. Variances and covariances cost a solve per row, many rows at a time; their error is quadratic in the residual.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor
+
+from ..linalg.conjugate import Step, conjugate_gradients
+from ..linalg.operators import Solution
+from ..linalg.preconditioner import LowRankAndLocal
+from ..linalg.processes import Processes
+from .dense import weight_expansions, weight_means
+from .jet_operator import JetGram
+from .labels import LabelSet
+from .preconditioning import precondition
+from .prior import Prior, RowBlock, frame_chunks
+from .solvers import Iterative
+
+logger = logging.getLogger(__name__)
+
+#: Numbers in the right-hand sides of one batched solve.
+BATCH_NUMBERS = 1 << 24
+
+
+class IterativePosterior:
+    """Posterior by conjugate gradients.
+
+    Parameters
+    ----------
+    prior
+        Prior with its final hyperparameters.
+    labels
+        All labels.
+    noise
+        Learned noise levels.
+    solver
+        Tolerances and limits.
+    weights
+        (K + noise)⁻¹ (y − prior mean), if known from a saved model: operator and preconditioner are then made when the
+        first covariance is asked for.
+    start
+        First weights of the solve, from a model of fewer or other labels; None: zero.
+    progress
+        Show iterations, residual and remaining time.
+
+    Raises
+    ------
+    SolverError
+        If the solver did not converge.
+    """
+
+    log_evidence: float = math.nan
+
+    def __init__(
+        self,
+        prior: Prior,
+        labels: list[LabelSet],
+        noise,
+        solver: Iterative,
+        weights: Tensor | None = None,
+        start: Tensor | None = None,
+        progress: bool = False,
+    ):
+        self.prior, self.labels, self.noise, self.solver = prior, labels, noise, solver
+        self._gram: JetGram | None = None
+        self._preconditioner: LowRankAndLocal | None = None
+        self.solution: Solution | None = None
+        with torch.no_grad():
+            if weights is None:
+                self.solution = self.solved(self.gram.target(), start=start, progress=progress)
+                weights = self.solution.value
+            self.weights = weights
+            self.blocks = self.gram.blocks if self._gram is not None else [label.rows(prior) for label in labels]
+            self.expansions = weight_expansions(prior, self.blocks, weights)
+            self.mean_weights = weight_means(prior, self.blocks, weights)
+
+    @property
+    def gram(self) -> JetGram:
+        """The covariance of the labels."""
+        if self._gram is None:
+            with torch.no_grad():
+                self._gram = JetGram(
+                    self.prior,
+                    self.labels,
+                    self.noise,
+                    cache_bytes=int(1e9 * self.solver.cache_gigabytes),
+                    processes=Processes.current(),
+                )
+        return self._gram
+
+    @property
+    def preconditioner(self) -> LowRankAndLocal:
+        """What makes the iterations few."""
+        if self._preconditioner is None:
+            self._preconditioner = precondition(self.gram, self.solver.rank)
+        return self._preconditioner
+
+    def solved(self, b: Tensor, start: Tensor | None = None, progress: bool = False) -> Solution:
+        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with what the solver says of it."""
+        from .sparse_fit import progress_bar
+
+        fast = None
+        if self.solver.precision == "mixed":
+            pairs = self.gram.products(self.gram.cache_bytes, torch.float32)
+            fast = lambda x: self.gram.product(x, pairs)  # noqa: E731
+        preconditioner = self.preconditioner
+        with progress_bar(progress, "conjugate gradients", None) as bar:
+
+            def show(step: Step) -> None:
+                bar.set_postfix_str(f"residual {step.residual:.1e} of {self.solver.tolerance:.0e}", refresh=False)
+                bar.update(1)
+
+            solution = conjugate_gradients(
+                self.gram,
+                b,
+                preconditioner,
+                self.solver.tolerance,
+                self.solver.max_iterations,
+                start=start,
+                fast=fast,
+                callback=show if progress else None,
+            )
+        logger.info(
+            "conjugate gradients: %d products, residual %.1e, %.1f s",
+            solution.iterations,
+            solution.residual,
+            solution.seconds,
+        )
+        return solution
+
+    def solve(self, b: Tensor) -> Tensor:
+        """(K + noise)⁻¹ b for b of shape (N,) or (N, k)."""
+        return self.solved(b).value
+
+    def cross(self, a: RowBlock) -> Tensor:
+        """Prior covariances of rows with all labels, shape (len(a), labels)."""
+        return torch.cat([self.prior.gram(a, block) for block in self.blocks], 1)
+
+    def features(self, a: RowBlock) -> Tensor:
+        """Linear in the rows: what :meth:`explained` reads, shape (len(a), labels)."""
+        return self.cross(a)
+
+    def explained(self, left: Tensor, right: Tensor) -> Tensor:
+        """Prior minus posterior covariance of rows, or combinations of rows, from their features."""
+        step = max(1, BATCH_NUMBERS // max(1, left.shape[1]))
+        return torch.cat([left @ self.solve(part.T.contiguous()) for part in right.split(step)], 1)
+
+    def covariance(self, a: RowBlock, b: RowBlock) -> Tensor:
+        """Posterior covariances, shape (len(a), len(b))."""
+        left = self.cross(a)
+        out = self.prior.gram(a, b) - self.explained(left, left if a is b else self.cross(b))
+        return 0.5 * (out + out.T) if a is b else out
+
+    def variance(self, a: RowBlock) -> Tensor:
+        """Posterior variances, shape (len(a),)."""
+        parts = []
+        step = max(1, BATCH_NUMBERS // max(1, self.gram.rows) // a.components)
+        for start, stop in frame_chunks(a.frames, step):
+            part = a.slice(start, stop)
+            cross = self.cross(part).T.contiguous()
+            parts.append(self.prior.diagonal(part) - (cross * self.solve(cross)).sum(0))
+        return torch.cat(parts).clamp_min(0.0)
