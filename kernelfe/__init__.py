@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 from . import allatom, calculators, datasets, descriptors, functionals, kernels, models, simulate, statistics, training
 from .frames import Frames
 from .kernels import ParameterExpansion, Term
-from .models import BoltzmannInversion, CorrelatedNoise, Dense, FreeEnergyRegressor, RelativeNoise, Sparse, load
+from .models import (
+    BoltzmannInversion,
+    CorrelatedNoise,
+    Dense,
+    FreeEnergyRegressor,
+    Iterative,
+    RelativeNoise,
+    Sparse,
+    load,
+)
 
 if TYPE_CHECKING:
     from . import analysis
@@ -21,6 +30,7 @@ __all__ = [
     "Dense",
     "Frames",
     "FreeEnergyRegressor",
+    "Iterative",
     "ParameterExpansion",
     "RelativeNoise",
     "Sparse",

@@ -6,9 +6,9 @@ pair, is kept where it fits; the rest is a few thin matrix products on blocks of
 
     value = Σ_j κ c_j − κ' q_ij,    gradient = z Σ_j radial_ij − Σ_j radial_ij z_j − κ' w_j.
 
-For every right-hand side that is one product of depth D + 1 for q, one or two elementwise passes, and one product each
-with radial and κ': 6 (D + 1) operations per pair. Where κ' = −κ and κ'' = κ (the Gaussian kernel) value and slopes share
-one matrix.
+For every right-hand side that is one product of depth D + 1 for q, one or two elementwise passes, and one product
+each with radial and κ': 6 (D + 1) operations per pair. Where κ' = −κ and κ'' = κ (the Gaussian kernel) value and slopes
+share one matrix.
 """
 
 from __future__ import annotations

@@ -1,7 +1,26 @@
 """Linear algebra: it knows operators, not physics."""
 
 from .cholesky import CholeskyFactor
+from .conjugate import Step, conjugate_gradients
 from .normal import Group, NormalEquations, Whitening
+from .operators import Identity, Preconditioner, Solution, SymmetricOperator
+from .preconditioner import Groups, LocalFactor, LowRankAndLocal
 from .processes import Processes, launched
 
-__all__ = ["CholeskyFactor", "Group", "NormalEquations", "Processes", "Whitening", "launched"]
+__all__ = [
+    "CholeskyFactor",
+    "Group",
+    "Groups",
+    "Identity",
+    "LocalFactor",
+    "LowRankAndLocal",
+    "NormalEquations",
+    "Preconditioner",
+    "Processes",
+    "Solution",
+    "Step",
+    "SymmetricOperator",
+    "Whitening",
+    "conjugate_gradients",
+    "launched",
+]

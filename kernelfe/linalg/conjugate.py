@@ -117,8 +117,8 @@ def conjugate_gradients(
 
 
 def _size(r: Tensor, z: Tensor, norm: Tensor) -> float:
-    """Largest relative residual of a column; NaN where P is not positive definite."""
-    return float(((r * z).sum(0).sqrt() / norm).max())
+    """Largest relative residual of a column; of one that is zero to rounding the sign means nothing."""
+    return float(((r * z).sum(0).abs().sqrt() / norm).max())
 
 
 def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback) -> int:
@@ -136,7 +136,7 @@ def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback)
         spent += 1
         z = preconditioner.solve(r)
         new = (r * z).sum(0)
-        residual = float((new.clamp_min(0.0).sqrt() / norm).max())
+        residual = float((new.abs().sqrt() / norm).max())
         if callback is not None:
             callback(Step(spent, residual, x))
         if not residual > goal:  # also where it is not a number: the true residual tells

@@ -15,7 +15,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -159,10 +159,8 @@ class Processes:
             yield
         except Exception as error:
             logger.error("process %d of %d failed in %s: %s", self.rank, self.size, what, error)
-            try:  # the others may have failed, too: the own error is the one to raise
+            with suppress(ProcessError):  # the others may have failed, too: the own error is the one to raise
                 self.gather_bytes(f"{type(error).__name__}: {error}".encode()[:_MESSAGE] or b"?")
-            except ProcessError:
-                pass
             raise
         found = self.gather_bytes(b"")
         for rank, message in enumerate(found):
@@ -201,8 +199,8 @@ def _answering() -> Iterator[None]:
         yield
     except (RuntimeError, ValueError) as error:
         raise ProcessError(
-            f"another process failed, or did not answer in time ({' '.join(str(error).split())[:300]}): its own message "
-            "says why. All processes must make the same calls; start them again to repeat the fit"
+            f"another process failed, or did not answer in time ({' '.join(str(error).split())[:300]}): its own "
+            "message says why. All processes must make the same calls; start them again to repeat the fit"
         ) from error
 
 

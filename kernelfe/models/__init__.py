@@ -10,7 +10,7 @@ from .noise import CorrelatedNoise, RelativeNoise
 from .persistence import load
 from .predictive import JointPredictive, joint_predictive
 from .regressor import FreeEnergyRegressor
-from .solvers import Dense, Sparse
+from .solvers import Dense, Iterative, Sparse
 from .uncertainty import Joint, Query
 from .update import condition
 
@@ -21,6 +21,7 @@ __all__ = [
     "FreeEnergyRegressor",
     "FrozenModel",
     "HyperparameterEnsemble",
+    "Iterative",
     "Joint",
     "JointPredictive",
     "MixtureJoint",

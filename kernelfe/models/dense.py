@@ -194,6 +194,7 @@ def weight_expansions(prior: Prior, blocks: list[RowBlock], all_weights: Tensor)
                 out[t] = expansion if previous is None else previous.merged(expansion)
     return out  # type: ignore[return-value]
 
+
 def weight_means(prior: Prior, blocks: list[RowBlock], all_weights: Tensor) -> Tensor | None:
     """Posterior means of the mean functions' weights, shape (kinds, functions)."""
     mean = prior.mean

@@ -6,8 +6,8 @@ environment, not three. A product turns right-hand sides into jets on these envi
 per label: with Σ_k a_k² φ_k φ'_k = Σ_p ϕ_p ϕ'_p of the smallest number of columns ϕ that does it (one for forces at a
 single temperature), every right-hand side goes through the kernel once per column. Memory: rows × dimension.
 
-Terms that average over permutations of like beads have P environments per frame that are images of one another. A kernel
-that is invariant under the permutations is read off one of them, times P.
+Terms that average over permutations of like beads have P environments per frame that are images of one another. A
+kernel that is invariant under the permutations is read off one of them, times P.
 """
 
 from __future__ import annotations
@@ -135,12 +135,15 @@ class TermNodes:
             w = more_w if w is None else w if more_w is None else w + more_w
         return None if c is None else c.flatten(1), None if w is None else w.flatten(2)
 
-    def add_labels(self, out: Tensor, value: Tensor | None, gradient: Tensor | None) -> None:
-        """Add what the labels read of values (targets, p·k) and gradients (targets, D, p·k) to ``out``, (N, k)."""
+    def add_labels(self, out: Tensor, value: Tensor | None, gradient: Tensor | None, every: bool = False) -> None:
+        """Add what the labels read of values (targets, p·k) and gradients (targets, D, p·k) to ``out``, (N, k).
+
+        With ``every``, of values and gradients at all nodes: an expansion need not be symmetric then.
+        """
         shape = (self.columns, out.shape[1])
         value = None if value is None else value.unflatten(1, shape)
         gradient = None if gradient is None else gradient.unflatten(2, shape)
-        for read in self.seen:
+        for read in self.reads if every else self.seen:
             out[read.rows] = out[read.rows] + read.labels(value, gradient)
 
 
@@ -193,12 +196,16 @@ class JetGram:
         """Kernel products of all terms between the environments."""
         out = []
         for nodes in self.terms:
-            wanted = {
-                "values": any(read.jets.c is not None for read in nodes.seen),
-                "slopes": any(read.jets.w is not None for read in nodes.seen),
-            }
+            values = any(read.jets.c is not None for read in nodes.seen)
+            slopes = any(read.jets.w is not None for read in nodes.seen)
             pairs = PairProducts(
-                nodes.term.kernel, nodes.targets, nodes.nodes, cache_bytes=cache_bytes, dtype=dtype, **wanted
+                nodes.term.kernel,
+                nodes.targets,
+                nodes.nodes,
+                values=values,
+                slopes=slopes,
+                cache_bytes=cache_bytes,
+                dtype=dtype,
             )
             if self.processes is not None and self.processes.size > 1:
                 pairs.rows = self._own_rows(len(nodes.targets), pairs.step)

@@ -21,7 +21,7 @@ from ..kernels import Kernel, MeanFunction, ParameterExpansion, ParameterPart, T
 from .assemble import named_terms
 from .molecules import view
 from .noise import CorrelatedNoise
-from .solvers import Dense, Sparse
+from .solvers import Dense, Iterative, Sparse
 
 #: Highest power of a parameter expansion in a file: the factorials of higher ones leave float64.
 MAX_ORDER = 100
@@ -192,7 +192,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
     "noise_temperature": (is_positive, "a temperature in K", False),
     "solver": (lambda v: isinstance(v, dict), "a solver", False),
     "solver_reason": (is_text, "text", False),
-    "log_evidence": (is_number, "a number", False),
+    "log_evidence": (is_number, "a number, or null", True),
     "parameter_names": (lambda v: is_list(v, is_text) and is_list(v, is_text, True), "a list of names", False),
     "coordinate_shape": (_is_shape, "(beads, 3) or (variables,)", True),
     "kinds": (lambda v: is_list(v, is_text), "a list of names, or null", True),
@@ -318,7 +318,7 @@ def check_expansions(expansions: Any, what: str, parameters: set[str] | None) ->
         require(ok, f"the parameter of an expansion of {what}", e.name, "a parameter of the model")
 
 
-def check_solver(solver: Any, what: str, kind: type | tuple[type, ...] = (Dense, Sparse)) -> None:
+def check_solver(solver: Any, what: str, kind: type | tuple[type, ...] = (Dense, Iterative, Sparse)) -> None:
     """Check a solver and the types of its numbers.
 
     Raises
@@ -329,7 +329,8 @@ def check_solver(solver: Any, what: str, kind: type | tuple[type, ...] = (Dense,
     require(isinstance(solver, kind), what, solver, "a solver, as the kind of the posterior wants it")
     for field in fields(type(solver)):
         value = getattr(solver, field.name)
-        require(type(value) is type(field.default), f"{field.name} of {what}", value, f"like {field.default}")
+        kinds = (int, type(None)) if field.default is None else (type(field.default),)
+        require(type(value) in kinds, f"{field.name} of {what}", value, f"like {field.default}")
 
 
 def _by_kind(value: Any) -> bool:
@@ -369,7 +370,7 @@ def check_estimator(parameters: dict[str, Any]) -> None:
         if name in parameters:
             require(passes(parameters[name]), f"the parameter {name!r} of the estimator", parameters[name], wanted)
     solver, terms = parameters.get("solver", "auto"), parameters.get("terms")
-    if solver not in ("auto", "dense", "sparse"):
+    if solver not in ("auto", "dense", "iterative", "sparse"):
         check_solver(solver, "the parameter 'solver' of the estimator")
     if terms is not None:
         for name, term in named_terms(terms, None):

@@ -39,6 +39,7 @@ from .correlated import FittedNoise, Layout
 from .dense import DensePosterior
 from .domain import Domain
 from .evidence import NoiseLevels
+from .iterative import IterativePosterior
 from .labels import LabelSet, functionals_of
 from .modelcheck import (
     check_estimator,
@@ -55,7 +56,7 @@ from .molecules import Fitted
 from .noise import CorrelatedNoise
 from .prior import Prior
 from .shared_baseline import SharedBaseline
-from .solvers import Dense, Sparse
+from .solvers import Dense, Iterative, Sparse
 from .sparse import SparseBasis, SparsePosterior
 from .states import States
 
@@ -70,6 +71,7 @@ _CLASSES: dict[str, type] = {
         ParameterExpansion,
         ParameterKernel,
         Dense,
+        Iterative,
         Sparse,
         BoltzmannInversion,
         *KERNELS.values(),
@@ -110,7 +112,7 @@ def save(model, path: str | os.PathLike) -> None:
         "noise_temperature": model.noise_temperature_,
         "solver": model.solver_.to_dict(),
         "solver_reason": model.solver_reason_,
-        "log_evidence": model.log_evidence_,
+        "log_evidence": None if np.isnan(model.log_evidence_) else model.log_evidence_,
         "parameter_names": model.parameters_,
         "coordinate_shape": None if model.coordinate_shape_ is None else list(model.coordinate_shape_),
         "kinds": None if model.kinds_ is None else list(model.kinds_),
@@ -197,10 +199,13 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     noise = NoiseLevels.of(header.get("noise_levels", header["noise"]), float(header["noise_temperature"]))
     solver: Any = from_dict(header["solver"], known)
     sparse = header["posterior"] == "sparse"
-    check_solver(solver, "the field 'solver'", Sparse if sparse else Dense)
+    check_solver(solver, "the field 'solver'", Sparse if sparse else (Dense, Iterative))
     model.solver_, model.solver_reason_ = solver, header["solver_reason"]
-    model.posterior_ = _sparse(prior, solver.gradients, tensors) if sparse else _dense(prior, noise, header, tensors)
-    model.posterior_.log_evidence = model.log_evidence_ = header["log_evidence"]
+    model.posterior_ = (
+        _sparse(prior, solver.gradients, tensors) if sparse else _exact(prior, noise, solver, header, tensors)
+    )
+    found = header["log_evidence"]
+    model.posterior_.log_evidence = model.log_evidence_ = float("nan") if found is None else found
     model.molecules_, model.molecule_ = _molecules(header), None
     shape = None if model.molecules_ is not None else tuple(header["coordinate_shape"])
     model.baseline_ = _baseline(header, shape)
@@ -321,7 +326,9 @@ def _sparse(prior: Prior, gradients: bool, tensors: dict[str, Tensor]) -> Sparse
     return SparsePosterior(basis, take(tensors, "weights", width), take(tensors, "lower", width, width))
 
 
-def _dense(prior: Prior, noise: NoiseLevels, header: dict[str, Any], tensors: dict[str, Tensor]) -> DensePosterior:
+def _exact(
+    prior: Prior, noise: NoiseLevels, solver: Dense | Iterative, header: dict[str, Any], tensors: dict[str, Tensor]
+) -> DensePosterior | IterativePosterior:
     molecules, own = _molecules(header), header.get("label_molecules", [])
     which = [None if molecules is None else molecules[own[k]].molecule for k in range(len(header["labels"]))]
     labels = [
@@ -332,6 +339,8 @@ def _dense(prior: Prior, noise: NoiseLevels, header: dict[str, Any], tensors: di
         if label.learned and label.kind not in noise.kinds:
             raise ModelFileError(f"labels of kind {label.kind!r} have no noise: save the model again")
     weights = take(tensors, "weights", sum(len(label) for label in labels))
+    if isinstance(solver, Iterative):
+        return IterativePosterior(prior, labels, noise, solver, weights=weights)
     return DensePosterior(prior, labels, noise, weights=weights)
 
 

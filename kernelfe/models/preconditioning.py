@@ -17,7 +17,7 @@ from ..kernels.products import PairProducts
 from ..linalg.normal import Whitening
 from ..linalg.preconditioner import Groups, LocalFactor, LowRankAndLocal
 from .jet_operator import JetGram, TermNodes
-from .prior import RowBlock, frame_chunks
+from .prior import RowBlock, TermRead, frame_chunks
 from .select import frame_of_rows, select
 from .sparse import choose_inducing
 
@@ -135,9 +135,8 @@ class _TermFeatures:
         covariance = kernel.gram(self.jets, self.jets).flatten(2).flatten(0, 1)
         self.whitening = Whitening.of(covariance, 1e-10).matrix
         self.rank = self.whitening.shape[1] * nodes.columns
-        wide = {"cache_bytes": 1 << 28}
-        self.towards = PairProducts(kernel, nodes.targets, u, **wide)
-        self.back = PairProducts(kernel, u, nodes.nodes, **wide)
+        self.towards = PairProducts(kernel, nodes.nodes, u, cache_bytes=1 << 28)
+        self.back = PairProducts(kernel, u, nodes.nodes, cache_bytes=1 << 28)
 
     def features(self) -> Tensor:
         """L, shape (N, columns · rank): thermal column by thermal column."""
@@ -147,7 +146,7 @@ class _TermFeatures:
             m = read.block.components
             step = max(1, (1 << 22) // (m * width))
             alone = RowBlock(
-                read.block.frames, m, [[_Read(read.jets, read.factors)]], [], read.block.prior_mean
+                read.block.frames, m, [[TermRead(read.jets, read.factors)]], [], read.block.prior_mean
             )  # a read by itself
             for start, stop in frame_chunks(read.block.frames, step):
                 part = alone.slice(start, stop)
@@ -168,7 +167,7 @@ class _TermFeatures:
         inner = a.reshape(columns, -1, k).permute(1, 0, 2).reshape(-1, columns * k)
         coefficients = (self.whitening @ inner).unflatten(0, (len(self.jets.z), self.jets.rows))
         value, gradient = self.towards.product(coefficients[:, 0].contiguous(), coefficients[:, 1:].contiguous())
-        self.nodes.add_labels(out, value, gradient)
+        self.nodes.add_labels(out, value, gradient, every=True)
 
     def right(self, x: Tensor) -> Tensor:
         """Lᵀ x."""
@@ -176,13 +175,6 @@ class _TermFeatures:
         read = torch.cat([value[:, None], gradient], 1).flatten(0, 1)  # type: ignore[index,list-item]
         found = (self.whitening.mT @ read).unflatten(1, (self.nodes.columns, x.shape[1]))
         return found.permute(1, 0, 2).reshape(-1, x.shape[1])
-
-
-class _Read:
-    """A read of a term, as a row block holds it."""
-
-    def __init__(self, jets: Jets, factors: Tensor):
-        self.jets, self.factors = jets, factors
 
 
 # ------------------------------------------------------------------ who is near whom
@@ -266,7 +258,8 @@ def bisect(z: Tensor, size: int) -> list[Tensor]:
 def local_gram(gram: JetGram, bare: list[RowBlock], rows: Tensor) -> Tensor:
     """Covariance of some labels, noise included and mean functions left out, shape (s, s)."""
     out = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-    picked, at = [], 0
+    picked: list[tuple[RowBlock, Tensor]] = []
+    at = 0
     for label, block, variances in zip(gram.label_sets, bare, gram._variances, strict=True):
         inside = torch.nonzero((rows >= at) & (rows < at + len(block)))[:, 0]
         if len(inside):
@@ -283,6 +276,6 @@ def local_gram(gram: JetGram, bare: list[RowBlock], rows: Tensor) -> Tensor:
                 out[inside, inside] += variances[local]
             else:
                 at_frames = inside.reshape(len(frames), -1)
-                out[at_frames[:, :, None], at_frames[:, None, :]] += label.noise[frames]
+                out[at_frames[:, :, None], at_frames[:, None, :]] += label.noise[frames]  # type: ignore[index]
         at += len(block)
     return out

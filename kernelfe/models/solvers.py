@@ -161,4 +161,7 @@ def choose_solver(solver, rows: int) -> tuple[Dense | Iterative | Sparse, str]:
         if rows <= DENSE_LIMIT:
             return Dense(), f"{rows} label rows ≤ {DENSE_LIMIT}: exact conditioning is affordable"
         return Sparse(), f"{rows} label rows > {DENSE_LIMIT}: a dense Gram would take {8e-9 * rows**2:.1f} GB"
-    raise DataError(f"unknown solver {solver!r}: use 'auto', 'dense', 'iterative', 'sparse', or a Dense(...), Iterative(...) or Sparse(...) spec")
+    raise DataError(
+        f"unknown solver {solver!r}: use 'auto', 'dense', 'iterative' or 'sparse', or a spec: Dense(...), "
+        "Iterative(...) or Sparse(...)"
+    )

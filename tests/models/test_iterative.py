@@ -1,0 +1,239 @@
+"""Conjugate gradients give what the Cholesky factor gives, for every mix of labels, terms and kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import kernelfe
+from kernelfe import Dense, FreeEnergyRegressor, Iterative, Term
+from kernelfe.descriptors import Distances, InverseDistances, Symmetrized, Variables
+from kernelfe.errors import DataError, SolverError
+from kernelfe.kernels import RBF, Matern52, Periodic, RationalQuadratic, SecondOrder, Sum
+from kernelfe.models.dense import gram_matrix
+from kernelfe.models.jet_operator import JetGram, factor_basis
+from kernelfe.models.preconditioning import precondition
+
+from .systems import LAMBDA, THERMAL, molecule, one_term, two_terms, variables
+
+TIGHT = Iterative(tolerance=1e-10)
+MEAN, VARIANCE = 1e-6, 1e-3  # relative to the prior standard deviation, and variance
+
+
+def both(frames, solver=TIGHT, **more):
+    """The same model by both solvers, with the numbers of its specs."""
+    return [
+        FreeEnergyRegressor(solver=s, optimizer=None, baseline=False, **more).fit(frames) for s in (Dense(), solver)
+    ]
+
+
+def with_pairs(frames):
+    frames.add_pair_labels([0, 1], [3, 4], [0.02, -0.01], [0.01, 0.01])
+    return frames
+
+
+def with_blocks(frames):
+    n = len(frames)
+    rng = np.random.default_rng(5)
+    root = 0.01 * (np.eye(12) + 0.2 * rng.normal(size=(n, 12, 12)))
+    return frames.replace(noise={"mean_force": root @ root.transpose(0, 2, 1), "mean_energy": 0.01})
+
+
+def permuted():
+    swap = ((0, 1, 2, 3), (3, 2, 1, 0))
+    return Term(Symmetrized(Distances(), swap), RBF(lengthscale=1.5), THERMAL)
+
+
+def inverse():
+    swap = ((0, 1, 2, 3), (3, 2, 1, 0))
+    return Term(Symmetrized(InverseDistances(), swap), Matern52(lengthscale=0.7), THERMAL)
+
+
+def uneven():
+    """Length scales that do not respect the permutation: no copy may stand for the others."""
+    swap = ((0, 1, 2, 3), (3, 2, 1, 0))
+    return Term(Symmetrized(Distances(), swap), RBF(lengthscale=(1.0, 1.2, 1.4, 1.6, 1.8, 2.0)), THERMAL)
+
+
+CASES = {
+    "one term": (molecule, one_term),
+    "two terms, several environments": (molecule, two_terms),
+    "pair labels": (lambda: with_pairs(molecule()), one_term),
+    "covariance blocks": (lambda: with_blocks(molecule()), one_term),
+    "permutations": (molecule, permuted),
+    "permutations, Matérn of inverse distances": (molecule, inverse),
+    "permutations that the kernel does not respect": (molecule, uneven),
+    "one temperature": (lambda: molecule(temperatures=(350.0,)), one_term),
+    "parameters": (variables, lambda: Term(Variables(), RBF(lengthscale=1.1), SecondOrder(380.0, 0.1, 2e-4, 1e-4))),
+    "sum of kernels": (molecule, lambda: one_term(Sum((RBF(1.5), RationalQuadratic(2.0, 1.0))))),
+    "periodic": (variables, lambda: Term(Variables(), Periodic(lengthscale=1.0, period=3.0), THERMAL, (LAMBDA,))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_cholesky(case):
+    frames, terms = CASES[case][0](), CASES[case][1]()
+    dense, iterative = both(frames, terms=terms)
+    test = frames[:5]
+    for key in ("free_energy", "mean_force", "mean_energy", "entropy", "heat_capacity"):
+        rows = dense._block(test, kernelfe.functionals.get(key), None, None)[0]
+        scale = float(dense.posterior_.prior.diagonal(rows).max()) ** 0.5
+        if scale == 0.0:
+            continue
+        a, sa = dense.predict(test, key, return_std=True, reference=None)
+        b, sb = iterative.predict(test, key, return_std=True, reference=None)
+        assert np.abs(a - b).max() <= MEAN * scale, key
+        assert np.abs(sa**2 - sb**2).max() <= VARIANCE * scale**2, key
+    expected, found = (model.covariance(test, "mean_energy") for model in (dense, iterative))
+    assert np.abs(found - expected).max() <= 1e-6 * expected.max()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
+def test_product_is_that_of_the_gram(case, precision):
+    frames, terms = CASES[case][0](), CASES[case][1]()
+    posterior = FreeEnergyRegressor(terms=terms, solver=Dense(), optimizer=None, baseline=False).fit(frames).posterior_
+    with torch.no_grad():
+        lower = gram_matrix(posterior.prior, posterior.labels, posterior.noise).tril()
+        matrix = lower + lower.tril(-1).T
+        gram = JetGram(posterior.prior, posterior.labels, posterior.noise, dtype=precision)
+        generator = torch.Generator().manual_seed(2)
+        x = torch.randn(len(matrix), 3, generator=generator, dtype=torch.float64) / matrix.diagonal().sqrt()[:, None]
+        expected = matrix @ x
+        error = ((gram.product(x) - expected) / matrix.diagonal().sqrt()[:, None]).abs().max()
+        size = (expected / matrix.diagonal().sqrt()[:, None]).abs().max()
+        assert error <= (1e-12 if precision == torch.float64 else 1e-5) * size
+        torch.testing.assert_close(gram.diagonal(), matrix.diagonal(), rtol=1e-12, atol=0)
+        again = gram.product(x)  # from the kept kernel matrices
+        assert torch.equal(again, gram.product(x))
+
+
+def test_frames_with_several_labels_are_one_environment():
+    frames = molecule()
+    posterior = (
+        FreeEnergyRegressor(terms=one_term(), solver=Dense(), optimizer=None, baseline=False).fit(frames).posterior_
+    )
+    gram = JetGram(posterior.prior, posterior.labels, posterior.noise)
+    assert len(gram.label_sets) == 2 and len(gram.terms[0].nodes) == len(frames)
+
+
+def test_thermal_factors_in_the_fewest_columns():
+    t = torch.tensor([300.0, 400.0, 500.0], dtype=torch.float64)
+    factors = torch.stack([torch.ones_like(t), -t, t - 400 - t * torch.log(t / 400)], 1)
+    variances = torch.tensor([0.05, 2e-4, 1e-4], dtype=torch.float64) ** 2
+    for rows, columns in ((factors[:1], 1), (factors[:2], 2), (factors, 3), (factors[[0, 0, 0]], 1)):
+        basis = factor_basis([rows], variances)
+        assert basis.shape == (3, columns)
+        expected = rows @ torch.diag(variances) @ rows.T
+        torch.testing.assert_close((rows @ basis) @ (rows @ basis).T, expected, rtol=1e-11, atol=0)
+
+
+def test_the_form_for_gradients_is_the_product():
+    frames, terms = molecule(), two_terms()
+    posterior = FreeEnergyRegressor(terms=terms, solver=Dense(), optimizer=None, baseline=False).fit(frames).posterior_
+    prior, labels, noise = posterior.prior.requires_grad_(True), posterior.labels, posterior.noise
+    u, v = torch.randn(
+        2, sum(len(label) for label in labels), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    gram = JetGram(prior, labels, noise)
+    value = gram.bilinear(u, v)
+    assert float(value.detach()) == pytest.approx(float((u * gram.product(v)).sum()), rel=1e-10)
+    value.backward()
+    size = abs(float(value.detach()))
+    for term in prior.terms:
+        for name, parameter in term.named_parameters():
+            at = parameter.detach().clone()
+            found = parameter.grad.clone()
+            for k in range(len(at)):
+                step = torch.zeros_like(at)
+                step[k] = 1e-5
+                sides = []
+                for sign in (1.0, -1.0):
+                    parameter.data.copy_(at + sign * step)
+                    with torch.no_grad():
+                        sides.append(float((u * JetGram(prior, labels, noise).product(v)).sum()))
+                parameter.data.copy_(at)
+                assert float(found[k]) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-4, abs=1e-6 * size), name
+
+
+def test_single_precision_products_reach_the_same_tolerance():
+    dense, mixed = both(molecule(40), Iterative(tolerance=1e-9, precision="mixed"), terms=one_term())
+    assert mixed.posterior_.solution.residual <= 1e-9
+    np.testing.assert_allclose(
+        dense.predict(molecule(5, seed=3), "mean_force"), mixed.predict(molecule(5, seed=3), "mean_force"), atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_preconditioner_is_symmetric_positive_definite_and_close(case):
+    frames, terms = CASES[case][0](), CASES[case][1]()
+    posterior = FreeEnergyRegressor(terms=terms, solver=Dense(), optimizer=None, baseline=False).fit(frames).posterior_
+    with torch.no_grad():
+        gram = JetGram(posterior.prior, posterior.labels, posterior.noise)
+        found = precondition(gram, rank=60, group_rows=60)
+        one = torch.eye(gram.rows, dtype=torch.float64)
+        root = gram.diagonal().sqrt()
+        inverse = found.solve(one) * root[:, None] * root
+        assert (inverse - inverse.T).abs().max() <= 1e-6 * inverse.abs().max()
+        spread = torch.linalg.eigvals(found.solve(gram.product(one))).real
+        assert float(spread.min()) > 0.02 and float(spread.max()) < 50.0
+        draws = found.sample(4000, torch.Generator().manual_seed(1))
+        whitened = (draws * found.solve(draws)).sum(0)  # χ² of N degrees of freedom
+        assert abs(float(whitened.mean()) / gram.rows - 1.0) < 5.0 * (2.0 / gram.rows / 4000) ** 0.5 + 1e-6
+        assert found.logdet() == pytest.approx(-float(torch.linalg.slogdet(found.solve(one))[1]), rel=1e-6)
+
+
+def test_one_group_of_all_rows_is_exact():
+    frames = molecule(6)
+    posterior = (
+        FreeEnergyRegressor(terms=one_term(), solver=Dense(), optimizer=None, baseline=False).fit(frames).posterior_
+    )
+    with torch.no_grad():
+        gram = JetGram(posterior.prior, posterior.labels, posterior.noise)
+        found = precondition(gram, rank=20, group_rows=10_000)
+        x = torch.randn(gram.rows, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        torch.testing.assert_close(found.solve(gram.product(x)), x, rtol=1e-6, atol=1e-6)
+
+
+def test_no_convergence_is_an_error_with_advice():
+    with pytest.raises(SolverError, match="raise max_iterations, the rank of the preconditioner, the noise"):
+        both(molecule(40), Iterative(tolerance=1e-12, max_iterations=2, rank=0), terms=one_term())
+
+
+def test_save_and_load(tmp_path):
+    _, model = both(molecule(), terms=one_term())
+    model.save(tmp_path / "model.kfe")
+    again = kernelfe.load(tmp_path / "model.kfe")
+    test = molecule(4, seed=9)
+    for key in ("mean_force", "entropy"):
+        a, sa = model.predict(test, key, return_std=True)
+        b, sb = again.predict(test, key, return_std=True)
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(sa, sb, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"tolerance": 0.0}, {"tolerance": "x"}, {"rank": -1}, {"rank": 2.5}, {"precision": "half"}, {"max_iterations": 0}],
+)
+def test_bad_numbers_are_named(bad):
+    with pytest.raises(DataError, match=next(iter(bad))):
+        Iterative(**bad)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_other_units_of_energy_change_nothing(factor):
+    def fitted(scale):
+        frames = molecule()
+        labels = {k: scale * v for k, v in frames.labels.items()}
+        frames = frames.replace(labels=labels, noise={k: scale * np.asarray(v) for k, v in frames.noise.items()})
+        term = Term(Distances(), RBF(lengthscale=1.5), SecondOrder(400.0, 0.05 * scale, 2e-4 * scale, 1e-4 * scale))
+        return both(frames, terms=term)[1]
+
+    test = molecule(5, seed=4)
+    for key in ("mean_force", "entropy"):
+        a, sa = fitted(1.0).predict(test, key, return_std=True)
+        b, sb = fitted(factor).predict(test, key, return_std=True)
+        np.testing.assert_allclose(b / factor, a, rtol=1e-6, atol=1e-6 * np.abs(a).max())
+        np.testing.assert_allclose(sb / factor, sa, rtol=1e-6)
