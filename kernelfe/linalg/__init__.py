@@ -4,13 +4,12 @@ from .cholesky import CholeskyFactor
 from .conjugate import Step, conjugate_gradients
 from .normal import Group, NormalEquations, Whitening
 from .operators import Identity, Preconditioner, Solution, SymmetricOperator
-from .preconditioner import Groups, LocalFactor, LowRankAndLocal
+from .preconditioner import LocalFactor, LowRankAndLocal
 from .processes import Processes, launched
 
 __all__ = [
     "CholeskyFactor",
     "Group",
-    "Groups",
     "Identity",
     "LocalFactor",
     "LowRankAndLocal",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,60 +23,59 @@ from ..errors import SolverError
 JITTERS = (0.0, 1e-12, 1e-9, 1e-6)
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Groups of rows in the order in which they are conditioned on one another.
-
-    Parameters
-    ----------
-    own
-        Rows of each group; all groups together name every row once.
-    near
-        Rows of earlier groups that each group looks at.
-    """
-
-    own: list[Tensor]
-    near: list[Tensor]
-
-
 class LocalFactor:
     """Vecchia's sparse inverse factor: (U Uᵀ)⁻¹ ≈ B for a symmetric positive definite B.
 
     Parameters
     ----------
-    groups
-        Who looks at whom.
-    block
-        ``block(index)`` gives B on the rows ``index``, shape (s, s).
-    dtype
-        In which U is kept and applied.
-
-    Raises
-    ------
-    SolverError
-        If a block is not positive definite even with the largest relative jitter.
+    index
+        Rows that each group looks at, earlier ones first, its own last, shape (groups, height); filled up on the left
+        with any rows, whose factor is zero.
+    factor
+        U group by group, shape (groups, height, width); filled up on the left with zero columns.
+    own
+        Rows of each group itself, shape (groups,).
     """
 
-    def __init__(self, groups: Groups, block: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float64):
-        self.groups, count = groups, len(groups.own)
-        self.rows = sum(len(own) for own in groups.own)
-        width = max(len(own) for own in groups.own)
-        height = width + max(len(near) for near in groups.near)
-        device = groups.own[0].device
-        # padded to one size, so that one batched product applies them all
-        self.index = torch.zeros(count, height, dtype=torch.long, device=device)
-        self.factor = torch.zeros(count, height, width, dtype=dtype, device=device)
-        log_diagonal = 0.0
-        for g, (own, near) in enumerate(zip(groups.own, groups.near, strict=True)):
-            rows = torch.cat([near, own])
-            lower = _cholesky(block(rows))
-            size, last = len(rows), len(own)
-            unit = lower.new_zeros(size, last)
-            unit[size - last :] = torch.eye(last, dtype=lower.dtype, device=device)
-            self.index[g, :size] = rows
-            self.factor[g, :size, :last] = torch.linalg.solve_triangular(lower.mT, unit, upper=True).to(dtype)
-            log_diagonal += float(lower.diagonal()[size - last :].log().sum())
-        self._logdet = 2.0 * log_diagonal
+    def __init__(self, index: Tensor, factor: Tensor, own: Tensor):
+        self.index, self.factor, self.own = index, factor, own.tolist()
+        self.rows = int(own.sum())
+        diagonal = factor[:, factor.shape[1] - factor.shape[2] :].diagonal(dim1=1, dim2=2)
+        filled = torch.arange(factor.shape[2], device=own.device) < factor.shape[2] - own[:, None]
+        self._logdet = -2.0 * float(diagonal.masked_fill(filled, 1.0).to(torch.float64).abs().log().sum())
+
+    @classmethod
+    def of_groups(
+        cls, own: list[Tensor], near: list[Tensor], block: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float64
+    ) -> LocalFactor:
+        """Group by group.
+
+        Parameters
+        ----------
+        own
+            Rows of each group, in the order in which groups are conditioned on one another; together every row once.
+        near
+            Rows of earlier groups that each group looks at.
+        block
+            ``block(rows)`` gives B on these rows, shape (s, s).
+        dtype
+            In which U is kept and applied.
+
+        Raises
+        ------
+        SolverError
+            If a block is not positive definite even with the largest relative jitter.
+        """
+        width, height = max(map(len, own)), max(len(a) + len(b) for a, b in zip(own, near, strict=True))
+        height = max(height, width)
+        index = torch.zeros(len(own), height, dtype=torch.long, device=own[0].device)
+        factor = torch.zeros(len(own), height, width, dtype=dtype, device=own[0].device)
+        for g, (mine, others) in enumerate(zip(own, near, strict=True)):
+            rows = torch.cat([others, mine])
+            index[g, height - len(rows) :] = rows
+            found = last_columns(block(rows)[None], len(mine))[0]
+            factor[g, height - len(rows) :, width - len(mine) :] = found
+        return cls(index, factor, torch.tensor([len(mine) for mine in own], device=index.device))
 
     def solve(self, x: Tensor) -> Tensor:
         """U Uᵀ x, shape (N, k)."""
@@ -90,16 +88,28 @@ class LocalFactor:
         return self._logdet
 
     def root(self, noise: Tensor) -> Tensor:
-        """U⁻ᵀ ε: of covariance (U Uᵀ)⁻¹ for standard normal ε, shape (N, n); rows of ε are in the groups' order."""
+        """U⁻ᵀ ε: of covariance (U Uᵀ)⁻¹ for standard normal ε, shape (N, n), group by group."""
         out, at = torch.zeros_like(noise), 0
-        for g, (own, near) in enumerate(zip(self.groups.own, self.groups.near, strict=True)):
-            part = noise[at : at + len(own)]
-            at += len(own)
-            factor = self.factor[g].to(noise.dtype)
-            above, diagonal = factor[: len(near), : len(own)], factor[len(near) : len(near) + len(own), : len(own)]
-            part = part - above.mT @ out[near]
-            out[own] = torch.linalg.solve_triangular(diagonal.mT, part, upper=False)
+        for g, count in enumerate(self.own):
+            factor, index = self.factor[g, :, -count:].to(noise.dtype), self.index[g]
+            part = noise[at : at + count] - factor[:-count].mT @ out[index[:-count]]
+            at += count
+            out[index[-count:]] = torch.linalg.solve_triangular(factor[-count:].mT, part, upper=False)
         return out
+
+
+def last_columns(blocks: Tensor, count: int) -> Tensor:
+    """The last columns of C⁻ᵀ of blocks = C Cᵀ, shape (…, s, count): what makes the last rows independent of the rest.
+
+    Raises
+    ------
+    SolverError
+        If a block is not positive definite even with the largest relative jitter.
+    """
+    size = blocks.shape[-1]
+    unit = blocks.new_zeros(len(blocks), size, count)
+    unit[:, size - count :] = torch.eye(count, dtype=blocks.dtype, device=blocks.device)
+    return torch.linalg.solve_triangular(_cholesky(blocks).mT, unit, upper=True)
 
 
 class LowRankAndLocal:
@@ -165,15 +175,15 @@ class LowRankAndLocal:
         return out + self._left(noise[self.rows :]) if self.rank else out
 
 
-def _cholesky(block: Tensor) -> Tensor:
-    diagonal = block.diagonal().clone()
+def _cholesky(blocks: Tensor) -> Tensor:
+    diagonal = blocks.diagonal(dim1=1, dim2=2).clone()
     for jitter in JITTERS:
-        block.diagonal().copy_(diagonal * (1.0 + jitter))
-        lower, info = torch.linalg.cholesky_ex(block)
-        if not int(info):
+        blocks.diagonal(dim1=1, dim2=2).copy_(diagonal * (1.0 + jitter))
+        lower, info = torch.linalg.cholesky_ex(blocks)
+        if not bool(info.any()):
             return lower
     where = "not finite" if not math.isfinite(float(diagonal.sum())) else "not positive definite"
     raise SolverError(
-        f"the covariance of {len(block)} neighbouring labels is {where}: "
+        f"the covariance of {blocks.shape[1]} neighbouring labels is {where}: "
         "remove duplicated rows, or raise the noise of the labels"
     )

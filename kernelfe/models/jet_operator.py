@@ -181,7 +181,7 @@ class JetGram:
         self.rows = sum(len(block) for block in self.blocks)
         self.terms = [TermNodes(term, self.blocks, t) for t, term in enumerate(prior.terms)]
         self.cache_bytes, self.dtype = cache_bytes, dtype
-        self._variances = [noise_variances(label, noise)[0] for label in labels]
+        self.variances = [noise_variances(label, noise)[0] for label in labels]
         self.mean_features = self._mean_features()
         self._pairs: list[PairProducts] | None = None
 
@@ -250,7 +250,7 @@ class JetGram:
     def noise_product(self, x: Tensor) -> Tensor:
         """The noise's part of A x."""
         parts, at = [], 0
-        for label, variances in zip(self.label_sets, self._variances, strict=True):
+        for label, variances in zip(self.label_sets, self.variances, strict=True):
             part = x[at : at + len(label)]
             at += len(label)
             if variances is not None:
@@ -263,7 +263,7 @@ class JetGram:
     def diagonal(self) -> Tensor:
         """Diagonal of A, shape (N,)."""
         parts = []
-        for block, label, variances in zip(self.blocks, self.label_sets, self._variances, strict=True):
+        for block, label, variances in zip(self.blocks, self.label_sets, self.variances, strict=True):
             if variances is None:
                 variances = label.noise.diagonal(dim1=1, dim2=2).reshape(-1)  # type: ignore[union-attr]
             parts.append(self.prior.diagonal(block) + variances)
