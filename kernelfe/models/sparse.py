@@ -19,11 +19,16 @@ from .labels import LabelSet
 from .orbits import orbit_size, whitening_of_orbits
 from .posterior import Expansion
 from .prior import Prior, RowBlock, frame_chunks
+from .row_reduction import reduced
 
 #: Distinct thermodynamic states up to which labels are grouped by state.
 MAX_STATES = 16
 #: Bins of temperature for the learned noise of labels with more states than that.
 NOISE_BINS = 8
+#: Rows whose features of all terms are in memory at a time.
+FEATURE_ROWS = 2048
+#: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
+CACHED_ENTRIES = 1 << 17
 #: Share of its variance that may be left of an environment which is then not worth inducing: rounding.
 NEGLIGIBLE = 1e-13
 
@@ -105,6 +110,41 @@ class SparseBasis:
         block = self.prior.terms[t].kernel.gram(jets, self.jets[t])
         return rows.scatter(block.flatten(2), jets) @ self.whitenings[t].matrix
 
+    def fill(self, rows: RowBlock, out: Tensor) -> list[Tensor]:
+        """Features of rows of one read, without factors, block by block.
+
+        Parameters
+        ----------
+        out
+            Shape (len(rows), Σ ranks); overwritten.
+
+        Returns
+        -------
+        list of Tensor
+            Per term Σ ψ², shape (len(rows),).
+        """
+        at, squares = 0, []
+        for t, term in enumerate(self.prior.terms):
+            own, jets = out[:, at : at + self.ranks[t]], rows.terms[t][0].jets
+            at += self.ranks[t]
+            if jets.frame is not None or jets.label is not None:
+                own.copy_(self.term_features(rows, t, 0))
+                squares.append((own * own).sum(1))
+                continue
+            nodes, m, found = self.jets[t], rows.components, []
+            kernel, matrix = term.kernel, self.whitenings[t].matrix
+            step = max(1, CACHED_ENTRIES // (m * len(matrix)))
+            block = own.new_empty(min(step, rows.frames) * m, len(matrix))
+            for start, stop in frame_chunks(rows.frames, step):
+                columns, features = block[: (stop - start) * m], own[start * m : stop * m]
+                kernel.columns(jets[start:stop], nodes, columns)
+                torch.mm(columns, matrix, out=features)
+                found.append((features * features).sum(1))
+            squares.append(torch.cat(found))
+        if self.prior.mean is not None:
+            out[:, at:] = rows.mean[0][0] if rows.mean else 0.0
+        return squares
+
     def wide(self, rows: RowBlock) -> tuple[Tensor, Tensor]:
         """Expanded rows without prior scales, (len(rows), W), and per function what they miss, (len(rows), Σ size)."""
         m, parts, missing = rows.components, [], []
@@ -179,33 +219,57 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
             lost_wide = whiten(torch.ones_like(y)) ** 2 @ missing
         equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight, count)
         return
-    parts, factors, lost = [], [], []
-    for t in range(len(prior.terms)):
-        read = rows.terms[t][0]
-        features = basis.term_features(rows, t, 0)
-        parts.append(features)
-        factors.append(read.factors[0])
-        # factors are shared by the group: divide one out to get the kernel's own diagonal
-        lead = int(read.factors[0].abs().argmax())
-        if float(read.factors[0, lead]) == 0.0:
-            lost.append(y.new_zeros(()))
-            continue
-        diagonal = prior.kernel_diagonal(rows, t)[:, lead] / read.factors[0, lead] ** 2
-        gap = (diagonal - (features**2).sum(1)).clamp_min(0.0)
-        if label.noise is not None and label.noise.ndim == 3:
-            lost.append(_block_trace(label.noise[index], gap[:, None])[0])
-        else:
-            lost.append((gap * whiten(torch.ones_like(y)) ** 2).sum())
+    count, outside = float(len(y)) if count is None else count, 0.0
+    fewer = reduced(rows, y, whiten)
+    if fewer is not None:
+        rows, y, outside = fewer
+        whiten, block_noise = _as_is, None
+    else:
+        block_noise = label.noise[index] if label.noise is not None and label.noise.ndim == 3 else None
+        y = whiten(y)
+    factors = [reads[0].factors[0] for reads in rows.terms]
+    diagonals = [_unit_diagonal(prior, rows, t, factors[t]) for t in range(len(prior.terms))]
+    weight = whiten(torch.ones_like(y)) ** 2
     if prior.mean is not None:
-        if rows.mean:
-            parts.append(rows.mean[0][0])
-            factors.append(rows.mean[0][1][0])
-        else:
-            parts.append(y.new_zeros(len(y), len(prior.mean.offset)))
-            factors.append(y.new_zeros(prior.mean.size))
-        lost.append(y.new_zeros(()))
-    features = whiten(torch.cat(parts, 1))
-    equations.add(key, factors, features, whiten(y), torch.stack(lost), log_weight, count)
+        factors.append(rows.mean[0][1][0] if rows.mean else y.new_zeros(prior.mean.size))
+    m, width = rows.components, sum(basis.ranks)
+    step = max(1, FEATURE_ROWS // m)
+    buffer = y.new_empty(min(step, rows.frames) * m, width)
+    for start, stop in frame_chunks(rows.frames, step):
+        part, here = rows.slice(start, stop), slice(start * m, stop * m)
+        features = buffer[: len(part)]
+        squares = basis.fill(part, features)
+        lost = []
+        for diagonal, square in zip(diagonals, squares, strict=False):
+            if diagonal is None:
+                lost.append(y.new_zeros(()))
+                continue
+            gap = (diagonal[here] - square).clamp_min(0.0)
+            if block_noise is not None:
+                lost.append(_block_trace(block_noise[start:stop], gap[:, None])[0])
+            else:
+                lost.append(gap @ weight[here])
+        if prior.mean is not None:
+            lost.append(y.new_zeros(()))
+        if fewer is None:
+            features = _noise_whitening(label.row_scale(index[start:stop]), part)[0](features)
+        equations.add(key, factors, features, y[here], torch.stack(lost), log_weight, count, outside)
+        log_weight, count, outside = 0.0, 0.0, 0.0  # of the whole block, counted once
+
+
+def _as_is(a: Tensor) -> Tensor:
+    return a
+
+
+def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Tensor | None:
+    """Variances of the rows under the kernel of a term alone; None where the rows do not read the term.
+
+    The rows share their factors of state: one is divided out.
+    """
+    lead = int(factors.abs().argmax())
+    if float(factors[lead]) == 0.0:
+        return None
+    return prior.kernel_diagonal(rows, t)[:, lead] / factors[lead] ** 2
 
 
 def _noise_whitening(scale: Tensor | None, rows: RowBlock):
