@@ -6,8 +6,10 @@ from .normal import Group, NormalEquations, Whitening
 from .operators import Identity, Preconditioner, Solution, SymmetricOperator
 from .preconditioner import Groups, LocalFactor, LowRankAndLocal
 from .processes import Processes, launched
+from .qr import CONDITION_LIMIT, TriangularEquations, precision_condition
 
 __all__ = [
+    "CONDITION_LIMIT",
     "CholeskyFactor",
     "Group",
     "Groups",
@@ -20,7 +22,9 @@ __all__ = [
     "Solution",
     "Step",
     "SymmetricOperator",
+    "TriangularEquations",
     "Whitening",
     "conjugate_gradients",
     "launched",
+    "precision_condition",
 ]

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from ..errors import SolverError
 
-
 #: Columns of Σψψᵀ that are summed at a time, on a processor and on an accelerator.
 PANEL, WIDE_PANEL = 64, 1024
 

@@ -27,6 +27,7 @@ from .posterior import predict_mean
 from .prior import frame_chunks
 from .reference import reference_groups, relative_std, zero
 from .solvers import choose_solver
+from .sparse_solve import remark
 from .states import States
 from .uncertainty import JointPredictions, undefined_rows
 
@@ -151,7 +152,7 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         evidence = self.optimizer == "evidence"
         found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress)
         posterior = found.posterior
-        self.solver_, self.solver_reason_ = solver, reason
+        self.solver_, self.solver_reason_ = solver, reason + remark(posterior)
         self.composition_, self.baseline_, self.posterior_ = composition, baseline, posterior
         self.terms_ = list(zip(names, prior.terms, strict=True))
         self.noise_, self.noise_temperature_ = natural_levels(found), noise.reference

@@ -173,9 +173,9 @@ class SparseBasis:
 
 
 @torch.no_grad()
-def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, progress=None) -> Stacked:
-    """Stream all labels through the basis into normal equations."""
-    equations = NormalEquations(basis.ranks, basis.functions)
+def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, progress=None, equations=None):
+    """Stream all labels through the basis into normal equations, or others of the same interface."""
+    equations = NormalEquations(basis.ranks, basis.functions) if equations is None else equations
     for label in labels:
         states = torch.stack([label.states.temperature, *label.states.parameters.values()], 1)
         distinct, which = torch.unique(states, dim=0, return_inverse=True)
@@ -326,6 +326,8 @@ class SparsePosterior:
         return out
 
     log_evidence: float = math.nan
+    #: How the weights were solved for (:mod:`kernelfe.models.sparse_solve`); None where that is not known.
+    conditioning = None
 
     def features(self, a: RowBlock) -> Tensor:
         """Linear in the rows: what :meth:`explained` reads, shape (len(a), weights)."""

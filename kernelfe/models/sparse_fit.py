@@ -10,6 +10,7 @@ from .labels import LabelSet
 from .orbits import choose_orbits, orbit_size
 from .solvers import Sparse
 from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
+from .sparse_solve import solve_sparse
 
 
 def fit_sparse_posterior(
@@ -47,7 +48,7 @@ def fit_sparse_posterior(
     if evidence:  # a richer basis explains more: scales and noise once more, with all of it
         fit_scales(prior, noise, stacked, solver.final_iterations)
     prior.requires_grad_(False)
-    return SparsePosterior.fit(basis, stacked, noise)
+    return solve_sparse(basis, labels, stacked, noise, solver.block_rows)
 
 
 def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
