@@ -180,7 +180,7 @@ class Kernel(Spec):
         """
         raise NotImplementedError(f"{type(self).__name__} has no gram")
 
-    def columns(self, a: Jets, b: Jets, out: Tensor) -> None:
+    def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
         """:meth:`gram` written into ``out``, shape (E_a r_a, E_b r_b), without gradients by hyperparameters."""
         out.copy_(self.gram(a, b).reshape(out.shape))
 

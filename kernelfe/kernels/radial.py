@@ -97,10 +97,10 @@ class RadialKernel(ScalarKernel):
             out = _subtract_product(out, k1, ww.reshape(*a.w.shape[:2], *b.w.shape[:2]))
         return out if a.c is None else out + a.c[:, :, None, None] * by_value
 
-    def columns(self, a: Jets, b: Jets, out: Tensor) -> None:
+    def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
         """:meth:`gram` written into ``out``; of slopes with values two passes over it, one of them the product's."""
         if a.w is None or a.c is not None or b.w is not None:
-            return super().columns(a, b, out)
+            return super().fill_gram(a, b, out)
         slope = self.functions(half_squared_distances(a.z, b.z))[1]
         if b.c is not None:
             slope = slope * b.c[:, 0]

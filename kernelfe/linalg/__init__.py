@@ -6,11 +6,12 @@ from .normal import Group, NormalEquations, Whitening
 from .operators import Identity, Preconditioner, Solution, SymmetricOperator
 from .preconditioner import Groups, LocalFactor, LowRankAndLocal
 from .processes import Processes, launched
-from .qr import CONDITION_LIMIT, TriangularEquations, precision_condition
+from .qr import CONDITION_LIMIT, Conditioning, TriangularEquations, precision_condition
 
 __all__ = [
     "CONDITION_LIMIT",
     "CholeskyFactor",
+    "Conditioning",
     "Group",
     "Groups",
     "Identity",

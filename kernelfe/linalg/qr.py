@@ -27,6 +27,27 @@ CONDITION_LIMIT = 1e11
 HOPELESS = 1e24
 
 
+@dataclass(frozen=True)
+class Conditioning:
+    """How a sparse posterior was solved for.
+
+    Parameters
+    ----------
+    method
+        "cholesky" of the normal equations, or "qr" of the rows.
+    condition
+        Condition number of the precision Λ of the whitened weights, its diagonal scaled to one.
+    """
+
+    method: str
+    condition: float
+
+    def __str__(self) -> str:
+        if self.method == "cholesky":
+            return f"normal equations (condition number {self.condition:.1e})"
+        return f"orthogonal factorization of the rows (condition number of the normal equations {self.condition:.1e})"
+
+
 def precision_condition(lower: Tensor) -> float:
     """Condition number of Λ = L Lᵀ scaled to a diagonal of one, from an estimate of that of L (LAPACK's trcon).
 
@@ -52,7 +73,9 @@ class Triangle:
     """
 
     def __init__(self, width: int):
-        self.width, self._root, self._waiting, self._rows = width, None, [], 0
+        self.width, self._rows = width, 0
+        self._root: Tensor | None = None
+        self._waiting: list[Tensor] = []
 
     def add(self, rows: Tensor) -> None:
         """Take more rows, shape (n, k); they are factorized when there are twice as many as columns."""
@@ -69,8 +92,8 @@ class Triangle:
 
     def _factorize(self) -> None:
         if self._waiting:
-            kept = [] if self._root is None else [self._root]
-            self._root = torch.linalg.qr(torch.cat([*kept, *self._waiting]), mode="r").R
+            kept = self._waiting if self._root is None else [self._root, *self._waiting]
+            self._root = torch.linalg.qr(torch.cat(kept), mode="r").R
             self._waiting, self._rows = [], 0
 
 

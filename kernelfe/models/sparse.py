@@ -12,8 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..kernels import Jets
-from ..linalg import NormalEquations, Whitening
+from ..linalg import Conditioning, NormalEquations, Whitening
 from ..linalg.normal import Stacked
 from .labels import LabelSet
 from .orbits import orbit_size, whitening_of_orbits
@@ -29,46 +28,6 @@ NOISE_BINS = 8
 FEATURE_ROWS = 2048
 #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
 CACHED_ENTRIES = 1 << 17
-#: Share of its variance that may be left of an environment which is then not worth inducing: rounding.
-NEGLIGIBLE = 1e-13
-
-
-def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
-    """Greedy choice of ``count`` rows of ``z``: always the environment least explained by those chosen.
-
-    This is the pivot order of a partial Cholesky factorization of the kernel matrix (Fine & Scheinberg
-    2001): deterministic, spread out like farthest-point sampling, but aware of the kernel.
-
-    Parameters
-    ----------
-    z
-        Candidates in the kernel's own columns, shape (n, D).
-    kernel
-        The kernel.
-    count
-        How many to choose.
-
-    Returns
-    -------
-    Tensor
-        Indices, at most ``count``; fewer when the rest is explained to rounding.
-    """
-    size = len(z)
-    count = min(count, size)
-    residual = kernel.diagonal(Jets.values(z))[:, 0].clone()
-    negligible = NEGLIGIBLE * float(residual.max()) if size else 0.0
-    rows = z.new_zeros(count, size)
-    chosen = []
-    for k in range(count):
-        pivot = int(residual.argmax())
-        if residual[pivot] < negligible:
-            break
-        row = kernel.value(z, z[pivot : pivot + 1])[:, 0] - rows[:k, pivot] @ rows[:k]
-        rows[k] = row / residual[pivot].sqrt()
-        residual = (residual - rows[k] ** 2).clamp_min(0.0)
-        residual[pivot] = 0.0
-        chosen.append(pivot)
-    return torch.tensor(chosen, dtype=torch.long, device=z.device)
 
 
 class SparseBasis:
@@ -137,7 +96,7 @@ class SparseBasis:
             block = own.new_empty(min(step, rows.frames) * m, len(matrix))
             for start, stop in frame_chunks(rows.frames, step):
                 columns, features = block[: (stop - start) * m], own[start * m : stop * m]
-                kernel.columns(jets[start:stop], nodes, columns)
+                kernel.fill_gram(jets[start:stop], nodes, columns)
                 torch.mm(columns, matrix, out=features)
                 found.append((features * features).sum(1))
             squares.append(torch.cat(found))
@@ -327,7 +286,7 @@ class SparsePosterior:
 
     log_evidence: float = math.nan
     #: How the weights were solved for (:mod:`kernelfe.models.sparse_solve`); None where that is not known.
-    conditioning = None
+    conditioning: Conditioning | None = None
 
     def features(self, a: RowBlock) -> Tensor:
         """Linear in the rows: what :meth:`explained` reads, shape (len(a), weights)."""

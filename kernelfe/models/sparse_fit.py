@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from .evidence import NoiseLevels, fit_scales, fit_sparse
+from .inducing import choose
 from .labels import LabelSet
-from .orbits import choose_orbits, orbit_size
-from .solvers import Sparse
-from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
+from .orbits import orbit_size
+from .solvers import SEEDED, Sparse
+from .sparse import SparseBasis, SparsePosterior, accumulate
 from .sparse_solve import solve_sparse
 
 
@@ -24,10 +25,13 @@ def fit_sparse_posterior(
 ) -> SparsePosterior:
     """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve."""
     pools = environment_pools(prior, labels, rng)
+    seed = int(rng.integers(2**31)) if solver.selection in SEEDED else 0
 
     def inducing(count):
         with torch.no_grad():
-            return [_inducing(term, z, count) for term, z in zip(prior.terms, pools, strict=True)]
+            return [
+                _inducing(term, z, count, solver.selection, seed) for term, z in zip(prior.terms, pools, strict=True)
+            ]
 
     if evidence:
         few = random_subsets(labels, solver.evidence_rows, rng)
@@ -85,12 +89,11 @@ def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, s
     return out
 
 
-def _inducing(term, z: torch.Tensor, count: int) -> torch.Tensor:
+def _inducing(term, z: torch.Tensor, count: int, selection: str, seed: int) -> torch.Tensor:
     """Inducing environments of a term: ``count`` of them, or all copies of as many orbits."""
-    scaled, copies = term.kernel.embedding(z).z, orbit_size(term)
-    if copies == 1:
-        return z[choose_inducing(scaled, term.kernel, count)]
-    chosen = choose_orbits(scaled.unflatten(0, (-1, copies)), term.kernel, count)
+    copies = orbit_size(term)
+    scaled = term.kernel.embedding(z).z.unflatten(0, (-1, copies))
+    chosen = choose(scaled, term.kernel, count, selection, seed)
     return z.unflatten(0, (-1, copies))[chosen].flatten(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Solving a sparse model: by its normal equations or, where these lose too many digits, by streaming its rows once more.
+"""Solving a sparse model: by its normal equations or, where these lose digits, by its rows, streamed once more.
 
 Both give the same posterior, mean weights and L with Λ = L Lᵀ. The choice is made by the condition number of Λ, with
 its diagonal scaled to one: where that is above ``CONDITION_LIMIT`` or Λ cannot be factorized, the rows are factorized
@@ -8,38 +8,16 @@ themselves (:mod:`kernelfe.linalg.qr`), in which the condition number enters as 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import torch
 
 from ..errors import SolverError
-from ..linalg import CONDITION_LIMIT, TriangularEquations, precision_condition
+from ..linalg import CONDITION_LIMIT, Conditioning, TriangularEquations, precision_condition
 from ..linalg.normal import Stacked
 from .labels import LabelSet
 from .sparse import SparseBasis, SparsePosterior, accumulate
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """How a sparse posterior was solved for.
-
-    Parameters
-    ----------
-    method
-        "cholesky" of the normal equations, or "qr" of the rows.
-    condition
-        Condition number of the precision Λ of the whitened weights, its diagonal scaled to one.
-    """
-
-    method: str
-    condition: float
-
-    def __str__(self) -> str:
-        if self.method == "cholesky":
-            return f"normal equations (condition number {self.condition:.1e})"
-        return f"orthogonal factorization of the rows (condition number of the normal equations {self.condition:.1e})"
 
 
 def remark(posterior) -> str:

@@ -19,14 +19,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..errors import DataError
 from ..frames import Frames
-from ..linalg import CONDITION_LIMIT, precision_condition
+from ..linalg import CONDITION_LIMIT, Conditioning, precision_condition
 from ..linalg.normal import Stacked
 from . import assemble
 from .dense import DensePosterior
 from .evidence import NoiseLevels
 from .labels import LabelSet
 from .sparse import SparsePosterior, accumulate
-from .sparse_solve import Conditioning, by_rows
+from .sparse_solve import by_rows
 
 
 def condition(model, frames: Frames, labels=None, noise=None):

@@ -14,6 +14,8 @@ from kernelfe.linalg.qr import CONDITION_LIMIT
 
 from .test_normal import VARIANCES, problem, randn
 
+ONE = torch.ones(1, dtype=torch.float64)
+
 
 def test_same_as_the_normal_equations_where_these_are_accurate():
     _, _, noise, normal = problem()
@@ -48,10 +50,8 @@ def solved(kind, features, y, sigma):
     equations = kind([features.shape[1]], [1])
     for part in (slice(0, 3), slice(3, None)):
         rows = features[part]
-        equations.add(
-            ("k", 300.0), [torch.ones(1, dtype=torch.float64)], rows, y[part], torch.zeros(1, dtype=torch.float64), 0.0
-        )
-    one, level = [torch.ones(1, dtype=torch.float64)], torch.tensor([sigma**2], dtype=torch.float64)
+        equations.add(("k", 300.0), [ONE], rows, y[part], 0.0 * ONE, 0.0)
+    one, level = [ONE], torch.tensor([sigma**2], dtype=torch.float64)
     return equations.stacked().solve(one, level)[:2]
 
 
@@ -100,9 +100,7 @@ def test_memory_does_not_grow_with_the_rows():
     equations = TriangularEquations([20], [1])
     for block in range(300):
         psi = randn(7, 20, seed=block)
-        equations.add(
-            ("k", 300.0), [torch.ones(1, dtype=torch.float64)], psi, psi[:, 0], torch.zeros(1, dtype=torch.float64), 0.0
-        )
+        equations.add(("k", 300.0), [ONE], psi, psi[:, 0], 0.0 * ONE, 0.0)
         triangle = equations._groups["k", 300.0]
         assert triangle._rows < 2 * 21 + 7
     assert equations.stacked().roots[0].shape == (21, 21)

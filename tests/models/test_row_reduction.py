@@ -119,7 +119,7 @@ def test_columns_are_the_gram(kernel, nodes, rows):
     )
     a, b = Jets(z, None, w) if rows == "slopes" else rows(z), nodes(other)
     out = torch.full((5 * a.rows, 4 * b.rows), torch.nan, dtype=torch.float64)
-    kernel.columns(a, b, out)
+    kernel.fill_gram(a, b, out)
     assert torch.allclose(out, kernel.gram(a, b).reshape(out.shape), atol=1e-13)
 
 
