@@ -1,29 +1,38 @@
 """The sparse answer beside the exact one, on as many labels as the exact one can be had for.
 
-With the hyperparameters and inducing environments of a fit, both posteriors are conditioned on the same random frames
-and compared at other frames: by how many of the exact standard deviations the sparse means are off, and how the
-standard deviations compare. That is what inducing environments cost at the size of the sample; more labels make the
-exact posterior narrower and what the inducing environments cannot express larger in its units.
+With hyperparameters and inducing environments of a fit (before its last step, which takes all labels), both posteriors
+are conditioned on the same random frames and compared at other frames: by how many of the exact standard deviations the
+sparse means are off, and how the standard deviations compare. That is what inducing environments cost at the size of the
+sample; more labels make the exact posterior narrower and what inducing environments cannot express larger in its units.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .dense import DensePosterior
 from .labels import LabelSet
+from .orbits import orbit_size
 from .posterior import predict_mean
 from .prior import Prior
+from .solvers import Sparse
 from .sparse import SparseBasis, accumulate
 from .sparse_solve import solve_sparse
 
+logger = logging.getLogger(__name__)
+
+#: Deviation of means, in standard deviations of the exact posterior, above which more inducing environments are taken.
+LARGE = 0.25
+#: Most inducing environments that are taken unasked.
+MOST = 2400
 #: Label rows of the sample, and the share of frames more that are compared at.
 ROWS, HELD_OUT = 1500, 0.15
 
@@ -66,6 +75,12 @@ class SolverCheck:
         )
 
 
+def enlarged(solver, check: SolverCheck | None):
+    """The solver spec with the inducing environments that the check asked for."""
+    more = check is not None and check.inducing > solver.inducing
+    return replace(solver, inducing=check.inducing) if more else solver  # type: ignore[union-attr]
+
+
 class Comparison:
     """The exact answer on a sample, computed once, for any number of sparse ones to be compared with.
 
@@ -80,14 +95,14 @@ class Comparison:
     rng
         Chooses the frames.
     rows
-        Label rows of the sample.
+        Label rows of the sample; None: ``ROWS``.
     """
 
     @torch.no_grad()
-    def __init__(self, prior: Prior, labels: list[LabelSet], noise, rng: np.random.Generator, rows: int = ROWS):
+    def __init__(self, prior: Prior, labels: list[LabelSet], noise, rng: np.random.Generator, rows: int | None = None):
         self._start = time.perf_counter()
         self.prior, self.noise = prior, noise
-        self.train, self.test = split(labels, rows, rng)
+        self.train, self.test = split(labels, ROWS if rows is None else rows, rng)
         exact = DensePosterior(prior, self.train, noise)
         self.exact = [(predict_mean(exact, r), exact.variance(r).sqrt()) for r in self._rows()]
 
@@ -96,9 +111,8 @@ class Comparison:
             yield label.rows(self.prior)
 
     @torch.no_grad()
-    def check(self, inducing: list[Tensor], count: int, gradients: bool, block_rows: int) -> SolverCheck:
-        """The sparse answer with these inducing environments, ``count`` of them for every term."""
-        basis = SparseBasis(self.prior, inducing, gradients)
+    def check(self, basis: SparseBasis, block_rows: int) -> SolverCheck:
+        """The sparse answer with these inducing environments beside the exact one."""
         stacked = accumulate(basis, self.train, block_rows)
         sparse = solve_sparse(basis, self.train, stacked, self.noise, block_rows)
         deviation, ratio = {}, {}
@@ -108,12 +122,13 @@ class Comparison:
             deviation[label.kind] = float(off.square().mean().sqrt()) if len(off) else 0.0
             widths = (sparse.variance(rows).clamp_min(0.0).sqrt()[seen] / std[seen]) if len(off) else std.new_ones(1)
             ratio[label.kind] = float(widths.median())
+        count = max(len(z) // orbit_size(term) for z, term in zip(basis.inducing, self.prior.terms, strict=True))
         rows_used = sum(len(label) for label in self.train)
         return SolverCheck(rows_used, count, deviation, ratio, time.perf_counter() - self._start)
 
 
 def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[list[LabelSet], list[LabelSet]]:
-    """Random frames with about ``rows`` label rows, and others to compare at; the same frames where kinds share them."""
+    """Random frames with about ``rows`` label rows, and others; the same frames where kinds share them."""
     total, seed = sum(len(label) for label in labels), int(rng.integers(2**31))
     train, test = [], []
     for label in labels:
@@ -124,3 +139,44 @@ def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[
         train.append(label.subset(torch.from_numpy(np.sort(order[:some]))))
         test.append(label.subset(torch.from_numpy(np.sort(order[some : some + others]))))
     return train, test
+
+
+@torch.no_grad()
+def checked_basis(
+    prior: Prior,
+    labels: list[LabelSet],
+    noise,
+    choose: Callable[[int], list],
+    solver: Sparse,
+    rng: np.random.Generator,
+) -> tuple[SparseBasis, SolverCheck]:
+    """A basis with as many inducing environments as the comparison asks for: from those of ``solver``, doubling.
+
+    Parameters
+    ----------
+    choose
+        Inducing environments of every term, given how many.
+
+    Warns
+    -----
+    UserWarning
+        If the sparse answer is off by more than ``LARGE`` with ``MOST`` inducing environments, or all there are.
+    """
+    comparison, count = Comparison(prior, labels, noise, rng), solver.inducing
+    basis = SparseBasis(prior, choose(count), solver.gradients)
+    found = comparison.check(basis, solver.block_rows)
+    while found.worst > LARGE and 2 * count <= MOST:
+        count *= 2
+        logger.info("%s: %d are taken", found, count)
+        larger = choose(count)
+        if all(len(a) == len(b) for a, b in zip(larger, basis.inducing, strict=True)):
+            break  # there are no more
+        basis = SparseBasis(prior, larger, solver.gradients)
+        found = comparison.check(basis, solver.block_rows)
+    if found.worst > LARGE:
+        warnings.warn(
+            f"{found}. Give solver=Sparse(inducing=..., gradients=True), whose inducing variables are slopes too, or "
+            "solver='dense' if memory allows",
+            stacklevel=2,
+        )
+    return basis, found

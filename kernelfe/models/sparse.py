@@ -287,6 +287,8 @@ class SparsePosterior:
     log_evidence: float = math.nan
     #: How the weights were solved for (:mod:`kernelfe.models.sparse_solve`); None where that is not known.
     conditioning: Conditioning | None = None
+    #: Its comparison with the exact answer (:class:`~kernelfe.models.solver_check.SolverCheck`), if there was one.
+    check = None
 
     def features(self, a: RowBlock) -> Tensor:
         """Linear in the rows: what :meth:`explained` reads, shape (len(a), weights)."""

@@ -9,6 +9,7 @@ from .evidence import NoiseLevels, fit_scales, fit_sparse
 from .inducing import choose
 from .labels import LabelSet
 from .orbits import orbit_size
+from .solver_check import checked_basis
 from .solvers import SEEDED, Sparse
 from .sparse import SparseBasis, SparsePosterior, accumulate
 from .sparse_solve import solve_sparse
@@ -22,8 +23,13 @@ def fit_sparse_posterior(
     rng: np.random.Generator,
     evidence: bool,
     progress: bool,
+    automatic: bool = False,
 ) -> SparsePosterior:
-    """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve."""
+    """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve.
+
+    With ``automatic``, the answer is compared with the exact one on a sample first, and the number of inducing
+    environments raised where that asks for it (:mod:`kernelfe.models.solver_check`).
+    """
     pools = environment_pools(prior, labels, rng)
     seed = int(rng.integers(2**31)) if solver.selection in SEEDED else 0
 
@@ -45,14 +51,20 @@ def fit_sparse_posterior(
                 block_rows=solver.block_rows,
                 progress=bar,
             )
-    with torch.no_grad():
-        basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
+    check = None
+    if automatic:  # a generator of its own: the check changes no other random choice
+        basis, check = checked_basis(prior, labels, noise, inducing, solver, rng.spawn(1)[0])
+    else:
+        with torch.no_grad():
+            basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
     with progress_bar(progress, "labels", sum(len(label) for label in labels)) as bar:
         stacked = accumulate(basis, labels, solver.block_rows, progress=bar)
     if evidence:  # a richer basis explains more: scales and noise once more, with all of it
         fit_scales(prior, noise, stacked, solver.final_iterations)
     prior.requires_grad_(False)
-    return solve_sparse(basis, labels, stacked, noise, solver.block_rows)
+    posterior = solve_sparse(basis, labels, stacked, noise, solver.block_rows)
+    posterior.check = check
+    return posterior
 
 
 def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:

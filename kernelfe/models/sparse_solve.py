@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 def remark(posterior) -> str:
-    """What the reason for a solver should add about how it solved; empty for what is usual."""
-    found = getattr(posterior, "conditioning", None)
-    return f"; solved by {found}" if isinstance(found, Conditioning) and found.method == "qr" else ""
+    """What the reason for a solver should add: how it compares with the exact one, and how it solved where unusual."""
+    check, found = getattr(posterior, "check", None), getattr(posterior, "conditioning", None)
+    out = "" if check is None else f"; {check}"
+    return out + (f"; solved by {found}" if isinstance(found, Conditioning) and found.method == "qr" else "")
 
 
 @torch.no_grad()
