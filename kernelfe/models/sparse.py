@@ -24,6 +24,8 @@ from .row_reduction import reduced
 MAX_STATES = 16
 #: Bins of temperature for the learned noise of labels with more states than that.
 NOISE_BINS = 8
+#: Frames whose descriptors are in memory at a time.
+FRAMES_AT_ONCE = 512
 #: Rows whose features of all terms are in memory at a time.
 FEATURE_ROWS = 2048
 #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
@@ -163,6 +165,10 @@ def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, prog
 
 def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):
     """Add some frames of one label set; ``key`` has a state when its rows share their factors."""
+    if len(index) > FRAMES_AT_ONCE:  # few rows to a frame: its descriptors are what takes memory
+        for part in torch.split(index, FRAMES_AT_ONCE):
+            _add_block(equations, basis, label, part, key)
+        return
     prior = basis.prior
     rows = label.rows(prior, index)
     y = label.y[index].reshape(-1) - rows.prior_mean
