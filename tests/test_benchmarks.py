@@ -133,3 +133,36 @@ def test_error_bars_of_simulated_data_sets(tmp_path):
         assert one.coverage() > 0.93 - 4.0 * (0.93 * 0.07 / 40) ** 0.5, name
         assert 0.4 < one.mean_squared_z < 1.1 + 4.0 * (2.0 / 40) ** 0.5, name
         assert one.uniformity() > 1e-3, name
+
+
+def test_scaling_measures_fits_and_exponents(tmp_path, capsys):
+    script = load("sparse_scaling")
+    n = [5, 10, 40]
+    assert script.exponent(n, [3.0 * k**1.1 for k in n]) == pytest.approx(1.1)
+    frames = script.all_frames(None, 100)[::500].with_labels(script.LABELS)
+    frames.save(tmp_path / "50.npz")
+    assert (
+        script.main(["--child", str(tmp_path / "50.npz"), "--inducing", "8", "--out", str(tmp_path / "o.npz")]) is None
+    )
+    with np.load(tmp_path / "o.npz", allow_pickle=False) as file:
+        assert 0 < float(file["one_pass"]) and 0 < float(file["seconds"]) and 0 <= float(file["peak"]) < 500
+    with pytest.raises(SystemExit, match="--cache"):
+        script.all_frames(None, 50_000)
+
+
+@pytest.mark.slow
+def test_the_whole_scaling_script(tmp_path, capsys):
+    pytest.importorskip("openmm")
+    script = load("sparse_scaling")
+    script.MORE, script.SPACING, script.EQUILIBRATION = {600: 20}, 0.03, 0.03
+    arguments = ["--cache", str(tmp_path / "more"), "--sizes", "100", "25010", "--inducing", "8", "--repeats", "1"]
+    result = script.main([*arguments, "--plot", str(tmp_path / "p.png"), "--json", str(tmp_path / "r.json")])
+    assert result["frames_in_all"] == 25_020 and json.loads((tmp_path / "r.json").read_text()) == result
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    assert capsys.readouterr().out.startswith("| frames | label rows")
+
+
+def test_selections_are_compared(capsys):
+    rows = load("inducing_selection").main(["--frames", "60", "--inducing", "10"])
+    assert [row["selection"] for row in rows] == ["pivots", "farthest", "leverage", "kmeans"]
+    assert all(np.isfinite([row["bound"], *row["density"]]).all() for row in rows)

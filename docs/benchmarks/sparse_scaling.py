@@ -1,14 +1,14 @@
 """Time and memory of the sparse solver against the number of frames: alanine dipeptide, forces and energies.
 
 Every run is a process of its own: frames are loaded, a fit of 200 frames starts what starts lazily, and then
-``FreeEnergyRegressor(solver=Sparse(inducing=600), optimizer=None)`` is fitted to n frames of 18 force components and one
-energy each. Timed are the whole fit, at fixed hyperparameters, and by itself one pass over the labels, which is what
-grows. Memory: the high-water mark of the resident set during the fit minus the resident set just before it (``VmHWM``
-and ``VmRSS`` of ``/proc/self``, Linux), so that imports and the frames themselves are not counted. A search of
-hyperparameters adds a time that does not depend on n (it takes a random part of the labels of fixed size).
+``FreeEnergyRegressor(solver=Sparse(inducing=600), optimizer=None)`` is fitted to n frames of 18 force components and
+one energy each. Timed are the whole fit, at fixed hyperparameters, and by itself one pass over the labels, which is
+what grows. Memory: the high-water mark of the resident set during the fit minus the resident set just before it
+(``VmHWM`` and ``VmRSS`` of ``/proc/self``, Linux), so that imports and the frames themselves are not counted. A search
+of hyperparameters adds a time that does not depend on n (it takes a random part of the labels of fixed size).
 
-The bundled set has 25,000 frames. As many more are simulated once, by its own generator with other seeds (some ten minutes
-on one core; needs OpenMM), and kept in the folder named with ``--cache``.
+The bundled set has 25,000 frames. As many more are simulated once, by its own generator with other seeds (some ten
+minutes on one core; needs OpenMM), and kept in the folder named with ``--cache``.
 
     python docs/benchmarks/sparse_scaling.py --cache FOLDER --json scaling.json --plot scaling.png
 """
@@ -53,7 +53,9 @@ def all_frames(cache: Path | None, most: int) -> Frames:
     if most <= len(bundled):
         return bundled
     if cache is None:
-        raise SystemExit(f"{most} frames are more than the {len(bundled)} bundled ones: name a folder for others, --cache")
+        raise SystemExit(
+            f"{most} frames are more than the {len(bundled)} bundled ones: name a folder for others, --cache"
+        )
     packed = cache / "frames.npz"
     if not packed.is_file():
         cache.mkdir(parents=True, exist_ok=True)
@@ -67,11 +69,11 @@ def all_frames(cache: Path | None, most: int) -> Frames:
     return Frames.concatenate([bundled, Frames.load(packed)])
 
 
-def simulate(temperature: float, count: int, out: Path, spacing: float = SPACING, discarded: float = EQUILIBRATION) -> None:
+def simulate(temperature: float, count: int, out: Path) -> None:
     """Run the generator of the data set."""
     command = [sys.executable, str(GENERATOR / "generate.py"), "train", "--temperature", str(temperature)]
-    command += ["--seed", str(SEED + int(temperature)), "--frames", str(count), "--spacing-ps", str(spacing)]
-    subprocess.run([*command, "--equilibration-ps", str(discarded), "--out", str(out)], check=True)
+    command += ["--seed", str(SEED + int(temperature)), "--frames", str(count), "--spacing-ps", str(SPACING)]
+    subprocess.run([*command, "--equilibration-ps", str(EQUILIBRATION), "--out", str(out)], check=True)
 
 
 def child(path: Path, inducing: int, out: Path) -> None:

@@ -183,7 +183,7 @@ def checked_basis(
     if found.worst > LARGE:
         warnings.warn(
             f"{found}. Give solver=Sparse(inducing=..., gradients=True), whose inducing variables are slopes too, or "
-            "solver='dense' if memory allows",
+            "solver='iterative', which is exact",
             stacklevel=2,
         )
     return basis, found
