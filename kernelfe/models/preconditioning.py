@@ -16,10 +16,10 @@ from ..kernels import Jets
 from ..kernels.products import PairProducts
 from ..linalg.normal import Whitening
 from ..linalg.preconditioner import Groups, LocalFactor, LowRankAndLocal
+from .inducing import choose_inducing
 from .jet_operator import JetGram, TermNodes
 from .prior import RowBlock, TermRead, frame_chunks
 from .select import frame_of_rows, select
-from .sparse import choose_inducing
 
 #: Rows of a group of the local part together with those it looks at.
 GROUP_ROWS = 220
