@@ -57,18 +57,18 @@ class Limits:
 # ------------------------------------------------------------------ in the child
 
 
-def status(key: str) -> float:
-    """A field of /proc/self/status, in MB (1e6 bytes).
+def status(key: str, pid: int | str = "self") -> float:
+    """A field of /proc/PID/status, in MB (1e6 bytes).
 
     Raises
     ------
     OSError
         Where there is no such field: memory is measured on Linux only.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024 / 1e6
-    raise OSError(f"/proc/self/status has no {key}: memory is measured on Linux only")
+    raise OSError(f"/proc/{pid}/status has no {key}: memory is measured on Linux only")
 
 
 def measured(run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
