@@ -35,9 +35,33 @@ from environments import python_of
 #: Atoms of ASE's ethanol: C 0 (methyl), C 1, O 2, H 3 (of O), H 4 and 5 (of C 1), H 6, 7 and 8 (methyl).
 TURN = (0, 1, 2, 3, 4, 5, 7, 8, 6)
 MIRROR = (0, 1, 2, 3, 5, 4, 6, 8, 7)
+#: The other exchange that keeps all bonds: of the hydrogens of C 1 alone.
+SWAP = (0, 1, 2, 3, 5, 4, 6, 7, 8)
+#: Length scales of kernelfe, Å⁻¹, of one pair of each kind that TURN, MIRROR and SWAP leave, by ``--evidence 60``.
+SHAPE = {
+    (0, 1): 0.62,
+    (0, 2): 0.49,
+    (0, 3): 1.09,
+    (0, 4): 0.80,
+    (0, 6): 1.27,
+    (1, 2): 0.64,
+    (1, 3): 0.57,
+    (1, 4): 1.28,
+    (1, 6): 0.68,
+    (2, 3): 1.40,
+    (2, 4): 0.55,
+    (2, 6): 1.28,
+    (3, 4): 0.80,
+    (3, 6): 2.21,
+    (4, 5): 1.48,
+    (4, 6): 1.39,
+    (6, 7): 1.31,
+}
 #: Numbers chosen by ``--choose`` at 500 frames: Å⁻¹; Å⁻¹ and eV/Å.
 SGDML_LENGTHSCALE = 20
 LENGTHSCALE, NOISE = 20.0, 1e-3
+#: Prior standard deviation of the energy in units of the length scale, eV Å.
+ENERGY = 1.55
 WARM_UP = 12
 PACKAGES = ("kernelfe", "torch", "sgdml", "numpy", "scipy")
 LABELS = {
@@ -48,14 +72,20 @@ LABELS = {
 }
 
 
-def group() -> tuple[tuple[int, ...], ...]:
-    """The six permutations that TURN and MIRROR generate."""
+def group(*generators: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The permutations that some generate; without any, the six of TURN and MIRROR."""
     found = {tuple(range(9))}
     while True:
-        more = found | {tuple(p[i] for i in q) for p in found for q in (TURN, MIRROR)}
+        more = found | {tuple(p[i] for i in q) for p in found for q in generators or (TURN, MIRROR)}
         if more == found:
             return tuple(sorted(found))
         found = more
+
+
+def kinds_of_pairs() -> list[tuple[int, int]]:
+    """The key of SHAPE for each of the 36 pairs, in the order (0, 1), (0, 2), …."""
+    everything = group(TURN, MIRROR, SWAP)
+    return [min(tuple(sorted((p[i], p[j]))) for p in everything) for i, j in itertools.combinations(range(9), 2)]
 
 
 class Data:
@@ -91,17 +121,21 @@ def errors(predicted: np.ndarray, forces: np.ndarray, name: str) -> dict[str, fl
 # ---------------------------------------------------------------- the peers
 
 
-def kernelfe_model(data: Data, solver, lengthscale: float, noise: float):
+def kernelfe_model(data: Data, solver, lengthscale: float, noise: float, isotropic: bool = False):
     """The unfitted regressor: forces of one temperature, so priors of entropy and heat capacity are next to nothing.
 
-    The prior of the energy is set from the data.
+    The length scales are ``lengthscale`` times those of SHAPE or, if isotropic, ``lengthscale`` Å⁻¹. Only the ratio of
+    the noise to the prior of the energy matters.
     """
     from kernelfe import FreeEnergyRegressor
     from kernelfe.descriptors import InverseDistances, Symmetrized
     from kernelfe.kernels import Matern52, SecondOrder, Term
 
-    thermal = SecondOrder(reference_temperature=data.temperature, energy=None, entropy=1e-12, heat_capacity=1e-12)
-    term = Term(Symmetrized(InverseDistances(), group()), Matern52(lengthscale), thermal)
+    thermal = SecondOrder(
+        reference_temperature=data.temperature, energy=ENERGY * lengthscale, entropy=1e-12, heat_capacity=1e-12
+    )
+    scales = lengthscale if isotropic else tuple(lengthscale * SHAPE[kind] for kind in kinds_of_pairs())
+    term = Term(Symmetrized(InverseDistances(), group()), Matern52(scales), thermal)
     return FreeEnergyRegressor(terms=term, solver=solver, baseline=False, optimizer=None, noise={"mean_force": noise})
 
 
@@ -122,11 +156,10 @@ def kernelfe_frames(data: Data, positions: np.ndarray, forces: np.ndarray):
 
 def run_kernelfe(data: Data, spec: dict, solver) -> tuple[dict, dict]:
     """Train on forces, and the errors."""
-    numbers = spec["lengthscale"], spec["noise"]
+    numbers = spec["lengthscale"], spec["noise"], spec.get("isotropic", False)
     kernelfe_model(data, solver, *numbers).fit(kernelfe_frames(data, *data.first(WARM_UP)))
     train = kernelfe_frames(data, *data.train)
     model, figures = _harness.measured(lambda: kernelfe_model(data, solver, *numbers).fit(train))
-    figures["energy_scale"] = model.terms_[0][1].fitted_spec().thermal.energy
     arrays = {}
     for name in ("validation", "test"):
         forces = model.predict(kernelfe_frames(data, *getattr(data, name)), "mean_force")
@@ -203,6 +236,26 @@ def peers_of(args: argparse.Namespace) -> list[Peer]:
     return [Peer(name, LABELS[name], python if name.startswith("sgdml") else None) for name in chosen]
 
 
+def by_evidence(args: argparse.Namespace) -> dict:
+    """Length scales of the kinds of pairs, and the noise, that maximise kernelfe's evidence of a few frames."""
+    from kernelfe import FreeEnergyRegressor
+    from kernelfe.descriptors import InverseDistances, Symmetrized
+    from kernelfe.kernels import Matern52, SecondOrder, Term
+    from kernelfe.models.solvers import Dense
+
+    data = Data(args.data, args.evidence, args.seed)
+    thermal = SecondOrder(reference_temperature=data.temperature, entropy=1e-12, heat_capacity=1e-12)
+    term = Term(Symmetrized(InverseDistances(), group()), Matern52((2.0,) * 36), thermal)
+    solver = Dense(evidence_rows=27 * args.evidence)
+    model = FreeEnergyRegressor(terms=term, solver=solver, baseline=False).fit(kernelfe_frames(data, *data.train))
+    fitted = model.fitted_terms()[0][1]
+    shape = dict(zip(kinds_of_pairs(), fitted.kernel.lengthscale, strict=True))
+    for pair, lengthscale in shape.items():
+        print(f"    {pair}: {lengthscale:.2f},")
+    print(f"energy {fitted.thermal.energy:.3g} eV, noise {model.noise_}")
+    return {"shape": {str(pair): value for pair, value in shape.items()}, "energy": fitted.thermal.energy}
+
+
 def choose(args: argparse.Namespace, spec: dict) -> list[dict]:
     """Errors on the validation and test frames over a grid of length scales (and of noise, for kernelfe)."""
     peer = next(p for p in peers_of(args) if p.name == args.choose)
@@ -235,6 +288,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser.add_argument("--choose", choices=list(LABELS), help="errors of one peer over a grid, instead of timing")
     parser.add_argument("--lengthscales", type=float, nargs="+", default=[5, 10, 20, 40])
     parser.add_argument("--noises", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3, 1e-2])
+    parser.add_argument("--isotropic", action="store_true", help="one length scale for all pairs, as sGDML has")
+    parser.add_argument("--evidence", type=int, help="fit kernelfe's length scales to this many frames, and stop")
     _harness.arguments(parser)
     args = parser.parse_args(argv)
     if args.child:
@@ -247,10 +302,14 @@ def main(argv: list[str] | None = None) -> dict | None:
         "frames": args.frames,
         "seed": args.seed,
         "threads": args.threads,
-        **{key: getattr(args, key) for key in ("lengthscale", "noise", "sgdml_lengthscale")},
+        **{key: getattr(args, key) for key in ("lengthscale", "noise", "sgdml_lengthscale", "isotropic")},
     }
     limits = _harness.limits_of(args)
     result = _harness.header(limits, spec=spec, labels=LABELS)
+    if args.evidence:
+        result |= by_evidence(args)
+        _harness.write(result, args.json)
+        return result
     peers = peers_of(args)
     if args.choose:
         result["choice"] = choose(args, spec)
