@@ -37,7 +37,7 @@ TURN = (0, 1, 2, 3, 4, 5, 7, 8, 6)
 MIRROR = (0, 1, 2, 3, 5, 4, 6, 8, 7)
 #: The other exchange that keeps all bonds: of the hydrogens of C 1 alone.
 SWAP = (0, 1, 2, 3, 5, 4, 6, 7, 8)
-#: Length scales of kernelfe, Å⁻¹, of one pair of each kind that TURN, MIRROR and SWAP leave, by ``--evidence 60``.
+#: Length scales of kernelfe, Å⁻¹, of one pair of each kind that TURN, MIRROR and SWAP leave, by molecule_shape.py.
 SHAPE = {
     (0, 1): 0.62,
     (0, 2): 0.49,
@@ -236,26 +236,6 @@ def peers_of(args: argparse.Namespace) -> list[Peer]:
     return [Peer(name, LABELS[name], python if name.startswith("sgdml") else None) for name in chosen]
 
 
-def by_evidence(args: argparse.Namespace) -> dict:
-    """Length scales of the kinds of pairs, and the noise, that maximise kernelfe's evidence of a few frames."""
-    from kernelfe import FreeEnergyRegressor
-    from kernelfe.descriptors import InverseDistances, Symmetrized
-    from kernelfe.kernels import Matern52, SecondOrder, Term
-    from kernelfe.models.solvers import Dense
-
-    data = Data(args.data, args.evidence, args.seed)
-    thermal = SecondOrder(reference_temperature=data.temperature, entropy=1e-12, heat_capacity=1e-12)
-    term = Term(Symmetrized(InverseDistances(), group()), Matern52((2.0,) * 36), thermal)
-    solver = Dense(evidence_rows=27 * args.evidence)
-    model = FreeEnergyRegressor(terms=term, solver=solver, baseline=False).fit(kernelfe_frames(data, *data.train))
-    fitted = model.fitted_terms()[0][1]
-    shape = dict(zip(kinds_of_pairs(), fitted.kernel.lengthscale, strict=True))
-    for pair, lengthscale in shape.items():
-        print(f"    {pair}: {lengthscale:.2f},")
-    print(f"energy {fitted.thermal.energy:.3g} eV, noise {model.noise_}")
-    return {"shape": {str(pair): value for pair, value in shape.items()}, "energy": fitted.thermal.energy}
-
-
 def choose(args: argparse.Namespace, spec: dict) -> list[dict]:
     """Errors on the validation and test frames over a grid of length scales (and of noise, for kernelfe)."""
     peer = next(p for p in peers_of(args) if p.name == args.choose)
@@ -289,7 +269,6 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser.add_argument("--lengthscales", type=float, nargs="+", default=[5, 10, 20, 40])
     parser.add_argument("--noises", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3, 1e-2])
     parser.add_argument("--isotropic", action="store_true", help="one length scale for all pairs, as sGDML has")
-    parser.add_argument("--evidence", type=int, help="fit kernelfe's length scales to this many frames, and stop")
     _harness.arguments(parser)
     args = parser.parse_args(argv)
     if args.child:
@@ -306,10 +285,6 @@ def main(argv: list[str] | None = None) -> dict | None:
     }
     limits = _harness.limits_of(args)
     result = _harness.header(limits, spec=spec, labels=LABELS)
-    if args.evidence:
-        result |= by_evidence(args)
-        _harness.write(result, args.json)
-        return result
     peers = peers_of(args)
     if args.choose:
         result["choice"] = choose(args, spec)
