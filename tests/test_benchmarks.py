@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "benchmarks"
+sys.path.insert(0, str(FOLDER))  # as when a script there is run: its neighbours are importable
 
 
 def load(name):
@@ -53,11 +54,11 @@ def test_agreement_with_an_independent_dense_solve(script):
         out = np.zeros((len(a), 3, len(b), 3))
         for i, x in enumerate(a):
             for j, z in enumerate(b):
-                delta = (x - z) / script.LENGTHSCALE**2
-                k = np.exp(-0.5 * (x - z) @ (x - z) / script.LENGTHSCALE**2)
+                delta = (x - z) / data.lengthscale**2
+                k = np.exp(-0.5 * (x - z) @ (x - z) / data.lengthscale**2)
                 out[i, 0, j, 0] = k
                 out[i, 1:, j, 0], out[i, 0, j, 1:] = -k * delta, k * delta
-                out[i, 1:, j, 1:] = k * (np.eye(2) / script.LENGTHSCALE**2 - np.outer(delta, delta))
+                out[i, 1:, j, 1:] = k * (np.eye(2) / data.lengthscale**2 - np.outer(delta, delta))
         return out.reshape(3 * len(a), 3 * len(b))
 
     e = np.tile([1.0, 0.0, 0.0], len(data.x))
@@ -73,22 +74,27 @@ def test_agreement_with_an_independent_dense_solve(script):
 
 def test_a_measured_process_writes_what_the_table_needs(script, tmp_path):
     out = tmp_path / "out.npz"
-    assert script.main(["--child", "kernelfe-std", "--n", "20", "--dimension", "3", "--out", str(out)]) is None
+    spec = {"n": 20, "new": 15, "dimension": 3, "seed": 0, "lengthscale": 0.3}
+    assert script.main(["--child", "dense-std", "--spec", json.dumps(spec), "--out", str(out)]) is None
     with np.load(out, allow_pickle=False) as file:
-        assert file["means"].shape == (20, 4) and np.isfinite(file["means"]).all()
-        assert float(file["seconds"]) > 0
-        assert 0 <= float(file["peak"]) < 500
+        assert file["means"].shape == (15, 4) and np.isfinite(file["means"]).all()
+        report = json.loads(str(file["report"]))
+    assert report["status"] == "ok" and report["seconds"] > 0 and 0 <= report["peak_mb"] < 500
+    assert report["versions"]["kernelfe"]
 
 
 @pytest.mark.slow
 def test_the_whole_script(script, tmp_path, capsys):
     path = tmp_path / "figures.json"
-    result = script.main(["--n", "20", "--dimension", "3", "--repeats", "1", "--threads", "1", "--json", str(path)])
+    small = ["--n", "20", "--dimension", "3", "--repeats", "1", "--threads", "1"]
+    result = script.main([*small, "--lengthscale", "0.7", "--json", str(path)])
     assert json.loads(path.read_text()) == result
-    assert set(result["peers"]) == set(script.PEERS) and set(result["ratios"]) == set(script.PEERS) - {"kernelfe"}
-    assert result["peers"]["kernelfe"]["value_error"] < 1e-6
-    assert result["peers"]["gpytorch-cholesky"]["value_error"] < 1e-12
-    assert capsys.readouterr().out.startswith("| peer | time")
+    found = result["lengthscales"]["0.7"]
+    assert {"dense", "gpytorch-cg", "gpytorch-cholesky"} <= set(found["peers"])
+    assert {"gpytorch-cg / dense", "gpytorch-cholesky / dense"} <= set(found["ratios"])
+    assert found["peers"]["dense"]["value_error"] < 1e-6
+    assert found["peers"]["gpytorch-cholesky"]["value_error"] < 1e-12
+    assert "| peer | time" in capsys.readouterr().out
 
 
 def test_the_simulated_truth_obeys_thermodynamics():
@@ -133,3 +139,36 @@ def test_error_bars_of_simulated_data_sets(tmp_path):
         assert one.coverage() > 0.93 - 4.0 * (0.93 * 0.07 / 40) ** 0.5, name
         assert 0.4 < one.mean_squared_z < 1.1 + 4.0 * (2.0 / 40) ** 0.5, name
         assert one.uniformity() > 1e-3, name
+
+
+def test_scaling_measures_fits_and_exponents(tmp_path, capsys):
+    script = load("sparse_scaling")
+    n = [5, 10, 40]
+    assert script.exponent(n, [3.0 * k**1.1 for k in n]) == pytest.approx(1.1)
+    frames = script.all_frames(None, 100)[::500].with_labels(script.LABELS)
+    frames.save(tmp_path / "50.npz")
+    assert (
+        script.main(["--child", str(tmp_path / "50.npz"), "--inducing", "8", "--out", str(tmp_path / "o.npz")]) is None
+    )
+    with np.load(tmp_path / "o.npz", allow_pickle=False) as file:
+        assert 0 < float(file["one_pass"]) and 0 < float(file["seconds"]) and 0 <= float(file["peak"]) < 500
+    with pytest.raises(SystemExit, match="--cache"):
+        script.all_frames(None, 50_000)
+
+
+@pytest.mark.slow
+def test_the_whole_scaling_script(tmp_path, capsys):
+    pytest.importorskip("openmm")
+    script = load("sparse_scaling")
+    script.MORE, script.SPACING, script.EQUILIBRATION = {600: 20}, 0.03, 0.03
+    arguments = ["--cache", str(tmp_path / "more"), "--sizes", "100", "25010", "--inducing", "8", "--repeats", "1"]
+    result = script.main([*arguments, "--plot", str(tmp_path / "p.png"), "--json", str(tmp_path / "r.json")])
+    assert result["frames_in_all"] == 25_020 and json.loads((tmp_path / "r.json").read_text()) == result
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    assert capsys.readouterr().out.startswith("| frames | label rows")
+
+
+def test_selections_are_compared(capsys):
+    rows = load("inducing_selection").main(["--frames", "60", "--inducing", "10"])
+    assert [row["selection"] for row in rows] == ["pivots", "farthest", "leverage", "kmeans"]
+    assert all(np.isfinite([row["bound"], *row["density"]]).all() for row in rows)

@@ -1,44 +1,42 @@
-"""Value and gradient labels, exact Gaussian-process regression: kernelfe's dense path beside gpytorch's RBFKernelGrad.
+"""Value and gradient labels, exact Gaussian-process regression: kernelfe beside gpytorch's RBFKernelGrad.
 
 Every run of every peer is a process of its own on the same data: n points uniform in the unit cube of D dimensions,
-values and gradients of a smooth function with normal noise of variance 2e-3, an RBF kernel of length scale 0.7 and unit
-variance, fixed hyperparameters. Timed: conditioning on the n·(1 + D) labels and the posterior means of value and
-gradient at as many new points, after the imports, the data and a run on 16 points (it starts thread pools and loads
-what is loaded lazily). Memory: the high-water mark of the resident set during the timed part minus the resident set
-just before it (``VmHWM`` and ``VmRSS`` of ``/proc/self``, Linux; the mark is reset through ``/proc/self/clear_refs``).
+values and gradients of a smooth function with normal noise of variance 2e-3, an RBF kernel of unit variance, fixed
+hyperparameters. Timed: conditioning on the n·(1 + D) labels and the posterior means of value and gradient at as many
+new points, after the imports, the data and a run on 16 points (it starts thread pools and loads what is loaded lazily).
+How time, memory and limits are taken: ``_harness.py``.
 
 kernelfe puts a broad normal prior on the constant of the free energy; gpytorch's mean is a number. The reference is
 gpytorch's Cholesky solver with that number at its posterior mean, by generalised least squares from gpytorch's own
 solves: this is the same posterior mean. The reference is not timed; the timed gpytorch peers are handed the number.
 
-    python docs/benchmarks/value_gradient.py
+    python docs/benchmarks/value_gradient.py --peers /tmp/peers --json value_gradient.json
+    python docs/benchmarks/value_gradient.py --only iterative --n 5000 --new 1000           # kernelfe alone
+    python docs/benchmarks/value_gradient.py --peers /tmp/peers --sizes 50 100 200 500 1000 2000 5000 \
+        --limit-seconds 900 --repeats 1 --json growth.json --plot growth.png
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
-import tempfile
-import time
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 
+import _harness
 import numpy as np
+from _harness import Peer
+from environments import python_of
 
-LENGTHSCALE = 0.7
+LENGTHSCALES = (0.3, 0.7, 1.5)
 NOISE_VARIANCE = 2e-3
 #: What kernelfe takes the prior of the constant to be: normal about the mean of the values, this many spreads wide.
 CONSTANT_WIDTH = 30.0
 PACKAGES = ("kernelfe", "gpytorch", "linear_operator", "torch", "numpy", "scipy")
-PEERS = {
-    "kernelfe": "kernelfe, FreeEnergyRegressor(solver=Dense())",
+LABELS = {
+    "iterative": "kernelfe, FreeEnergyRegressor(solver=Iterative())",
+    "dense": "kernelfe, FreeEnergyRegressor(solver=Dense())",
     "gpytorch-cg": "gpytorch RBFKernelGrad, default settings (conjugate gradients)",
     "gpytorch-cholesky": "gpytorch RBFKernelGrad, Cholesky",
 }
@@ -46,12 +44,13 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """Training points x (n, D) with noisy values y (n,) and gradients g (n, D); new points, shape (n, D)."""
+    """Training points x (n, D) with noisy values y (n,) and gradients g (n, D); new points (m, D); length scale."""
 
     x: np.ndarray
     y: np.ndarray
     g: np.ndarray
     new: np.ndarray
+    lengthscale: float = 0.7
 
 
 def smooth(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,20 +63,30 @@ def smooth(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return value, gradient
 
 
-def problem(n: int, dimension: int, seed: int) -> Problem:
-    """The data, the same in every process."""
+def problem(n: int, dimension: int, seed: int, lengthscale: float = 0.7, new: int | None = None) -> Problem:
+    """The data, the same in every process; as many new points as training points if ``new`` does not say."""
     rng = np.random.default_rng(seed)
-    x, new = rng.random((n, dimension)), rng.random((n, dimension))
+    x, points = rng.random((n, dimension)), rng.random((n if new is None else new, dimension))
     value, gradient = smooth(x)
     noise = np.sqrt(NOISE_VARIANCE) * rng.standard_normal((n, 1 + dimension))
-    return Problem(x, value + noise[:, 0], gradient + noise[:, 1:], new)
+    return Problem(x, value + noise[:, 0], gradient + noise[:, 1:], points, lengthscale)
 
 
 # ---------------------------------------------------------------- the peers
 
 
-def kernelfe_means(data: Problem, std: bool = False) -> np.ndarray:
-    """Posterior means of value and gradient, shape (n, 1 + D), through the public interface.
+def kernelfe_solvers() -> dict:
+    """Solver specs of the installed kernelfe, by the name of the peer; ``Iterative`` where it has one."""
+    from kernelfe.models import solvers
+
+    specs = {"dense": solvers.Dense()}
+    if hasattr(solvers, "Iterative"):
+        specs["iterative"] = solvers.Iterative()
+    return specs
+
+
+def kernelfe_means(data: Problem, solver=None, std: bool = False) -> np.ndarray:
+    """Posterior means of value and gradient, shape (m, 1 + D), through the public interface.
 
     At one temperature the factors of a free energy are (1, −T, 0): with the prior of the entropy at 1e-12 eV/K the
     covariance differs from the RBF kernel by T² 1e-24, about 1e-19 of it.
@@ -85,12 +94,11 @@ def kernelfe_means(data: Problem, std: bool = False) -> np.ndarray:
     from kernelfe import FreeEnergyRegressor
     from kernelfe.descriptors import Variables
     from kernelfe.kernels import RBF, SecondOrder, Term
-    from kernelfe.models.solvers import Dense
 
     thermal = SecondOrder(reference_temperature=300.0, energy=1.0, entropy=1e-12, heat_capacity=1e-12)
     model = FreeEnergyRegressor(
-        terms=Term(Variables(), RBF(LENGTHSCALE), thermal),
-        solver=Dense(),
+        terms=Term(Variables(), RBF(data.lengthscale), thermal),
+        solver="dense" if solver is None else solver,
         optimizer=None,
         noise={"free_energy": NOISE_VARIANCE**0.5, "mean_force": NOISE_VARIANCE**0.5},
     )
@@ -120,7 +128,7 @@ def gpytorch_model(data: Problem, constant: float, targets=None):
             return gpytorch.distributions.MultitaskMultivariateNormal(self.mean_module(x), self.covar_module(x))
 
     model = Model().double()
-    model.covar_module.lengthscale = LENGTHSCALE
+    model.covar_module.lengthscale = data.lengthscale
     likelihood.noise = NOISE_VARIANCE
     model.mean_module.constant.data.fill_(constant)
     return model.eval()
@@ -136,8 +144,6 @@ def gpytorch_means(data: Problem, cholesky: bool, constant: float) -> np.ndarray
 
 def solver_settings(cholesky: bool):
     """gpytorch's settings: means only, and either nothing else or Cholesky at every size."""
-    from contextlib import ExitStack
-
     from gpytorch import settings
 
     stack = ExitStack()
@@ -169,145 +175,137 @@ def gpytorch_constant(data: Problem) -> float:
     return (data.y.mean() * precision + products[0]) / (precision + products[1])
 
 
-# ------------------------------------------------------- one measured process
+# --------------------------------------------------------------- one process
 
 
-def status(key: str) -> float:
-    """A field of /proc/self/status, in MB (1e6 bytes)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise OSError(f"/proc/self/status has no {key}: memory is measured on Linux only")
-
-
-def child(peer: str, n: int, dimension: int, seed: int, constant: float, out: Path) -> None:
+def child(peer: str, spec: dict, out: Path) -> None:
     """Run one peer once and write its means, time and memory."""
-    run = {
-        "kernelfe": kernelfe_means,
-        "kernelfe-std": lambda data: kernelfe_means(data, std=True),
-        "gpytorch-cg": lambda data: gpytorch_means(data, False, constant),
-        "gpytorch-cholesky": lambda data: gpytorch_means(data, True, constant),
-        "reference": lambda data: gpytorch_means(data, True, constant),
-    }[peer]
-    data = problem(n, dimension, seed)
-    if peer == "reference":
-        constant = gpytorch_constant(data)
-    run(problem(16, dimension, seed))
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    start = time.perf_counter()
-    means = run(data)
-    seconds = time.perf_counter() - start
-    peak = status("VmHWM") - before
-    np.savez(out, means=means, seconds=seconds, peak=peak, before=before, constant=constant)
+    n, dimension, seed, lengthscale = spec["n"], spec["dimension"], spec["seed"], spec["lengthscale"]
+
+    def work() -> tuple[dict, dict]:
+        data = problem(n, dimension, seed, lengthscale, spec.get("new"))
+        constant = spec.get("constant", 0.0)
+        if peer == "reference":
+            constant = gpytorch_constant(data)
+            return {"constant": constant}, {"means": gpytorch_means(data, True, constant)}
+        if peer.startswith("gpytorch"):
+
+            def run(now: Problem) -> np.ndarray:
+                return gpytorch_means(now, peer == "gpytorch-cholesky", constant)
+
+        else:
+            solver = kernelfe_solvers()[peer.removesuffix("-std")]
+
+            def run(now: Problem) -> np.ndarray:
+                return kernelfe_means(now, solver, std=peer.endswith("-std"))
+
+        run(problem(16, dimension, seed, lengthscale))
+        means, figures = _harness.measured(lambda: run(data))
+        # the truth without noise: what there is to compare with where the reference is out of reach
+        figures["rmse"] = float(np.sqrt(np.mean((means[:, 0] - smooth(data.new)[0]) ** 2)))
+        return figures, {"means": means}
+
+    _harness.child(out, work, PACKAGES)
 
 
-# ------------------------------------------------------------------- the table
+# ------------------------------------------------------------------- the tables
 
 
-def run_child(peer: str, args: argparse.Namespace, constant: float, folder: Path) -> dict[str, np.ndarray]:
-    """Start a process for one peer and read what it measured."""
-    out = folder / "out.npz"
-    command = [sys.executable, __file__, "--child", peer, "--constant", repr(constant), "--out", str(out)]
-    command += ["--n", str(args.n), "--dimension", str(args.dimension), "--seed", str(args.seed)]
-    environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), OPENBLAS_NUM_THREADS=str(args.threads))
-    subprocess.run(command, check=True, env=environment)
-    with np.load(out, allow_pickle=False) as file:
-        found = {key: file[key] for key in file.files}
-    load = os.getloadavg()[0]
-    print(f"{peer}: {found['seconds']:.2f} s, {found['peak']:.0f} MB (load {load:.1f})", file=sys.stderr, flush=True)
-    return found
+def peers_of(args: argparse.Namespace) -> list[Peer]:
+    """The peers asked for, with the Python each runs in."""
+    names = [name for name in LABELS if name in kernelfe_solvers() or name.startswith("gpytorch")]
+    python = python_of(args.peers, "gpytorch")
+    chosen = [name for name in names if args.only is None or name in args.only]
+    return [Peer(name, LABELS[name], python if name.startswith("gpytorch") else None) for name in chosen]
+
+
+def reference_of(spec: dict, args: argparse.Namespace) -> tuple[dict, np.ndarray | None]:
+    """The spec with the constant of the gpytorch peers, and the means by Cholesky where they are within the limits."""
+    rows = spec["n"] * (1 + spec["dimension"])
+    if rows > args.reference_rows:
+        return spec, None
+    peer = Peer("reference", "", python_of(args.peers, "gpytorch"))
+    report, arrays = _harness.run_child(__file__, peer, spec, _harness.limits_of(args))
+    if report["status"] != "ok":
+        return spec, None
+    return {**spec, "constant": report["constant"]}, arrays["means"]
+
+
+def compare(spec: dict, args: argparse.Namespace) -> dict[str, dict]:
+    """Summaries of all peers on one problem, with their largest deviations from the reference."""
+    spec, reference = reference_of(spec, args)
+    rows, arrays = _harness.interleaved(__file__, peers_of(args), spec, _harness.limits_of(args), args.repeats)
+    for peer, row in rows.items():
+        if row["status"] == "ok" and reference is not None:
+            apart = np.abs(arrays[peer]["means"] - reference)
+            row["value_error"], row["gradient_error"] = float(apart[:, 0].max()), float(apart[:, 1:].max())
+    return rows
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """All repeats of all peers, interleaved, and what the table says."""
-    load = list(os.getloadavg())
-    truth = smooth(problem(args.n, args.dimension, args.seed).new)[0]
-    with tempfile.TemporaryDirectory() as folder:
-        reference = run_child("reference", args, 0.0, Path(folder))
-        constant = float(reference["constant"])
-        runs: dict[str, list] = {peer: [] for peer in PEERS}
-        for _ in range(args.repeats):
-            for peer in PEERS:
-                runs[peer].append(run_child(peer, args, constant, Path(folder)))
-        std = run_child("kernelfe-std", args, constant, Path(folder))
-    rows = {}
-    for peer, results in runs.items():
-        means = results[0]["means"]
-        rows[peer] = {
-            "seconds": median(float(r["seconds"]) for r in results),
-            "seconds_range": [float(f(r["seconds"] for r in results)) for f in (min, max)],
-            "peak_mb": median(float(r["peak"]) for r in results),
-            "imports_mb": median(float(r["before"]) for r in results),
-            "value_error": float(np.abs(means - reference["means"])[:, 0].max()),
-            "gradient_error": float(np.abs(means - reference["means"])[:, 1:].max()),
-            "rmse": float(np.sqrt(np.mean((means[:, 0] - truth) ** 2))),
-        }
-    own = rows["kernelfe"]
+    """Everything that was asked for."""
+    spec = {"n": args.n, "dimension": args.dimension, "seed": args.seed, "new": args.new or args.n}
+    result = _harness.header(_harness.limits_of(args), spec=spec, noise_variance=NOISE_VARIANCE, peers=LABELS)
+    if args.sizes:
+        specs = [{**spec, "n": n, "new": min(n, args.new or n), "lengthscale": args.lengthscale[0]} for n in args.sizes]
+        found = _harness.growth(__file__, peers_of(args), specs, _harness.limits_of(args), args.repeats)
+        return {**result, "sizes": args.sizes, "growth": found}
+    result["lengthscales"] = {}
+    for lengthscale in args.lengthscale:
+        rows = compare({**spec, "lengthscale": lengthscale}, args)
+        result["lengthscales"][str(lengthscale)] = {"peers": rows, "ratios": ratios(rows)}
+    return result
+
+
+def ratios(rows: dict[str, dict]) -> dict:
+    """Time and memory of each gpytorch peer over those of each kernelfe solver."""
+    done = {name: row for name, row in rows.items() if row["status"] == "ok"}
     return {
-        "date": date.today().isoformat(),
-        "n": args.n,
-        "dimension": args.dimension,
-        "repeats": args.repeats,
-        "threads": args.threads,
-        "load_before": load,
-        "machine": processor(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "matrix_mb": 8e-6 * (args.n * (1 + args.dimension)) ** 2,
-        "peers": rows,
-        "kernelfe_with_std": {"seconds": float(std["seconds"]), "peak_mb": float(std["peak"])},
-        "ratios": {
-            peer: {"time": own["seconds"] / row["seconds"], "memory": own["peak_mb"] / row["peak_mb"]}
-            for peer, row in rows.items()
-            if peer != "kernelfe"
-        },
+        f"{other} / {own}": {key: done[other][key] / done[own][key] for key in ("seconds", "peak_mb")}
+        for own in ("iterative", "dense")
+        for other in done
+        if own in done and other.startswith("gpytorch")
     }
 
 
-def processor() -> str:
-    """Name of the processor and number of cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{name}, {os.cpu_count()} cores"
-
-
 def table(result: dict) -> str:
-    """The result as a Markdown table."""
-    lines = [
-        "| peer | time, s (range) | peak memory, MB | largest deviation of values | of gradients |",
-        "|---|---|---|---|---|",
-    ]
-    for peer, row in result["peers"].items():
-        low, high = row["seconds_range"]
-        lines.append(
-            f"| {PEERS[peer]} | {row['seconds']:.2f} ({low:.2f}–{high:.2f}) | {row['peak_mb']:.0f} "
-            f"| {row['value_error']:.1e} | {row['gradient_error']:.1e} |"
-        )
-    return "\n".join(lines)
+    """The result as Markdown."""
+    if "growth" in result:
+        used = {name: LABELS[name] for name in LABELS if name in result["growth"][0]}
+        return _harness.growth_table(used, result["sizes"], result["growth"])
+    columns = {"value_error": "largest deviation of values", "gradient_error": "of gradients", "rmse": "rmse"}
+    parts = []
+    for lengthscale, found in result["lengthscales"].items():
+        parts.append(f"length scale {lengthscale}\n\n" + _harness.table(LABELS, found["peers"], columns))
+        parts += [f"{pair}: time {r['seconds']:.1f}, memory {r['peak_mb']:.1f}" for pair, r in found["ratios"].items()]
+    return "\n\n".join(parts)
 
 
 def main(argv: list[str] | None = None) -> dict | None:
     """Command line: measure and print, or (``--child``) run one peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=1000, help="training points, and new points")
+    parser.add_argument("--n", type=int, default=1000, help="training points")
+    parser.add_argument("--new", type=int, help="new points; as many as training points if not given")
     parser.add_argument("--dimension", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--lengthscale", type=float, nargs="+", default=list(LENGTHSCALES))
+    parser.add_argument("--sizes", type=int, nargs="+", help="growth over these n, at the first length scale")
+    parser.add_argument("--only", nargs="+", choices=list(LABELS), help="peers to run; all if not given")
+    parser.add_argument("--peers", type=Path, help="folder of environments.py; gpytorch of this Python if not given")
+    parser.add_argument("--reference-rows", type=int, default=16_500, help="compare with Cholesky up to these rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--constant", type=float, default=0.0, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    _harness.arguments(parser)
     args = parser.parse_args(argv)
     if args.child:
-        child(args.child, args.n, args.dimension, args.seed, args.constant, args.out)
+        child(args.child, json.loads(args.spec), args.out)
         return None
     result = measure(args)
     print(table(result))
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    _harness.write(result, args.json)
+    if args.plot and "growth" in result:
+        used = {name: LABELS[name] for name in LABELS if name in result["growth"][0]}
+        _harness.growth_plot(
+            args.plot, used, result["sizes"], result["growth"], f"points, {1 + args.dimension} labels each"
+        )
     return result
 
 

@@ -180,6 +180,10 @@ class Kernel(Spec):
         """
         raise NotImplementedError(f"{type(self).__name__} has no gram")
 
+    def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
+        """:meth:`gram` written into ``out``, shape (E_a r_a, E_b r_b), without gradients by hyperparameters."""
+        out.copy_(self.gram(a, b).reshape(out.shape))
+
     def value(self, z: Tensor, nodes: Tensor) -> Tensor:
         """κ(z, z') of all pairs, shape (E, m)."""
         return self.gram(Jets.values(z), Jets.values(nodes))[:, 0, :, 0]

@@ -97,6 +97,18 @@ class RadialKernel(ScalarKernel):
             out = _subtract_product(out, k1, ww.reshape(*a.w.shape[:2], *b.w.shape[:2]))
         return out if a.c is None else out + a.c[:, :, None, None] * by_value
 
+    def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
+        """:meth:`gram` written into ``out``; of slopes with values two passes over it, one of them the product's."""
+        if a.w is None or a.c is not None or b.w is not None:
+            return super().fill_gram(a, b, out)
+        slope = self.functions(half_squared_distances(a.z, b.z))[1]
+        if b.c is not None:
+            slope = slope * b.c[:, 0]
+        # w·z − w·z' is one product of (w, w·z) with (−z', 1)
+        left = torch.cat([a.w, (a.w * a.z[:, None]).sum(2, keepdim=True)], 2).flatten(0, 1)
+        torch.mm(left, torch.cat([-b.z, b.z.new_ones(len(b.z), 1)], 1).T, out=out)
+        out.view(*a.w.shape[:2], len(b.z)).mul_(slope[:, None])
+
     def jet_product(self, z: Tensor, nodes: Tensor, c: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Value and gradient at ``z`` of expansions on ``nodes`` (both scaled by 1/ℓ): four thin products a block.
 

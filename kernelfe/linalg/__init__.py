@@ -6,9 +6,12 @@ from .normal import Group, NormalEquations, Whitening
 from .operators import Identity, Preconditioner, Solution, SymmetricOperator
 from .preconditioner import LocalFactor, LowRankAndLocal
 from .processes import Processes, launched
+from .qr import CONDITION_LIMIT, Conditioning, TriangularEquations, precision_condition
 
 __all__ = [
+    "CONDITION_LIMIT",
     "CholeskyFactor",
+    "Conditioning",
     "Group",
     "Identity",
     "LocalFactor",
@@ -19,7 +22,9 @@ __all__ = [
     "Solution",
     "Step",
     "SymmetricOperator",
+    "TriangularEquations",
     "Whitening",
     "conjugate_gradients",
     "launched",
+    "precision_condition",
 ]

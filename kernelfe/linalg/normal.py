@@ -16,12 +16,15 @@ The collapsed bound on the log evidence (Titsias 2009) is log N(y | 0, Q + σ²)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import SolverError
+
+#: Columns of Σψψᵀ that are summed at a time, on a processor and on an accelerator.
+PANEL, WIDE_PANEL = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class NormalEquations:
         missing: Tensor,
         log_weight: float,
         count: float | None = None,
+        outside: float = 0.0,
     ):
         """Add labels to the group ``key`` = (kind, temperature, state).
 
@@ -119,6 +123,8 @@ class NormalEquations:
             Σ log of the relative noise variances.
         count
             How many independent labels the rows count for; None: one each.
+        outside
+            Σ y² of labels that no features reach (:mod:`kernelfe.models.row_reduction`).
         """
         group = self.groups.get(key)
         if group is None:
@@ -127,6 +133,7 @@ class NormalEquations:
             group.missing = torch.zeros_like(missing)
             self.groups[key] = group
         _accumulate(group, features, y, missing, log_weight, count)
+        group.square += outside
 
     def add_wide(
         self,
@@ -171,9 +178,11 @@ class NormalEquations:
                 torch.stack([g.factors[t] for g in groups]) if groups else torch.zeros(0, p, dtype=torch.float64)
                 for t, p in enumerate(self.functions)
             ],
-            torch.stack([g.gram for g in groups]) if groups else torch.zeros(0, size, size, dtype=torch.float64),
+            torch.stack([_mirrored(g.gram) for g in groups])
+            if groups
+            else torch.zeros(0, size, size, dtype=torch.float64),
             torch.stack([g.rhs for g in groups]) if groups else torch.zeros(0, size, dtype=torch.float64),
-            wide,
+            [replace(g, gram=_mirrored(g.gram)) for g in wide],
             torch.tensor([group.square for group in both], dtype=torch.float64),
             torch.tensor([group.count for group in both], dtype=torch.float64),
             torch.stack([g.missing for g in groups])
@@ -183,10 +192,18 @@ class NormalEquations:
         )
 
 
+def _mirrored(upper: Tensor) -> Tensor:
+    """The symmetric matrix of which only the upper triangle was summed."""
+    return upper.triu() + upper.triu(1).mT
+
+
 def _accumulate(
     group: Group, features: Tensor, y: Tensor, missing: Tensor, log_weight: float, count: float | None
 ) -> None:
-    group.gram.addmm_(features.T, features)
+    size, width = len(group.gram), PANEL if features.device.type == "cpu" else WIDE_PANEL
+    for start in range(0, size, width):  # the upper triangle, panel by panel, in half the operations of a full product
+        panel = slice(start, start + width)
+        group.gram[panel, start:].addmm_(features[:, panel].T, features[:, start:])
     group.rhs.addmv_(features.T, y)
     group.square += float(y @ y)
     group.count += len(y) if count is None else count

@@ -46,7 +46,11 @@ class LocalFactor:
 
     @classmethod
     def of_groups(
-        cls, own: list[Tensor], near: list[Tensor], block: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float64
+        cls,
+        own: list[Tensor],
+        near: list[Tensor],
+        block: Callable[[Tensor], Tensor],
+        dtype: torch.dtype = torch.float64,
     ) -> LocalFactor:
         """Group by group.
 

@@ -10,6 +10,7 @@ from .noise import CorrelatedNoise, RelativeNoise
 from .persistence import load
 from .predictive import JointPredictive, joint_predictive
 from .regressor import FreeEnergyRegressor
+from .solver_check import SolverCheck
 from .solvers import Dense, Iterative, Sparse
 from .uncertainty import Joint, Query
 from .update import condition
@@ -27,6 +28,7 @@ __all__ = [
     "MixtureJoint",
     "Query",
     "RelativeNoise",
+    "SolverCheck",
     "Sparse",
     "condition",
     "enforce_concavity",

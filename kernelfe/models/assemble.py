@@ -85,16 +85,22 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
     for key in [*keys, *noise]:
         if key not in available and key != PAIR:
             raise DataError(f"label {key!r} was asked for, but the Frames hold {available}")
-    out = []
+    out: list[LabelSet] = []
+    everywhere = None  # what kinds that all frames carry share
     for key in keys:
         if key == PAIR:
             continue
         functional = functionals.get(key)
         index = np.flatnonzero(frames.present[key])
-        part = frames[index]
-        states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)), molecule=molecule)
+        everyone = len(index) == len(frames)
+        part = frames if everyone else frames[index]
+        if everyone and everywhere is not None:
+            states = everywhere
+        else:
+            states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)), molecule=molecule)
+            everywhere = states if everyone else everywhere
         y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
-        y = y - baseline_rows(baseline, functional, states).reshape(y.shape)
+        y -= baseline_rows(baseline, functional, states).reshape(y.shape)
         relative = isinstance(noise.get(key), RelativeNoise)
         chosen = noise[key].scale if relative else noise.get(key)
         given = None if chosen is None else numbers(chosen, f"noise of {key!r}")

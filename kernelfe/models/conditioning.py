@@ -37,10 +37,14 @@ def condition(
     rng: np.random.Generator,
     evidence: bool,
     progress: bool = False,
+    automatic: bool = False,
 ) -> Any:
-    """The posterior by one solver; with ``evidence``, ``prior`` and ``levels`` are fitted first, in place."""
+    """The posterior by one solver; with ``evidence``, ``prior`` and ``levels`` are fitted first, in place.
+
+    ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer.
+    """
     if isinstance(solver, Sparse):
-        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress)
+        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic)
     if evidence:
         fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
     prior.requires_grad_(False)
@@ -58,10 +62,11 @@ def condition_in_turn(
     rng: np.random.Generator,
     evidence: bool,
     progress: bool = False,
+    automatic: bool = False,
 ) -> Conditioned:
     """As :func:`condition`; with a ``spec`` of correlated noise, noise and posterior are then fitted in turn."""
     free = [p.requires_grad for p in prior.parameters()]
-    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress), levels)
+    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress, automatic), levels)
     first = levels
     for _ in range(0 if spec is None else spec.rounds):
         assert spec is not None
@@ -75,7 +80,7 @@ def condition_in_turn(
             levels = _kept(levels, found.levels)
         for parameter, was in zip(prior.parameters(), free, strict=True):
             parameter.requires_grad_(was)
-        posterior = condition(solver, prior, changed, levels, rng, evidence, progress)
+        posterior = condition(solver, prior, changed, levels, rng, evidence, progress, automatic)
         found = Conditioned(posterior, levels, noise, first)
     return found
 

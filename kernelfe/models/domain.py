@@ -30,9 +30,9 @@ from torch import Tensor
 from ..errors import DataError
 from ..kernels import Jets
 from ..linalg import Whitening
+from .inducing import choose_inducing
 from .modelcheck import require, take
 from .prior import frame_chunks
-from .sparse import choose_inducing
 from .states import States
 
 #: The domain reaches so many standard deviations from the median if a distance is normally distributed, and at least

@@ -135,6 +135,7 @@ def maximise(
         return objective().item()
     start = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy().copy()
     best = (-math.inf, start)
+    origin: float | None = None  # the first value: what is minimised, and when that ends, must not depend on units
 
     def assign(x: np.ndarray) -> None:
         at = 0
@@ -143,10 +144,11 @@ def maximise(
             at += p.numel()
 
     def bad() -> float:  # worse than anything seen, yet of its size: the line search interpolates and comes back
-        return 1e25 if best[0] == -math.inf else (10.0 * (1.0 + abs(best[0])) - best[0]) / scale
+        gained = best[0] - (origin or 0.0)
+        return 1e25 if best[0] == -math.inf else (10.0 * (1.0 + abs(gained)) - gained) / scale
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best
+        nonlocal best, origin
         assign(x)
         for p in parameters:
             p.grad = None
@@ -163,7 +165,8 @@ def maximise(
             return bad(), np.zeros_like(x)
         if result > best[0]:
             best = (result, x.copy())
-        return -result / scale, -gradient / scale
+        origin = result if origin is None else origin
+        return (origin - result) / scale, -gradient / scale
 
     scipy.optimize.minimize(
         negative,

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from ..functionals import FreeEnergy, Functional, GeneralizedForce, Spatial, get
-from .prior import Prior, RowBlock, TermRead
+from .prior import Prior, RowBlock, TermRead, frame_chunks
 from .states import States
 
 #: Kind under which free-energy differences between two rows are listed.
 PAIR = "free_energy_difference"
 #: Kind of the virtual observations of heat capacities that stand for C ≥ 0.
 CONCAVITY = "concavity"
+#: Frames whose baseline is evaluated at a time.
+FRAMES_AT_ONCE = 4096
 #: Quantity that labels of these kinds read.
 READS = {PAIR: "free_energy", CONCAVITY: "heat_capacity"}
 #: Beginning of the kind of forces that were whitened within each frame.
@@ -148,8 +150,12 @@ def pair_labels(first: States, second: States, value: Tensor, std: Tensor) -> La
 def baseline_rows(baseline, functional: Functional, states: States) -> Tensor:
     """What a temperature-independent energy V(R) contributes to the rows of a functional, shape (n·m,).
 
-    Only the parts of a thermal operator without a temperature derivative see it.
+    Only the parts of a thermal operator without a temperature derivative see it. Block by block: what it takes to
+    evaluate V must not grow with the number of frames.
     """
+    if baseline is not None and len(states) > FRAMES_AT_ONCE:
+        blocks = frame_chunks(len(states), FRAMES_AT_ONCE)
+        return torch.cat([baseline_rows(baseline, functional, states[start:stop]) for start, stop in blocks])
     shape = functional.shape(states.coordinate_shape, states.field_count)
     out = states.temperature.new_zeros(len(states), int(torch.Size(shape).numel()))
     weights = [

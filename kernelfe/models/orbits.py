@@ -46,7 +46,7 @@ def choose_orbits(z: Tensor, kernel, count: int) -> Tensor:
         gram = kernel.gram(flat, Jets.values(z[pivot]))
         return gram.reshape(size, copies * copies).sum(1)
 
-    residual = _norms(z, kernel)
+    residual = norms(z, kernel)
     least = NEGLIGIBLE * float(residual.max())
     rows, chosen = z.new_zeros(count, size), []
     for k in range(count):
@@ -86,7 +86,7 @@ def whitening_of_orbits(gram: Tensor, copies: int) -> Whitening:
     return Whitening(Whitening.of(summed).matrix.repeat_interleave(copies, 0))
 
 
-def _norms(z: Tensor, kernel) -> Tensor:
+def norms(z: Tensor, kernel) -> Tensor:
     """Σ_pq κ(z_p, z_q) of each orbit, shape (n,)."""
     copies, out = z.shape[1], []
     for part in torch.split(z, max(1, BLOCK // copies)):

@@ -201,6 +201,7 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     sparse = header["posterior"] == "sparse"
     check_solver(solver, "the field 'solver'", Sparse if sparse else (Dense, Iterative))
     model.solver_, model.solver_reason_ = solver, header["solver_reason"]
+    model.solver_check_ = None  # its sentence is part of the reason
     model.posterior_ = (
         _sparse(prior, solver.gradients, tensors) if sparse else _exact(prior, noise, solver, header, tensors)
     )

@@ -15,10 +15,10 @@ from ..kernels import Jets
 from ..kernels.products import PairProducts
 from ..linalg.normal import Whitening
 from ..linalg.preconditioner import LowRankAndLocal
+from .inducing import choose_inducing
 from .jet_operator import JetGram, TermNodes
-from .prior import RowBlock, TermRead, frame_chunks
 from .neighbours import GROUP_ROWS, local_factor
-from .sparse import choose_inducing
+from .prior import RowBlock, TermRead, frame_chunks
 
 #: Columns of the low-rank part at most, and bytes.
 MAX_RANK, MAX_BYTES = 2000, 1 << 29

@@ -26,7 +26,9 @@ from .noise import CorrelatedNoise
 from .posterior import predict_mean
 from .prior import frame_chunks
 from .reference import reference_groups, relative_std, zero
+from .solver_check import enlarged
 from .solvers import choose_solver
+from .sparse_solve import remark
 from .states import States
 from .uncertainty import JointPredictions, undefined_rows
 
@@ -75,6 +77,9 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         The correlated noise, if that was asked for; see :func:`~kernelfe.models.noise_covariance`.
     solver_, solver_reason_ : spec, str
         The solver used and why.
+    solver_check_ : SolverCheck or None
+        With solver="auto", how a sparse answer compares with the exact one on a sample
+        (:mod:`kernelfe.models.solver_check`).
     log_evidence_ : float
         Log evidence (or its collapsed lower bound) of the labels.
     density_ : dict or None
@@ -149,9 +154,11 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         rng = generator(self.random_state)
         spec = self.noise if isinstance(self.noise, CorrelatedNoise) else None
         evidence = self.optimizer == "evidence"
-        found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress)
+        automatic = isinstance(self.solver, str) and self.solver == "auto"
+        found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress, automatic)
         posterior = found.posterior
-        self.solver_, self.solver_reason_ = solver, reason
+        self.solver_check_ = getattr(posterior, "check", None)
+        self.solver_, self.solver_reason_ = enlarged(solver, self.solver_check_), reason + remark(posterior)
         self.composition_, self.baseline_, self.posterior_ = composition, baseline, posterior
         self.terms_ = list(zip(names, prior.terms, strict=True))
         self.noise_, self.noise_temperature_ = natural_levels(found), noise.reference

@@ -11,6 +11,9 @@ from ..specs import Spec
 
 #: Label rows up to which ``solver="auto"`` conditions exactly.
 DENSE_LIMIT = 4000
+#: How inducing environments are chosen (:func:`kernelfe.models.inducing.choose`), and which of these use a seed.
+SELECTIONS = ("pivots", "farthest", "leverage", "kmeans")
+SEEDED = ("leverage", "kmeans")
 
 
 def whole_numbers(spec: Spec) -> None:
@@ -23,6 +26,8 @@ def whole_numbers(spec: Spec) -> None:
     """
     for field in fields(spec):  # type: ignore[arg-type]
         value = getattr(spec, field.name)
+        if isinstance(field.default, str):
+            continue
         if isinstance(field.default, bool):
             if not isinstance(value, (bool, np.bool_)):
                 raise DataError(f"{type(spec).__name__}: {field.name}={value!r} must be True or False")
@@ -126,6 +131,9 @@ class Sparse(Spec):
         Label rows and inducing environments with which length scales are fitted.
     final_iterations
         Steps of the last fit of prior scales and noise, with all labels and all inducing environments.
+    selection
+        Which environments become inducing: ``"pivots"`` (least explained by those chosen), ``"farthest"``,
+        ``"leverage"`` (at random by ridge leverage scores) or ``"kmeans"``.
     """
 
     inducing: int = 600
@@ -134,9 +142,12 @@ class Sparse(Spec):
     evidence_rows: int = 25_000
     evidence_inducing: int = 100
     final_iterations: int = 8
+    selection: str = "pivots"
 
     def __post_init__(self):
         whole_numbers(self)
+        if self.selection not in SELECTIONS:
+            raise DataError(f"Sparse: selection={self.selection!r}: use one of {', '.join(map(repr, SELECTIONS))}")
         if min(self.inducing, self.block_rows, self.evidence_rows, self.evidence_inducing) < 1:
             raise DataError(f"{self}: every number must be at least 1")
 

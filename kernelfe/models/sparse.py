@@ -12,58 +12,24 @@ import math
 import torch
 from torch import Tensor
 
-from ..kernels import Jets
-from ..linalg import NormalEquations, Whitening
+from ..linalg import Conditioning, NormalEquations, Whitening
 from ..linalg.normal import Stacked
 from .labels import LabelSet
 from .orbits import orbit_size, whitening_of_orbits
 from .posterior import Expansion
 from .prior import Prior, RowBlock, frame_chunks
+from .row_reduction import reduced
 
 #: Distinct thermodynamic states up to which labels are grouped by state.
 MAX_STATES = 16
 #: Bins of temperature for the learned noise of labels with more states than that.
 NOISE_BINS = 8
-#: Share of its variance that may be left of an environment which is then not worth inducing: rounding.
-NEGLIGIBLE = 1e-13
-
-
-def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
-    """Greedy choice of ``count`` rows of ``z``: always the environment least explained by those chosen.
-
-    This is the pivot order of a partial Cholesky factorization of the kernel matrix (Fine & Scheinberg
-    2001): deterministic, spread out like farthest-point sampling, but aware of the kernel.
-
-    Parameters
-    ----------
-    z
-        Candidates in the kernel's own columns, shape (n, D).
-    kernel
-        The kernel.
-    count
-        How many to choose.
-
-    Returns
-    -------
-    Tensor
-        Indices, at most ``count``; fewer when the rest is explained to rounding.
-    """
-    size = len(z)
-    count = min(count, size)
-    residual = kernel.diagonal(Jets.values(z))[:, 0].clone()
-    negligible = NEGLIGIBLE * float(residual.max()) if size else 0.0
-    rows = z.new_zeros(count, size)
-    chosen = []
-    for k in range(count):
-        pivot = int(residual.argmax())
-        if residual[pivot] < negligible:
-            break
-        row = kernel.value(z, z[pivot : pivot + 1])[:, 0] - rows[:k, pivot] @ rows[:k]
-        rows[k] = row / residual[pivot].sqrt()
-        residual = (residual - rows[k] ** 2).clamp_min(0.0)
-        residual[pivot] = 0.0
-        chosen.append(pivot)
-    return torch.tensor(chosen, dtype=torch.long, device=z.device)
+#: Frames whose descriptors are in memory at a time.
+FRAMES_AT_ONCE = 512
+#: Rows whose features of all terms are in memory at a time.
+FEATURE_ROWS = 2048
+#: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
+CACHED_ENTRIES = 1 << 17
 
 
 class SparseBasis:
@@ -105,6 +71,41 @@ class SparseBasis:
         block = self.prior.terms[t].kernel.gram(jets, self.jets[t])
         return rows.scatter(block.flatten(2), jets) @ self.whitenings[t].matrix
 
+    def fill(self, rows: RowBlock, out: Tensor) -> list[Tensor]:
+        """Features of rows of one read, without factors, block by block.
+
+        Parameters
+        ----------
+        out
+            Shape (len(rows), Σ ranks); overwritten.
+
+        Returns
+        -------
+        list of Tensor
+            Per term Σ ψ², shape (len(rows),).
+        """
+        at, squares = 0, []
+        for t, term in enumerate(self.prior.terms):
+            own, jets = out[:, at : at + self.ranks[t]], rows.terms[t][0].jets
+            at += self.ranks[t]
+            if jets.frame is not None or jets.label is not None:
+                own.copy_(self.term_features(rows, t, 0))
+                squares.append((own * own).sum(1))
+                continue
+            nodes, m, found = self.jets[t], rows.components, []
+            kernel, matrix = term.kernel, self.whitenings[t].matrix
+            step = max(1, CACHED_ENTRIES // (m * len(matrix)))
+            block = own.new_empty(min(step, rows.frames) * m, len(matrix))
+            for start, stop in frame_chunks(rows.frames, step):
+                columns, features = block[: (stop - start) * m], own[start * m : stop * m]
+                kernel.fill_gram(jets[start:stop], nodes, columns)
+                torch.mm(columns, matrix, out=features)
+                found.append((features * features).sum(1))
+            squares.append(torch.cat(found))
+        if self.prior.mean is not None:
+            out[:, at:] = rows.mean[0][0] if rows.mean else 0.0
+        return squares
+
     def wide(self, rows: RowBlock) -> tuple[Tensor, Tensor]:
         """Expanded rows without prior scales, (len(rows), W), and per function what they miss, (len(rows), Σ size)."""
         m, parts, missing = rows.components, [], []
@@ -133,9 +134,9 @@ class SparseBasis:
 
 
 @torch.no_grad()
-def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, progress=None) -> Stacked:
-    """Stream all labels through the basis into normal equations."""
-    equations = NormalEquations(basis.ranks, basis.functions)
+def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, progress=None, equations=None):
+    """Stream all labels through the basis into normal equations, or others of the same interface."""
+    equations = NormalEquations(basis.ranks, basis.functions) if equations is None else equations
     for label in labels:
         states = torch.stack([label.states.temperature, *label.states.parameters.values()], 1)
         distinct, which = torch.unique(states, dim=0, return_inverse=True)
@@ -164,6 +165,10 @@ def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, prog
 
 def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):
     """Add some frames of one label set; ``key`` has a state when its rows share their factors."""
+    if len(index) > FRAMES_AT_ONCE:  # few rows to a frame: its descriptors are what takes memory
+        for part in torch.split(index, FRAMES_AT_ONCE):
+            _add_block(equations, basis, label, part, key)
+        return
     prior = basis.prior
     rows = label.rows(prior, index)
     y = label.y[index].reshape(-1) - rows.prior_mean
@@ -179,33 +184,57 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
             lost_wide = whiten(torch.ones_like(y)) ** 2 @ missing
         equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight, count)
         return
-    parts, factors, lost = [], [], []
-    for t in range(len(prior.terms)):
-        read = rows.terms[t][0]
-        features = basis.term_features(rows, t, 0)
-        parts.append(features)
-        factors.append(read.factors[0])
-        # factors are shared by the group: divide one out to get the kernel's own diagonal
-        lead = int(read.factors[0].abs().argmax())
-        if float(read.factors[0, lead]) == 0.0:
-            lost.append(y.new_zeros(()))
-            continue
-        diagonal = prior.kernel_diagonal(rows, t)[:, lead] / read.factors[0, lead] ** 2
-        gap = (diagonal - (features**2).sum(1)).clamp_min(0.0)
-        if label.noise is not None and label.noise.ndim == 3:
-            lost.append(_block_trace(label.noise[index], gap[:, None])[0])
-        else:
-            lost.append((gap * whiten(torch.ones_like(y)) ** 2).sum())
+    count, outside = float(len(y)) if count is None else count, 0.0
+    fewer = reduced(rows, y, whiten)
+    if fewer is not None:
+        rows, y, outside = fewer
+        whiten, block_noise = _as_is, None
+    else:
+        block_noise = label.noise[index] if label.noise is not None and label.noise.ndim == 3 else None
+        y = whiten(y)
+    factors = [reads[0].factors[0] for reads in rows.terms]
+    diagonals = [_unit_diagonal(prior, rows, t, factors[t]) for t in range(len(prior.terms))]
+    weight = whiten(torch.ones_like(y)) ** 2
     if prior.mean is not None:
-        if rows.mean:
-            parts.append(rows.mean[0][0])
-            factors.append(rows.mean[0][1][0])
-        else:
-            parts.append(y.new_zeros(len(y), len(prior.mean.offset)))
-            factors.append(y.new_zeros(prior.mean.size))
-        lost.append(y.new_zeros(()))
-    features = whiten(torch.cat(parts, 1))
-    equations.add(key, factors, features, whiten(y), torch.stack(lost), log_weight, count)
+        factors.append(rows.mean[0][1][0] if rows.mean else y.new_zeros(prior.mean.size))
+    m, width = rows.components, sum(basis.ranks)
+    step = max(1, FEATURE_ROWS // m)
+    buffer = y.new_empty(min(step, rows.frames) * m, width)
+    for start, stop in frame_chunks(rows.frames, step):
+        part, here = rows.slice(start, stop), slice(start * m, stop * m)
+        features = buffer[: len(part)]
+        squares = basis.fill(part, features)
+        lost = []
+        for diagonal, square in zip(diagonals, squares, strict=False):
+            if diagonal is None:
+                lost.append(y.new_zeros(()))
+                continue
+            gap = (diagonal[here] - square).clamp_min(0.0)
+            if block_noise is not None:
+                lost.append(_block_trace(block_noise[start:stop], gap[:, None])[0])
+            else:
+                lost.append(gap @ weight[here])
+        if prior.mean is not None:
+            lost.append(y.new_zeros(()))
+        if fewer is None:
+            features = _noise_whitening(label.row_scale(index[start:stop]), part)[0](features)
+        equations.add(key, factors, features, y[here], torch.stack(lost), log_weight, count, outside)
+        log_weight, count, outside = 0.0, 0.0, 0.0  # of the whole block, counted once
+
+
+def _as_is(a: Tensor) -> Tensor:
+    return a
+
+
+def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Tensor | None:
+    """Variances of the rows under the kernel of a term alone; None where the rows do not read the term.
+
+    The rows share their factors of state: one is divided out.
+    """
+    lead = int(factors.abs().argmax())
+    if float(factors[lead]) == 0.0:
+        return None
+    return prior.kernel_diagonal(rows, t)[:, lead] / factors[lead] ** 2
 
 
 def _noise_whitening(scale: Tensor | None, rows: RowBlock):
@@ -258,10 +287,16 @@ class SparsePosterior:
         with torch.no_grad():
             levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
             out = cls(basis, *stacked.solve(basis.prior.variances(), levels))
-            out.log_evidence = float(stacked.log_evidence(basis.prior.variances(), levels))
+            half = (out.lower.T @ out.weights).square().sum()  # bᵀ Λ⁻¹ b
+            gain = 0.5 * half - out.lower.diagonal().log().sum()
+            out.log_evidence = float(gain + stacked.log_norm(basis.prior.variances(), levels))
         return out
 
     log_evidence: float = math.nan
+    #: How the weights were solved for (:mod:`kernelfe.models.sparse_solve`); None where that is not known.
+    conditioning: Conditioning | None = None
+    #: Its comparison with the exact answer (:class:`~kernelfe.models.solver_check.SolverCheck`), if there was one.
+    check = None
 
     def features(self, a: RowBlock) -> Tensor:
         """Linear in the rows: what :meth:`explained` reads, shape (len(a), weights)."""

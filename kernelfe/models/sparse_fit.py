@@ -6,10 +6,13 @@ import numpy as np
 import torch
 
 from .evidence import NoiseLevels, fit_scales, fit_sparse
+from .inducing import choose
 from .labels import LabelSet
-from .orbits import choose_orbits, orbit_size
-from .solvers import Sparse
-from .sparse import SparseBasis, SparsePosterior, accumulate, choose_inducing
+from .orbits import orbit_size
+from .solver_check import checked_basis
+from .solvers import SEEDED, Sparse
+from .sparse import SparseBasis, SparsePosterior, accumulate
+from .sparse_solve import solve_sparse
 
 
 def fit_sparse_posterior(
@@ -20,13 +23,21 @@ def fit_sparse_posterior(
     rng: np.random.Generator,
     evidence: bool,
     progress: bool,
+    automatic: bool = False,
 ) -> SparsePosterior:
-    """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve."""
+    """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve.
+
+    With ``automatic``, the answer is compared with the exact one on a sample first, and the number of inducing
+    environments raised where that asks for it (:mod:`kernelfe.models.solver_check`).
+    """
     pools = environment_pools(prior, labels, rng)
+    seed = int(rng.integers(2**31)) if solver.selection in SEEDED else 0
 
     def inducing(count):
         with torch.no_grad():
-            return [_inducing(term, z, count) for term, z in zip(prior.terms, pools, strict=True)]
+            return [
+                _inducing(term, z, count, solver.selection, seed) for term, z in zip(prior.terms, pools, strict=True)
+            ]
 
     if evidence:
         few = random_subsets(labels, solver.evidence_rows, rng)
@@ -40,14 +51,20 @@ def fit_sparse_posterior(
                 block_rows=solver.block_rows,
                 progress=bar,
             )
-    with torch.no_grad():
-        basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
+    check = None
+    if automatic:  # a generator of its own: the check changes no other random choice
+        basis, check = checked_basis(prior, labels, noise, inducing, solver, rng.spawn(1)[0])
+    else:
+        with torch.no_grad():
+            basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
     with progress_bar(progress, "labels", sum(len(label) for label in labels)) as bar:
         stacked = accumulate(basis, labels, solver.block_rows, progress=bar)
     if evidence:  # a richer basis explains more: scales and noise once more, with all of it
         fit_scales(prior, noise, stacked, solver.final_iterations)
     prior.requires_grad_(False)
-    return SparsePosterior.fit(basis, stacked, noise)
+    posterior = solve_sparse(basis, labels, stacked, noise, solver.block_rows)
+    posterior.check = check
+    return posterior
 
 
 def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
@@ -84,12 +101,11 @@ def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, s
     return out
 
 
-def _inducing(term, z: torch.Tensor, count: int) -> torch.Tensor:
+def _inducing(term, z: torch.Tensor, count: int, selection: str, seed: int) -> torch.Tensor:
     """Inducing environments of a term: ``count`` of them, or all copies of as many orbits."""
-    scaled, copies = term.kernel.embedding(z).z, orbit_size(term)
-    if copies == 1:
-        return z[choose_inducing(scaled, term.kernel, count)]
-    chosen = choose_orbits(scaled.unflatten(0, (-1, copies)), term.kernel, count)
+    copies = orbit_size(term)
+    scaled = term.kernel.embedding(z).z.unflatten(0, (-1, copies))
+    chosen = choose(scaled, term.kernel, count, selection, seed)
     return z.unflatten(0, (-1, copies))[chosen].flatten(0, 1)
 
 

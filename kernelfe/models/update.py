@@ -19,11 +19,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..errors import DataError
 from ..frames import Frames
+from ..linalg import CONDITION_LIMIT, Conditioning, precision_condition
+from ..linalg.normal import Stacked
 from . import assemble
 from .dense import DensePosterior
 from .evidence import NoiseLevels
 from .labels import LabelSet
 from .sparse import SparsePosterior, accumulate
+from .sparse_solve import by_rows
 
 
 def condition(model, frames: Frames, labels=None, noise=None):
@@ -86,16 +89,27 @@ def condition(model, frames: Frames, labels=None, noise=None):
 
 @torch.no_grad()
 def _extended(posterior: SparsePosterior, labels: list[LabelSet], noise: NoiseLevels, rows: int) -> SparsePosterior:
-    stacked = accumulate(posterior.basis, labels, rows)
+    """By normal equations where both posteriors are well-conditioned, else by orthogonal factorization of the rows."""
+    if precision_condition(posterior.lower) <= CONDITION_LIMIT:
+        out = _by_sums(posterior, accumulate(posterior.basis, labels, rows), noise)
+        if out is not None:
+            return out
+    return by_rows(posterior.basis, labels, noise, rows, before=posterior)
+
+
+def _by_sums(posterior: SparsePosterior, stacked: Stacked, noise: NoiseLevels) -> SparsePosterior | None:
     variances = posterior.prior.variances()
     levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
     added, b = stacked.precision(variances, levels)  # I + Σ ψψᵀ/σ²
     added.diagonal().sub_(1.0)
     before = posterior.lower @ (posterior.lower.T @ posterior.weights)
-    lower = torch.linalg.cholesky(torch.addmm(added, posterior.lower, posterior.lower.T))
+    lower, info = torch.linalg.cholesky_ex(torch.addmm(added, posterior.lower, posterior.lower.T))
+    if int(info) or not precision_condition(lower) <= CONDITION_LIMIT:
+        return None
     weights = torch.cholesky_solve((before + b)[:, None], lower)[:, 0]
     out = SparsePosterior(posterior.basis, weights, lower)
     gain = 0.5 * (weights @ (before + b)) - lower.diagonal().log().sum()
     gain = gain - 0.5 * (posterior.weights @ before) + posterior.lower.diagonal().log().sum()
     out.log_evidence = posterior.log_evidence + float(gain + stacked.log_norm(variances, levels))
+    out.conditioning = Conditioning("cholesky", precision_condition(lower))
     return out

@@ -18,9 +18,9 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def problem():
+def problem(kind=NormalEquations):
     """Two groups of rows with shared factors, and a wide block: (rows expanded, y, noise, equations)."""
-    equations = NormalEquations(RANKS, FUNCTIONS)
+    equations = kind(RANKS, FUNCTIONS)
     dense, targets, noise = [], [], []
     for k, (count, variance) in enumerate([(7, 0.3), (5, 0.8)]):
         features, y = randn(count, 5, seed=k), randn(count, seed=10 + k)

@@ -57,7 +57,7 @@ def test_nothing_is_started_without_the_variables(monkeypatch):
 def test_others_that_never_come_are_given_up(monkeypatch):
     for name, value in zip(ENVIRONMENT, ("0", "2", "127.0.0.1", "0"), strict=True):
         monkeypatch.setenv(name, value)
-    with pytest.raises(ProcessError, match="could not be reached.*WORLD_SIZE"), launched(timeout=1.0):
+    with pytest.raises(ProcessError, match=r"could not be reached.*WORLD_SIZE"), launched(timeout=1.0):
         pass
     assert not torch.distributed.is_initialized()
 

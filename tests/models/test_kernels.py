@@ -17,7 +17,7 @@ from kernelfe.kernels import RBF, DotProduct, Matern52, Periodic, Product, Ratio
 from kernelfe.models import modelfile
 from kernelfe.models.assemble import build_prior, label_sets
 from kernelfe.models.evidence import NoiseLevels, dense_log_evidence
-from kernelfe.models.sparse import choose_inducing
+from kernelfe.models.inducing import choose_inducing
 
 from .systems import LAMBDA, THERMAL, beads, molecule, one_term, variables
 

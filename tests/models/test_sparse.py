@@ -11,7 +11,7 @@ from kernelfe.errors import DataError, SolverError
 from kernelfe.kernels import RBF, Matern52
 from kernelfe.linalg import Whitening
 from kernelfe.models import sparse
-from kernelfe.models.sparse import choose_inducing
+from kernelfe.models.inducing import choose_inducing
 
 from .systems import (
     LAMBDA,

@@ -1,0 +1,209 @@
+"""Time and memory of the sparse solver against the number of frames: alanine dipeptide, forces and energies.
+
+Every run is a process of its own: frames are loaded, a fit of 200 frames starts what starts lazily, and then
+``FreeEnergyRegressor(solver=Sparse(inducing=600), optimizer=None)`` is fitted to n frames of 18 force components and
+one energy each. Timed are the whole fit, at fixed hyperparameters, and by itself one pass over the labels, which is
+what grows. Memory: the high-water mark of the resident set during the fit minus the resident set just before it
+(``VmHWM`` and ``VmRSS`` of ``/proc/self``, Linux), so that imports and the frames themselves are not counted. A search
+of hyperparameters adds a time that does not depend on n (it takes a random part of the labels of fixed size).
+
+The bundled set has 25,000 frames. As many more are simulated once, by its own generator with other seeds (some ten
+minutes on one core; needs OpenMM), and kept in the folder named with ``--cache``.
+
+    python docs/benchmarks/sparse_scaling.py --cache FOLDER --json scaling.json --plot scaling.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from kernelfe import Frames, FreeEnergyRegressor, Sparse
+from kernelfe.datasets import load
+from kernelfe.models import assemble
+from kernelfe.models.sparse import accumulate
+
+sys.path.insert(0, str(Path(__file__).parent))
+from value_gradient import processor, status
+
+DATA = "alanine-dipeptide"
+LABELS = ["mean_force", "mean_energy"]
+#: Folder of the generator, beside the bundled data.
+GENERATOR = Path(__file__).resolve().parents[2] / "data" / "alanine_dipeptide"
+#: Further frames by temperature, K, their spacing and what is discarded first, ps; seeds are SEED + temperature.
+MORE = {300: 5000, 350: 2500, 400: 5000, 450: 2500, 500: 5000, 600: 5000}
+SPACING, EQUILIBRATION, SEED = 0.9, 60.0, 1000
+SIZES = (5000, 10_000, 20_000, 50_000)
+
+
+def all_frames(cache: Path | None, most: int) -> Frames:
+    """The bundled frames and, where more than these are wanted, those of the cache, simulated if they are not there."""
+    bundled = load(DATA)
+    if most <= len(bundled):
+        return bundled
+    if cache is None:
+        raise SystemExit(
+            f"{most} frames are more than the {len(bundled)} bundled ones: name a folder for others, --cache"
+        )
+    packed = cache / "frames.npz"
+    if not packed.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        for temperature, count in MORE.items():
+            raw = cache / f"train_{temperature}.npz"
+            if not raw.is_file():
+                simulate(temperature, count, raw)
+        sys.path.insert(0, str(GENERATOR))
+        pack = importlib.import_module("pack")
+        pack.labelled(pack.read_training(str(cache)), pack.constants()).save(packed)
+    return Frames.concatenate([bundled, Frames.load(packed)])
+
+
+def simulate(temperature: float, count: int, out: Path) -> None:
+    """Run the generator of the data set."""
+    command = [sys.executable, str(GENERATOR / "generate.py"), "train", "--temperature", str(temperature)]
+    command += ["--seed", str(SEED + int(temperature)), "--frames", str(count), "--spacing-ps", str(SPACING)]
+    subprocess.run([*command, "--equilibration-ps", str(EQUILIBRATION), "--out", str(out)], check=True)
+
+
+def child(path: Path, inducing: int, out: Path) -> None:
+    """Fit the frames of a file once and write time and memory."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    frames = Frames.load(path)
+    model = FreeEnergyRegressor(solver=Sparse(inducing=inducing), optimizer=None, labels=LABELS)
+    model.fit(frames[:: max(1, len(frames) // 200)])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    start = time.perf_counter()
+    model.fit(frames)
+    seconds = time.perf_counter() - start
+    peak = status("VmHWM") - before
+    labels = assemble.label_sets(frames, LABELS, None, model.baseline_, model.composition_.counts)
+    start = time.perf_counter()
+    accumulate(model.posterior_.basis, labels, model.solver_.block_rows)
+    np.savez(out, seconds=seconds, one_pass=time.perf_counter() - start, peak=peak, before=before)
+
+
+def run_child(path: Path, args: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Start a process and read what it measured."""
+    out = folder / "out.npz"
+    command = [sys.executable, __file__, "--child", str(path), "--inducing", str(args.inducing), "--out", str(out)]
+    threads = str(args.threads)
+    subprocess.run(command, check=True, env=dict(os.environ, OMP_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads))
+    with np.load(out, allow_pickle=False) as file:
+        found = {key: float(file[key]) for key in file.files}
+    print(path.stem, {k: round(v, 2) for k, v in found.items()}, f"load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    return found
+
+
+def exponent(n: list[int], y: list[float]) -> float:
+    """p of the power law y ∝ n^p, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(n), np.log(y), 1)[0])
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """All sizes, repeats interleaved, and what the table says."""
+    frames = all_frames(args.cache, max(args.sizes))
+    load_before = list(os.getloadavg())
+    rows: dict[int, list[dict]] = {n: [] for n in args.sizes}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for n in args.sizes:
+            frames[np.linspace(0, len(frames) - 1, n).astype(int)].with_labels(LABELS).save(folder / f"{n}.npz")
+        total = len(frames)
+        del frames
+        for _ in range(args.repeats):
+            for n in args.sizes:
+                rows[n].append(run_child(folder / f"{n}.npz", args, folder))
+    table = {n: {key: median(r[key] for r in found) for key in found[0]} for n, found in rows.items()}
+    n, peaks = list(table), [row["peak"] for row in table.values()]
+    return {
+        "date": date.today().isoformat(),
+        "machine": processor(),
+        "threads": args.threads,
+        "repeats": args.repeats,
+        "inducing": args.inducing,
+        "frames_in_all": total,
+        "load_before": load_before,
+        "sizes": {str(k): v for k, v in table.items()},
+        "exponent_fit": exponent(n, [row["seconds"] for row in table.values()]),
+        "exponent_pass": exponent(n, [row["one_pass"] for row in table.values()]),
+        "peak_spread": (max(peaks) - min(peaks)) / (max(peaks) + min(peaks)),
+    }
+
+
+def markdown(result: dict) -> str:
+    """The result as a Markdown table."""
+    lines = ["| frames | label rows | fit, s | one pass, s | peak memory, MB |", "|---|---|---|---|---|"]
+    for n, row in result["sizes"].items():
+        numbers = f"{row['seconds']:.2f} | {row['one_pass']:.2f} | {row['peak']:.0f}"
+        lines.append(f"| {int(n):,} | {19 * int(n):,} | {numbers} |")
+    lines.append("")
+    lines.append(
+        f"Exponent of the pass {result['exponent_pass']:.2f}, of the fit {result['exponent_fit']:.2f}; "
+        f"memory within ±{100 * result['peak_spread']:.0f} %."
+    )
+    return "\n".join(lines)
+
+
+def plot(result: dict, path: Path) -> None:
+    """Times and memory against the number of frames, logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    n = np.array([int(k) for k in result["sizes"]])
+    rows = list(result["sizes"].values())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.2), layout="constrained")
+    for key, name in (("seconds", "fit"), ("one_pass", "one pass over the labels")):
+        left.loglog(n, [row[key] for row in rows], "o-", label=name)
+    one = rows[0]["one_pass"]
+    left.loglog(n, one * n / n[0], "k:", label="linear")
+    left.set(xlabel="frames", ylabel="time, s")
+    left.legend(frameon=False)
+    right.semilogx(n, [row["peak"] for row in rows], "o-")
+    right.set(xlabel="frames", ylabel="peak memory of the fit, MB", ylim=(0.0, None))
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> dict | None:
+    """Command line: measure and print, or (``--child``) run one fit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, help="folder for the frames beyond the bundled ones")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of frames")
+    parser.add_argument("--inducing", type=int, default=600)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--plot", type=Path, help="also draw them into this file")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.child:
+        child(args.child, args.inducing, args.out)
+        return None
+    result = measure(args)
+    print(markdown(result))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.plot:
+        plot(result, args.plot)
+    return result
+
+
+if __name__ == "__main__":
+    main()
