@@ -185,8 +185,8 @@ def refined(
     worst = float(residual.max()) if len(residual) else 0.0
     if worst > tolerance:
         raise SolverError(
-            f"rounding leaves a relative residual of {worst:.1e}, above the tolerance {tolerance:.0e}: the matrix is "
-            "too ill-conditioned for it; raise the tolerance, the noise of the labels, or the rank of the preconditioner"
+            f"rounding leaves a relative residual of {worst:.1e}, above the tolerance {tolerance:.0e}: the matrix "
+            "is too ill-conditioned; raise the tolerance, the noise of the labels or the rank of the preconditioner"
         )
     return LanczosRun(x, residual, iterations, run.start, run.diagonal, run.off)
 
@@ -207,6 +207,6 @@ def _check_positive(rho: Tensor, r: Tensor) -> None:
 def _fail(residual: float, tolerance: float, max_iterations: int) -> None:
     raise SolverError(
         f"conjugate gradients stopped after {max_iterations} iterations at a relative residual of {residual:.1e}, "
-        f"above the tolerance {tolerance:.0e}: raise max_iterations or the rank of the preconditioner, or accept a larger "
-        "tolerance; small noise and long length scales make the system ill-conditioned"
+        f"above the tolerance {tolerance:.0e}: raise max_iterations or the rank of the preconditioner, or accept a "
+        "larger tolerance; small noise and long length scales make the system ill-conditioned"
     )

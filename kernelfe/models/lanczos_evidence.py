@@ -1,8 +1,8 @@
 """Hyperparameters of the exact model from all labels, without its Gram matrix: evidence by stochastic Lanczos.
 
 The objective is that of :func:`~kernelfe.models.evidence.fit_dense`, log N(y | prior mean, K + noise) and the weak
-priors, with the log density and its gradient of :func:`kernelfe.linalg.log_density`: unbiased, with a standard error. The
-probes of a search are those of one seed throughout, so that the optimiser sees one function, not noise.
+priors, with the log density and its gradient of :func:`kernelfe.linalg.log_density`: unbiased, with a standard error.
+The probes of a search are those of one seed throughout, so that the optimiser sees one function, not noise.
 """
 
 from __future__ import annotations
