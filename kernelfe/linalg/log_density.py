@@ -8,15 +8,11 @@ probes z ~ N(0, P), estimates
 
 the first by Gauss' quadrature on the Lanczos matrices of the probes (Ubaru, Chen & Saad 2017; Gardner et al. 2018).
 Both are unbiased, whatever P is; the better P, the smaller their variance, and with P = A both are exact. For the
-gradient that is so because the trace with P⁻¹ is taken exactly (Wenger et al. 2022 take out ∂ log det P instead):
-P = L Lᵀ + diag(d) makes it
-
-    tr(P⁻¹ ∂A) = Σ_i ∂A_ii/d_i − Σ_q W_qᵀ ∂A W_q,   P⁻¹ = diag(1/d) − W Wᵀ,
-
-a few more columns of the bilinear form that the other terms need anyway, so that one backward pass gives all
-hyperparameter gradients. Where P does not give W, the trace is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance
-then does not vanish as P → A. Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so nothing
-is biased and the scatter of the norm is gone.
+gradient that is so because the trace with P⁻¹ is taken exactly (Wenger et al. 2022 take out ∂ log det P instead), by
+the operator, which knows its own structure and that of P. One backward pass gives all hyperparameter gradients. Where the
+operator cannot, the trace is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A.
+Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so nothing is biased and the scatter of the
+norm is gone.
 """
 
 from __future__ import annotations
@@ -24,18 +20,30 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import SolverError
 from .lanczos import conjugate_lanczos, refined
-from .operators import DifferentiableOperator, Preconditioner, SymmetricOperator
+from .operators import Preconditioner, SymmetricOperator
 
 logger = logging.getLogger(__name__)
 
 #: Most probes that are solved for at a time: more take more memory, fewer more passes over the matrix.
 BATCH = 16
+
+
+class DifferentiableOperator(SymmetricOperator, Protocol):
+    """A matrix that depends on hyperparameters.
+
+    It may also have ``trace(preconditioner)``: tr(P⁻¹ A) as a number, differentiable with P held fixed.
+    """
+
+    def bilinear(self, u: Tensor, v: Tensor) -> Tensor:
+        """Σ_q u_qᵀ A v_q for u and v of shape (N, q): a number, differentiable in the hyperparameters."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,9 @@ class LogDensity:
         Largest relative residual of y and of the probes, in the norm of P⁻¹.
     solution
         A⁻¹y, shape (N,).
-    left, right, trace
-        The gradient is that of Σ_q left_qᵀ A right_q + Σ_i trace_i A_ii, shapes (N, 1 + probes + rank) and (N,).
+    left, right, preconditioner
+        The gradient is that of Σ_q left_qᵀ A right_q − ½ tr(P⁻¹A), shapes (N, 1 + probes); P is None where the operator
+        has no trace.
     """
 
     value: float
@@ -113,13 +122,13 @@ class LogDensity:
     solution: Tensor
     left: Tensor
     right: Tensor
-    trace: Tensor | None
+    preconditioner: Preconditioner | None
 
     def differentiable(self, operator: DifferentiableOperator) -> Tensor:
         """The value as a tensor whose backward pass gives the estimated gradient in the hyperparameters of A."""
         surrogate = operator.bilinear(self.left, self.right)
-        if self.trace is not None:
-            surrogate = surrogate + self.trace @ operator.diagonal()
+        if self.preconditioner is not None:
+            surrogate = surrogate - 0.5 * operator.trace(self.preconditioner)  # type: ignore[attr-defined]
         return self.value + (surrogate - surrogate.detach())
 
 
@@ -150,7 +159,7 @@ def log_density(
     left: list[Tensor] = []
     right: list[Tensor] = []
     residual, iterations, wanted = 0.0, 0, settings.probes
-    solution, inverse = y, getattr(preconditioner, "inverse_factor", None)
+    solution, split = y, hasattr(operator, "trace")
     while True:
         size = min(BATCH, wanted - len(logs))
         z = preconditioner.sample(size, generator)
@@ -164,7 +173,7 @@ def log_density(
             solution = run.x[:, 0]
         logs += run.log_quadrature()[first:].tolist()
         image = preconditioner.solve(z)
-        solved = run.x[:, first:] if inverse is None else run.x[:, first:] - image
+        solved = run.x[:, first:] - image if split else run.x[:, first:]
         left.append(solved * (rows / run.start[first:]))
         right.append(image)
         if len(logs) < wanted:
@@ -187,13 +196,6 @@ def log_density(
     logdet = preconditioner.logdet() + rows * float(values.mean())
     # second order in the residual: yᵀx + xᵀr
     quadratic = float(y @ solution + solution @ (y - operator.product(solution[:, None])[:, 0]))
-    left = [0.5 * solution[:, None], *(-0.5 / len(logs) * v for v in left)]
-    right, trace = [solution[:, None], *right], None
-    if inverse is not None:
-        factor, noise = inverse()
-        left.append(0.5 * factor)
-        right.append(factor)
-        trace = -0.5 / noise
     return LogDensity(
         -0.5 * (quadratic + logdet + rows * math.log(2.0 * math.pi)),
         error,
@@ -203,7 +205,7 @@ def log_density(
         iterations,
         residual,
         solution,
-        torch.cat(left, 1),
-        torch.cat(right, 1),
-        trace,
+        torch.cat([0.5 * solution[:, None], *(-0.5 / len(logs) * v for v in left)], 1),
+        torch.cat([solution[:, None], *right], 1),
+        preconditioner if split else None,
     )

@@ -22,8 +22,9 @@ from .prior import Prior
 
 logger = logging.getLogger(__name__)
 
-#: Searches, at most, with different probes, and a gain of the log evidence, beyond its standard error, that ends them.
-TURNS, ENOUGH = 4, 0.1
+#: Searches, at most, with different probes; and the gain of a step that ends a search, and of a search, beyond the
+#: standard error, that ends them, in units of log evidence or its standard error, if that is more than one.
+TURNS, ENOUGH = 4, 0.02
 
 #: Makes, at the present hyperparameters, the covariance of the labels with their noise, and its preconditioner.
 Build = Callable[[], tuple[DifferentiableOperator, Preconditioner]]
@@ -120,7 +121,8 @@ def fit_lanczos(
     best = judged() if parameters else 0.0
     for turn in range(TURNS if parameters else 0):
         saved = [p.detach().clone() for p in parameters]
-        maximise(lambda turn=turn: objective(turn), parameters, max_iter, scale=float(len(y)))  # type: ignore[misc]
+        last = ENOUGH * max(1.0, start.standard_error)
+        maximise(lambda turn=turn: objective(turn), parameters, max_iter, float(len(y)), last)  # type: ignore[misc]
         reached = judged()
         if reached < best:
             for p, value in zip(parameters, saved, strict=True):

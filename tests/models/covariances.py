@@ -35,6 +35,9 @@ class DenseOperator:
     def bilinear(self, u, v):
         return (u * (self.matrix @ v)).sum()
 
+    def trace(self, preconditioner):
+        return preconditioner.solve(self.matrix).trace()
+
 
 class Pivoted:
     """P = L Lᵀ + diag(noise), L a partial pivoted Cholesky factor of K in units of the noise; rank 0: diagonal of A."""
@@ -59,9 +62,6 @@ class Pivoted:
 
     def logdet(self):
         return float(self.noise.log().sum() + 2.0 * self.lower.diagonal().log().sum())
-
-    def inverse_factor(self):
-        return torch.linalg.solve_triangular(self.lower, self.factor.T / self.noise, upper=False).T, self.noise
 
     def sample(self, n, generator):
         def draws(k):
