@@ -9,10 +9,10 @@ probes z ~ N(0, P), estimates
 the first by Gauss' quadrature on the Lanczos matrices of the probes (Ubaru, Chen & Saad 2017; Gardner et al. 2018).
 Both are unbiased, whatever P is; the better P, the smaller their variance, and with P = A both are exact. For the
 gradient that is so because the trace with P⁻¹ is taken exactly (Wenger et al. 2022 take out ∂ log det P instead), by
-the operator, which knows its own structure and that of P. One backward pass gives all hyperparameter gradients. Where the
-operator cannot, the trace is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A.
-Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so nothing is biased and the scatter of the
-norm is gone.
+the operator, which knows its own structure and that of P. One backward pass gives all hyperparameter gradients. Where
+the operator cannot, the trace is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A.
+Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so nothing is biased and the scatter of
+the norm is gone.
 """
 
 from __future__ import annotations

@@ -51,15 +51,10 @@ def condition(
     ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer.
     """
     if isinstance(solver, Sparse):
-<<<<<<< HEAD
         return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic)
-    if evidence:
-=======
-        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress)
     all_rows = isinstance(solver, Iterative) and solver.evidence_rows is None
     found = fit_all_rows(solver, prior, labels, levels, rng) if evidence and all_rows else None
     if evidence and not all_rows:
->>>>>>> c7a4d31 (Iterative(evidence_rows=None): hyperparameters from all label rows by stochastic Lanczos)
         fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
     prior.requires_grad_(False)
     if isinstance(solver, Iterative):

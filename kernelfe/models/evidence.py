@@ -133,8 +133,8 @@ def maximise(
     """Maximise a differentiable objective over parameters by L-BFGS-B; they end at the best point seen.
 
     A trial point where the covariance cannot be factorized counts as very bad, not as an error. ``scale``, the
-    number of labels, brings the gradient to order one: the first step then cannot leave the sensible region. A step that
-    gains less than ``gain`` (None: 1e-6 of the scaled objective) is the last.
+    number of labels, brings the gradient to order one: the first step then cannot leave the sensible region. A step
+    that gains less than ``gain`` (None: 1e-6 of the scaled objective) is the last.
     """
     if not parameters:  # everything is fixed
         return objective().item()

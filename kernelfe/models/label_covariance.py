@@ -2,8 +2,8 @@
 
 Products are those of :class:`~kernelfe.models.jet_operator.JetGram`. The forms Σ_q u_qᵀ A v_q of a gradient have more
 columns, up to the rank of the preconditioner, and are taken once. With few columns they go through jet products; with
-many it takes less to make the Gram block by block and weigh each block by Σ_q u_q v_qᵀ, a matrix product. Blocks are made
-again on the way back, so that none is kept.
+many it takes less to make the Gram block by block and weigh each block by Σ_q u_q v_qᵀ, a matrix product. Blocks are
+made again on the way back, so that none is kept.
 """
 
 from __future__ import annotations

@@ -111,7 +111,13 @@ class Iterative(Spec):
             object.__setattr__(self, name, float(value))
         if not 0.0 < self.tolerance < 1.0:
             raise DataError(f"Iterative: tolerance={self.tolerance} must lie between 0 and 1")
-        if self.max_iterations < 1 or self.evidence_rows == 0 or (self.evidence_rows or 0) < 0 or (self.rank or 0) < 0 or self.cache_gigabytes < 0.0:
+        if (
+            self.max_iterations < 1
+            or self.evidence_rows == 0
+            or (self.evidence_rows or 0) < 0
+            or (self.rank or 0) < 0
+            or self.cache_gigabytes < 0.0
+        ):
             raise DataError(f"{self}: numbers must not be negative, max_iterations and evidence_rows at least 1")
         if self.precision not in ("double", "mixed"):
             raise DataError(f"Iterative: precision={self.precision!r}: use 'double' or 'mixed'")

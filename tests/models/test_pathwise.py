@@ -61,6 +61,7 @@ def test_means_and_covariances_are_those_of_the_posterior(case):
         assert np.sqrt(np.mean(ratio**2)) == pytest.approx(1.0, abs=0.13), quantity
 
 
+@pytest.mark.slow
 def test_error_bars_of_entropy_and_heat_capacity_within_a_few_per_cent():
     """Relative to a zero that the data fix, with many draws and features."""
     model, test = fitted(variables(30), in_variables()), variables(8, seed=9)
