@@ -3,6 +3,7 @@
 from .base import Embedding, Kernel
 from .composite import Product, Sum
 from .dot_product import DotProduct
+from .features import FourierFeatures, MonomialFeatures, features_of
 from .jets import Jets, spatial_jets
 from .mean import MeanFunction
 from .parameters import ParameterExpansion, ParameterKernel, ParameterPart
@@ -23,10 +24,12 @@ __all__ = [
     "RBF",
     "DotProduct",
     "Embedding",
+    "FourierFeatures",
     "Jets",
     "Kernel",
     "Matern52",
     "MeanFunction",
+    "MonomialFeatures",
     "ParameterExpansion",
     "ParameterKernel",
     "ParameterPart",
@@ -44,6 +47,7 @@ __all__ = [
     "Term",
     "TermModule",
     "ThermalPart",
+    "features_of",
     "spatial_jets",
     "state_factors",
 ]

@@ -2,6 +2,8 @@
 
 from .cholesky import CholeskyFactor
 from .conjugate import Step, conjugate_gradients
+from .lanczos import LanczosRun, conjugate_lanczos
+from .log_density import DifferentiableOperator, LanczosSettings, LogDensity, log_density
 from .normal import Group, NormalEquations, Whitening
 from .operators import Identity, Preconditioner, Solution, SymmetricOperator
 from .preconditioner import LocalFactor, LowRankAndLocal
@@ -12,9 +14,13 @@ __all__ = [
     "CONDITION_LIMIT",
     "CholeskyFactor",
     "Conditioning",
+    "DifferentiableOperator",
     "Group",
     "Identity",
+    "LanczosRun",
+    "LanczosSettings",
     "LocalFactor",
+    "LogDensity",
     "LowRankAndLocal",
     "NormalEquations",
     "Preconditioner",
@@ -25,6 +31,8 @@ __all__ = [
     "TriangularEquations",
     "Whitening",
     "conjugate_gradients",
+    "conjugate_lanczos",
     "launched",
+    "log_density",
     "precision_condition",
 ]

@@ -166,6 +166,14 @@ class LowRankAndLocal:
         inner = torch.cholesky_solve(self._right(out), self.capacity)
         return out - self.local.solve(self._left(inner))
 
+    def subtracted(self) -> Tensor | None:
+        """W with P⁻¹ = U Uᵀ − W Wᵀ, shape (N, r); None without a low-rank part."""
+        if not self.rank:
+            return None
+        unit = torch.eye(self.rank, dtype=self.capacity.dtype, device=self.capacity.device)
+        root = torch.linalg.solve_triangular(self.capacity.mT, unit, upper=True)
+        return self.local.solve(self._left(root))
+
     def logdet(self) -> float:
         """log det P."""
         more = 2.0 * float(self.capacity.diagonal().log().sum()) if self.rank else 0.0

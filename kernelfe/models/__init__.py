@@ -7,6 +7,7 @@ from .frozen import FrozenModel
 from .hyperparameters import HyperparameterEnsemble, MixtureJoint, hyperparameter_ensemble
 from .molecules import local_terms
 from .noise import CorrelatedNoise, RelativeNoise
+from .pathwise import PosteriorDraws, pathwise_draws
 from .persistence import load
 from .predictive import JointPredictive, joint_predictive
 from .regressor import FreeEnergyRegressor
@@ -26,6 +27,7 @@ __all__ = [
     "Joint",
     "JointPredictive",
     "MixtureJoint",
+    "PosteriorDraws",
     "Query",
     "RelativeNoise",
     "SolverCheck",
@@ -37,4 +39,5 @@ __all__ = [
     "load",
     "local_terms",
     "noise_covariance",
+    "pathwise_draws",
 ]

@@ -136,6 +136,10 @@ class DensePosterior:
             )
         return DensePosterior(self.prior, [*self.labels, *labels], self.noise, factor=factor)
 
+    def solve(self, rhs: Tensor) -> Tensor:
+        """(K + noise)⁻¹ rhs for rhs of shape (labels, k)."""
+        return self.factor.solve(rhs)
+
     def cross(self, a: RowBlock) -> Tensor:
         """Prior covariances of rows with all labels, shape (len(a), labels)."""
         return torch.cat([self.prior.gram(a, block) for block in self.blocks], 1)

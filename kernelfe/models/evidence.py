@@ -124,12 +124,17 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
 
 
 def maximise(
-    objective: Callable[[], Tensor], parameters: list[torch.nn.Parameter], max_iter: int, scale: float = 1.0
+    objective: Callable[[], Tensor],
+    parameters: list[torch.nn.Parameter],
+    max_iter: int,
+    scale: float = 1.0,
+    gain: float | None = None,
 ) -> float:
     """Maximise a differentiable objective over parameters by L-BFGS-B; they end at the best point seen.
 
     A trial point where the covariance cannot be factorized counts as very bad, not as an error. ``scale``, the
-    number of labels, brings the gradient to order one: the first step then cannot leave the sensible region.
+    number of labels, brings the gradient to order one: the first step then cannot leave the sensible region. A step
+    that gains less than ``gain`` (None: 1e-6 of the scaled objective) is the last.
     """
     if not parameters:  # everything is fixed
         return objective().item()
@@ -174,7 +179,7 @@ def maximise(
         jac=True,
         method="L-BFGS-B",
         bounds=[(v - LOG_BOUND, v + LOG_BOUND) for v in start],
-        options={"maxiter": max_iter, "ftol": 1e-6},
+        options={"maxiter": max_iter, "ftol": 1e-6, "maxls": 20} if gain is None else _coarse(max_iter, gain / scale),
     )
     assign(best[1])
     if not math.isfinite(best[0]):
@@ -182,6 +187,11 @@ def maximise(
             "the evidence could not be evaluated at the starting hyperparameters: check the labels' scales"
         )
     return best[0]
+
+
+def _coarse(max_iter: int, gain: float) -> dict:
+    """Options of a search whose objective is known to an error only: it stops early, and does not look for long."""
+    return {"maxiter": max_iter, "ftol": gain, "maxls": 6}
 
 
 def fit_dense(prior: Prior, labels: list[LabelSet], noise: NoiseLevels, max_iter: int = 60) -> float:

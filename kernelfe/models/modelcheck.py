@@ -329,7 +329,9 @@ def check_solver(solver: Any, what: str, kind: type | tuple[type, ...] = (Dense,
     require(isinstance(solver, kind), what, solver, "a solver, as the kind of the posterior wants it")
     for field in fields(type(solver)):
         value = getattr(solver, field.name)
-        kinds = (int, type(None)) if field.default is None else (type(field.default),)
+        kinds: tuple[Any, ...] = (int if field.default is None else type(field.default),)
+        if str(field.type).endswith("| None"):
+            kinds = (*kinds, type(None))
         require(type(value) in kinds, f"{field.name} of {what}", value, f"like {field.default}")
 
 

@@ -89,7 +89,8 @@ class Iterative(Spec):
     cache_gigabytes
         Memory for kernel matrices that are kept between products; what does not fit is computed again.
     evidence_rows
-        Label rows (whole frames, chosen at random) on which hyperparameters are fitted.
+        Label rows (whole frames, chosen at random) on which hyperparameters are fitted; None: all of them, with the
+        evidence and its gradient by stochastic Lanczos (:mod:`kernelfe.models.lanczos_evidence`).
     """
 
     tolerance: float = 1e-6
@@ -97,10 +98,11 @@ class Iterative(Spec):
     rank: int | None = None
     precision: str = "double"
     cache_gigabytes: float = 1.0
-    evidence_rows: int = 1500
+    evidence_rows: int | None = 1500
 
     def __post_init__(self):
-        for name in ("max_iterations", "evidence_rows", *(["rank"] if self.rank is not None else [])):
+        optional = [name for name in ("rank", "evidence_rows") if getattr(self, name) is not None]
+        for name in ("max_iterations", *optional):
             object.__setattr__(self, name, whole(self, name))
         for name in ("tolerance", "cache_gigabytes"):
             value = getattr(self, name)
@@ -109,7 +111,13 @@ class Iterative(Spec):
             object.__setattr__(self, name, float(value))
         if not 0.0 < self.tolerance < 1.0:
             raise DataError(f"Iterative: tolerance={self.tolerance} must lie between 0 and 1")
-        if self.max_iterations < 1 or self.evidence_rows < 1 or (self.rank or 0) < 0 or self.cache_gigabytes < 0.0:
+        if (
+            self.max_iterations < 1
+            or self.evidence_rows == 0
+            or (self.evidence_rows or 0) < 0
+            or (self.rank or 0) < 0
+            or self.cache_gigabytes < 0.0
+        ):
             raise DataError(f"{self}: numbers must not be negative, max_iterations and evidence_rows at least 1")
         if self.precision not in ("double", "mixed"):
             raise DataError(f"Iterative: precision={self.precision!r}: use 'double' or 'mixed'")
