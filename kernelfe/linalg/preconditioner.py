@@ -35,10 +35,12 @@ class LocalFactor:
         U group by group, shape (groups, height, width); filled up on the left with zero columns.
     own
         Rows of each group itself, shape (groups,).
+    used
+        Rows that each group looks at, its own among them, shape (groups,).
     """
 
-    def __init__(self, index: Tensor, factor: Tensor, own: Tensor):
-        self.index, self.factor, self.own = index, factor, own.tolist()
+    def __init__(self, index: Tensor, factor: Tensor, own: Tensor, used: Tensor):
+        self.index, self.factor, self.own, self.used = index, factor, own.tolist(), used.tolist()
         self.rows = int(own.sum())
         diagonal = factor[:, factor.shape[1] - factor.shape[2] :].diagonal(dim1=1, dim2=2)
         filled = torch.arange(factor.shape[2], device=own.device) < factor.shape[2] - own[:, None]
@@ -79,7 +81,8 @@ class LocalFactor:
             index[g, height - len(rows) :] = rows
             found = last_columns(block(rows)[None], len(mine))[0]
             factor[g, height - len(rows) :, width - len(mine) :] = found
-        return cls(index, factor, torch.tensor([len(mine) for mine in own], device=index.device))
+        used = torch.tensor([len(mine) + len(others) for mine, others in zip(own, near, strict=True)])
+        return cls(index, factor, torch.tensor([len(mine) for mine in own], device=index.device), used)
 
     def solve(self, x: Tensor) -> Tensor:
         """U Uᵀ x, shape (N, k)."""

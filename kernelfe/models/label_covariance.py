@@ -17,7 +17,8 @@ from ..linalg.processes import Processes
 from .dense import BLOCK_ENTRIES
 from .jet_operator import JetGram
 from .labels import LabelSet
-from .preconditioning import local_gram, precondition
+from .neighbours import local_gram
+from .preconditioning import precondition
 from .prior import Prior, RowBlock, frame_chunks
 
 
@@ -69,9 +70,8 @@ class LabelCovariance:
         def part(rows: Tensor, factor: Tensor) -> Tensor:
             return (factor * (local_gram(self.slopes, bare, rows) @ factor)).sum()
 
-        for g, (own, near) in enumerate(zip(local.groups.own, local.groups.near, strict=True)):
-            rows = torch.cat([near, own])
-            factor = local.factor[g, : len(rows), : len(own)].to(torch.float64)
+        for g, (own, used) in enumerate(zip(local.own, local.used, strict=True)):
+            rows, factor = local.index[g, -used:], local.factor[g, -used:, -own:].to(torch.float64)
             total = total + checkpoint(part, rows, factor, use_reentrant=False)
         low_rank = preconditioner.subtracted()
         return total if low_rank is None else total - self.bilinear(low_rank, low_rank)

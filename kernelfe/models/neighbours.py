@@ -179,7 +179,7 @@ class UniformSites:
                     block.baddbmm_(own, own.mT, alpha=-1.0)
                 index[part, height - rows.shape[1] :] = rows
                 factor[part, height - rows.shape[1] :] = last_columns(block, each)
-        return LocalFactor(index, factor, torch.full((count,), each))
+        return LocalFactor(index, factor, torch.full((count,), each), (lengths + 1) * each)
 
     def block(self, who: Tensor) -> Tensor:
         """Covariances within sets of sites (B, k), shape (B, k·R, k·R)."""

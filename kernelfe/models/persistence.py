@@ -112,7 +112,10 @@ def save(model, path: str | os.PathLike) -> None:
         "noise_temperature": model.noise_temperature_,
         "solver": model.solver_.to_dict(),
         "solver_reason": model.solver_reason_,
-        "log_evidence": None if np.isnan(model.log_evidence_) else model.log_evidence_,
+        # conjugate gradients alone do not give it
+        "log_evidence": None
+        if isinstance(posterior, IterativePosterior) and np.isnan(model.log_evidence_)
+        else model.log_evidence_,
         "parameter_names": model.parameters_,
         "coordinate_shape": None if model.coordinate_shape_ is None else list(model.coordinate_shape_),
         "kinds": None if model.kinds_ is None else list(model.kinds_),
