@@ -107,3 +107,23 @@ def test_gap_fit_is_told_the_same_model(scripts):
     model = next(part for part in command if part.startswith("gap={"))
     assert model.count("distance_2b") == 5 and model.count("n_sparse=7") == 5 and model.count(" : ") == 4
     assert "theta_uniform=0.25 delta=2.0" in model and "default_sigma={0.1 0.3 0 0}" in command
+
+
+def test_the_length_scales_are_fitted_with_the_covariance_of_kernelfe(scripts, data):
+    """One step of molecule_shape.py: its error on validation frames is that of kernelfe with the same numbers."""
+    import molecule_shape as shape
+    import torch
+
+    molecule = scripts["molecule"]
+    frames = molecule.Data(data, 8)
+    scales = torch.tensor([molecule.SHAPE[kind] for kind in molecule.kinds_of_pairs()], dtype=torch.float64)
+    images = shape.copies(frames.train[0])
+    z, jacobian = shape.inverse_distances(frames.validation[0])
+    sides = [torch.as_tensor(part[1]).reshape(-1, 1) for part in (frames.train, frames.validation)]
+    found = shape.error((sides[0], images), (sides[1], (z, jacobian.flatten(2))), scales, 0.02)
+    gram = shape.covariance(images[0], images, scales)
+    # the same ratio of noise to prior, with kernelfe's own scale of the prior
+    noise = 0.02 * molecule.ENERGY * float(gram.diagonal().mean()) ** 0.5
+    model = molecule.kernelfe_model(frames, "dense", 1.0, noise).fit(molecule.kernelfe_frames(frames, *frames.train))
+    apart = model.predict(molecule.kernelfe_frames(frames, *frames.validation), "mean_force") - frames.validation[1]
+    np.testing.assert_allclose(float(found), (apart**2).mean(), rtol=1e-6)
