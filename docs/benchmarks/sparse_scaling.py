@@ -35,7 +35,7 @@ from kernelfe.models import assemble
 from kernelfe.models.sparse import accumulate
 
 sys.path.insert(0, str(Path(__file__).parent))
-from value_gradient import processor, status
+from _harness import processor, status
 
 DATA = "alanine-dipeptide"
 LABELS = ["mean_force", "mean_energy"]
