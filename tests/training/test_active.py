@@ -11,7 +11,7 @@ from kernelfe.errors import DataError
 from kernelfe.training import ActivePlan, learn_actively
 
 NOISE = {"mean_force": 0.02, "mean_energy": 0.02}
-PLAN = ActivePlan(rounds=3, batch=6, candidates=60, samples=80, replicas=40, steps=40, burn_in=60)
+PLAN = ActivePlan(rounds=3, batch=12, candidates=60, samples=80, replicas=40, steps=40, burn_in=60)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def truth(data):
 
 @pytest.fixture(scope="module")
 def start(data, truth):
-    frames = data[::1200]
-    return FreeEnergyRegressor(solver="dense", noise=NOISE).fit(labelled(truth)(frames, 0)), frames
+    frames = data[::600]  # half as many leave the evidence with two maxima, and what is learned to chance
+    return FreeEnergyRegressor(solver="dense", noise=NOISE).fit(labelled(truth)(frames, 1)), frames
 
 
 def labelled(truth):
@@ -52,7 +52,7 @@ def error(model, truth, frames):
 @pytest.fixture(scope="module")
 def learned(start, truth):
     model, frames = start
-    first = labelled(truth)(frames, 0)
+    first = labelled(truth)(frames, 1)
     return learn_actively(
         model, first, labelled(truth), target=350.0, temperatures=[300, 450, 600], noise=NOISE, plan=PLAN, seed=1,
         progress=False,
@@ -61,16 +61,17 @@ def learned(start, truth):
 
 def test_the_model_comes_closer_to_the_truth(learned, start, truth, data):
     at_target = data[data.temperature == 350.0][::5]
-    assert error(learned.model, truth, at_target) < 0.85 * error(start[0], truth, at_target)
+    # 0.37 to 0.84 over eight pairs of seeds, 0.42 with these
+    assert error(learned.model, truth, at_target) < 0.7 * error(start[0], truth, at_target)
     assert learned.rounds[-1].promised < learned.rounds[0].expected
     assert len(learned.frames) == len(start[1]) + PLAN.rounds * PLAN.batch
-    assert {float(t) for t in learned.frames.temperature[-18:]} <= {300.0, 450.0, 600.0}
+    assert {float(t) for t in learned.frames.temperature[-PLAN.rounds * PLAN.batch :]} <= {300.0, 450.0, 600.0}
 
 
 def test_the_same_seed_asks_the_same(learned, start, truth):
     model, frames = start
     again = learn_actively(
-        model, labelled(truth)(frames, 0), labelled(truth), target=350.0, temperatures=[300, 450, 600], noise=NOISE,
+        model, labelled(truth)(frames, 1), labelled(truth), target=350.0, temperatures=[300, 450, 600], noise=NOISE,
         plan=ActivePlan(**(PLAN.get_params() | {"rounds": 1})), seed=1, progress=False,
     )  # fmt: skip
     np.testing.assert_array_equal(again.rounds[0].chosen.positions, learned.rounds[0].chosen.positions)
