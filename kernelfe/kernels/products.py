@@ -23,7 +23,7 @@ from .radial import RadialKernel
 from .scalars import half_squared_distances
 
 #: Entries of a block of pairs: a megabyte, which stays in the cache of a core or two.
-BLOCK_ENTRIES = {"cpu": 1 << 17, "cuda": 1 << 26}
+BLOCK_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}
 #: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
 GENERAL_ENTRIES = 1 << 20
 

@@ -97,6 +97,39 @@ class RadialKernel(ScalarKernel):
             out = _subtract_product(out, k1, ww.reshape(*a.w.shape[:2], *b.w.shape[:2]))
         return out if a.c is None else out + a.c[:, :, None, None] * by_value
 
+    def gram_of_sets(self, a: Jets, b: Jets) -> Tensor:
+        """:meth:`gram` of many small sets at once, without gradients by hyperparameters.
+
+        Parameters
+        ----------
+        a, b
+            Jets with a leading dimension: z (B, E, D), c (B, E, r) or None, w (B, E, r, D) or None.
+
+        Returns
+        -------
+        Tensor, shape (B, E_a, r_a, E_b, r_b)
+        """
+        centre = b.z.mean(1, keepdim=True)
+        x, y = a.z - centre, b.z - centre
+        squares = 0.5 * (x.square().sum(2)[:, :, None] + y.square().sum(2)[:, None])
+        k0, k1, k2 = self.functions(torch.baddbmm(squares, x, y.mT, alpha=-1.0).clamp_min_(0.0))
+        by_value, by_slope = k0.new_zeros(()), k0.new_zeros(())
+        if b.c is not None:
+            by_value, by_slope = k0[..., None] * b.c[:, None], k1[..., None] * b.c[:, None]
+        if b.w is not None:
+            q = (x @ b.w.flatten(1, 2).mT).unflatten(2, b.w.shape[1:3]) - (b.w * y[:, :, None]).sum(3)[:, None]
+            by_value, by_slope = by_value - k1[..., None] * q, by_slope - k2[..., None] * q
+        if a.w is None:
+            return a.c[..., None, None] * by_value[:, :, None]  # type: ignore[index]
+        along_a = (a.w * x[:, :, None]).sum(3)[..., None] - (a.w.flatten(1, 2) @ y.mT).unflatten(1, a.w.shape[1:3])
+        if b.w is None:
+            out = along_a[..., None] * by_slope[:, :, None]
+        else:
+            out = torch.bmm(a.w.flatten(1, 2), b.w.flatten(1, 2).mT).unflatten(2, b.w.shape[1:3])
+            out = out.unflatten(1, a.w.shape[1:3]).mul_(-k1[:, :, None, :, None])
+            out.addcmul_(along_a[..., None], by_slope[:, :, None])
+        return out if a.c is None else out.addcmul_(a.c[..., None, None], by_value[:, :, None])
+
     def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
         """:meth:`gram` written into ``out``; of slopes with values two passes over it, one of them the product's."""
         if a.w is None or a.c is not None or b.w is not None:

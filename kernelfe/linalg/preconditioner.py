@@ -12,7 +12,7 @@ P⁻¹ = V − V L (1 + Lᵀ V L)⁻¹ Lᵀ V with V = U Uᵀ.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from ..errors import SolverError
 
 #: Relative jitters tried in turn on the residual of a group.
 JITTERS = (0.0, 1e-12, 1e-9, 1e-6)
+#: Numbers gathered at a time for many right-hand sides: what stays in a cache.
+CACHED_NUMBERS = 1 << 18
 
 
 class LocalFactor:
@@ -90,6 +92,20 @@ class LocalFactor:
         back = torch.bmm(self.factor, torch.bmm(self.factor.mT, picked)).to(x.dtype)
         return torch.zeros_like(x).index_add_(0, self.index.reshape(-1), back.flatten(0, 1))
 
+    def whitened(self, x: Tensor) -> Iterator[Tensor]:
+        """Uᵀ x for x of shape (N, k), some groups at a time; rows of no group are zero."""
+        height, width = self.factor.shape[1:]
+        few = max(1, CACHED_NUMBERS // (height * x.shape[1]))  # gathered rows that stay in the cache
+        many = max(1, (1 << 24) // max(1, width * x.shape[1]))
+        for outer in range(0, len(self.index), many):
+            stop = min(len(self.index), outer + many)
+            out = x.new_empty(stop - outer, width, x.shape[1])
+            for start in range(outer, stop, few):
+                part = slice(start, min(stop, start + few))
+                at = slice(part.start - outer, part.stop - outer)
+                torch.bmm(self.factor[part].mT.to(x), x[self.index[part]], out=out[at])
+            yield out.flatten(0, 1)
+
     def logdet(self) -> float:
         """log det (U Uᵀ)⁻¹."""
         return self._logdet
@@ -149,11 +165,9 @@ class LowRankAndLocal:
             self.rank = 0
             return
         capacity = torch.eye(self.rank, dtype=torch.float64, device=low_rank.device)
-        step = max(1, (1 << 24) // max(1, self.rows))
-        for start in range(0, self.rank, step):  # V L a few columns at a time
-            weighted = local.solve(low_rank[:, start : start + step].contiguous())
-            capacity[:, start : start + step] += (low_rank.mT @ weighted).to(capacity.dtype)
-        self.capacity, info = torch.linalg.cholesky_ex(0.5 * (capacity + capacity.mT))
+        for part in local.whitened(low_rank):  # LᵀVL = (UᵀL)ᵀ UᵀL
+            capacity.addmm_(part.mT, part)
+        self.capacity, info = torch.linalg.cholesky_ex(capacity)
         if int(info):
             raise SolverError("the low-rank part of the preconditioner is not finite: check the hyperparameters")
         if left is None or right is None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import Jets
+from ..kernels.radial import RadialKernel
 from ..linalg.preconditioner import LocalFactor, last_columns
 from .jet_operator import JetGram
 from .prior import RowBlock
@@ -194,24 +195,28 @@ class UniformSites:
                 jets = [z[who], None if c is None else c[who][..., p], None if w is None else w[who][..., p]]
                 left = [None if v is None else v[:, :, 0] for v in jets]  # the first of an orbit stands for all
                 right = [None if v is None else v.flatten(1, 2) for v in jets]
-
-                def gram(z, c, w, zz, cc, ww, kernel=kernel):
-                    return kernel.gram(Jets(z, c, w), Jets(zz, cc, ww))
-
-                given = [v for v in (*left, *right) if v is not None]
-                spots = [i for i, v in enumerate((*left, *right)) if v is not None]
-
-                def mapped(*values, spots=spots, gram=gram):
-                    every: list[Tensor | None] = [None] * 6
-                    for spot, value in zip(spots, values, strict=True):
-                        every[spot] = value
-                    return gram(*every)
-
-                with torch.enable_grad():  # kernels work in place without it, which vmap does row by row
-                    found = torch.vmap(mapped)(*(v.detach() for v in given)).detach()
-                found = found.unflatten(3, (k, copies)).sum(4) * copies
+                found = gram_of_sets(kernel, Jets(*left), Jets(*right))
+                if copies > 1:
+                    found = found.unflatten(3, (k, copies)).sum(4).mul_(copies)
                 out += found.reshape(b, k * each, k * each)
         return out
+
+
+def gram_of_sets(kernel, a: Jets, b: Jets) -> Tensor:
+    """Covariances within many small sets of environments (:meth:`~kernelfe.kernels.radial.RadialKernel.gram_of_sets`)."""
+    if isinstance(kernel, RadialKernel):
+        return kernel.gram_of_sets(a, b)
+    given = [v for v in (a.z, a.c, a.w, b.z, b.c, b.w) if v is not None]
+    spots = [i for i, v in enumerate((a.z, a.c, a.w, b.z, b.c, b.w)) if v is not None]
+
+    def gram(*values: Tensor) -> Tensor:
+        every: list[Tensor | None] = [None] * 6
+        for spot, value in zip(spots, values, strict=True):
+            every[spot] = value
+        return kernel.gram(Jets(*every[:3]), Jets(*every[3:]))  # type: ignore[arg-type]
+
+    with torch.enable_grad():  # kernels work in place without it, which vmap does row by row
+        return torch.vmap(gram)(*(v.detach() for v in given)).detach()
 
 
 def _site_jets(gram: JetGram, t: int, rows: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
