@@ -21,6 +21,8 @@ from ..errors import SolverError
 
 #: Relative jitters tried in turn on the residual of a group.
 JITTERS = (0.0, 1e-12, 1e-9, 1e-6)
+#: Largest variance, in units of what is left to the local part, up to which that may be in single precision.
+LARGEST_IN_SINGLE = 1e8
 #: Numbers gathered at a time for many right-hand sides: what stays in a cache.
 CACHED_NUMBERS = 1 << 18
 
@@ -182,6 +184,11 @@ class LowRankAndLocal:
             return out
         inner = torch.cholesky_solve(self._right(out), self.capacity)
         return out - self.local.solve(self._left(inner))
+
+    def to_single(self) -> None:
+        """Keep U in single precision, unless P⁻¹ would lose what tells it from V: eigenvalues of 1 + LᵀVL are too large."""
+        if not self.rank or float(self.capacity.square().sum(1).max()) < LARGEST_IN_SINGLE:
+            self.local.factor = self.local.factor.to(torch.float32)
 
     def subtracted(self) -> Tensor | None:
         """W with P⁻¹ = U Uᵀ − W Wᵀ, shape (N, r); None without a low-rank part."""

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..kernels.products import PairProducts
 from ..linalg.conjugate import Step, conjugate_gradients
 from ..linalg.operators import Solution
 from ..linalg.preconditioner import LowRankAndLocal
@@ -70,6 +71,7 @@ class IterativePosterior:
     ):
         self.prior, self.labels, self.noise, self.solver = prior, labels, noise, solver
         self._gram: JetGram | None = None
+        self._single: list[PairProducts] | None = None
         self._preconditioner: LowRankAndLocal | None = None
         self.solution: Solution | None = None
         with torch.no_grad():
@@ -90,16 +92,23 @@ class IterativePosterior:
                     self.prior,
                     self.labels,
                     self.noise,
-                    cache_bytes=int(1e9 * self.solver.cache_gigabytes),
+                    # kernel matrices that a few products in double precision read are not worth keeping
+                    cache_bytes=0 if self.solver.precision == "mixed" else self._cache_bytes,
                     processes=Processes.current(),
                 )
         return self._gram
+
+    @property
+    def _cache_bytes(self) -> int:
+        return int(1e9 * self.solver.cache_gigabytes)
 
     @property
     def preconditioner(self) -> LowRankAndLocal:
         """What makes the iterations few."""
         if self._preconditioner is None:
             self._preconditioner = precondition(self.gram, self.solver.rank)
+            if self.solver.precision == "mixed":
+                self._preconditioner.to_single()
         return self._preconditioner
 
     def solved(self, b: Tensor, start: Tensor | None = None, progress: bool = False) -> Solution:
@@ -108,8 +117,9 @@ class IterativePosterior:
 
         fast = None
         if self.solver.precision == "mixed":
-            pairs = self.gram.products(self.gram.cache_bytes, torch.float32)
-            fast = lambda x: self.gram.product(x, pairs)  # noqa: E731
+            if self._single is None:
+                self._single = self.gram.products(self._cache_bytes, torch.float32)
+            fast = lambda x: self.gram.product(x, self._single)  # noqa: E731
         preconditioner = self.preconditioner
         with progress_bar(progress, "conjugate gradients", None) as bar:
 
