@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..linalg import LanczosSettings, LogDensity
+from ..linalg import Checkpoint, LanczosSettings, LogDensity, Processes
 from .correlated import FittedNoise
 from .dense import DensePosterior
 from .evidence import NoiseLevels, fit_dense
+from .interrupted import fingerprint
 from .iterative import IterativePosterior
 from .label_covariance import covariance_builder
 from .labels import GIVEN, WHITENED, LabelSet
@@ -45,13 +46,20 @@ def condition(
     evidence: bool,
     progress: bool = False,
     automatic: bool = False,
+    checkpoints: list[Checkpoint] | None = None,
 ) -> Any:
     """The posterior by one solver; with ``evidence``, ``prior`` and ``levels`` are fitted first, in place.
 
-    ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer.
+    ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer. ``checkpoints``
+    takes what is to be removed when the whole fit is complete.
     """
     if isinstance(solver, Sparse):
-        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic)
+        checkpoint = None
+        if solver.checkpoint is not None and checkpoints is not None:
+            problem = fingerprint(solver, prior, labels, levels, rng, evidence)
+            checkpoint = Checkpoint(solver.checkpoint, Processes.current().gather_bytes(problem.encode())[0].decode())
+            checkpoints.append(checkpoint)
+        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic, checkpoint)
     all_rows = isinstance(solver, Iterative) and solver.evidence_rows is None
     found = fit_all_rows(solver, prior, labels, levels, rng) if evidence and all_rows else None
     if evidence and not all_rows:
@@ -87,7 +95,8 @@ def condition_in_turn(
 ) -> Conditioned:
     """As :func:`condition`; with a ``spec`` of correlated noise, noise and posterior are then fitted in turn."""
     free = [p.requires_grad for p in prior.parameters()]
-    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress, automatic), levels)
+    kept: list[Checkpoint] = []
+    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress, automatic, kept), levels)
     first = levels
     for _ in range(0 if spec is None else spec.rounds):
         assert spec is not None
@@ -101,8 +110,11 @@ def condition_in_turn(
             levels = _kept(levels, found.levels)
         for parameter, was in zip(prior.parameters(), free, strict=True):
             parameter.requires_grad_(was)
-        posterior = condition(solver, prior, changed, levels, rng, evidence, progress, automatic)
+        posterior = condition(solver, prior, changed, levels, rng, evidence, progress, automatic, kept)
         found = Conditioned(posterior, levels, noise, first)
+    if kept and Processes.current().first:
+        for checkpoint in kept:
+            checkpoint.clear()
     return found
 
 
