@@ -144,7 +144,9 @@ def test_three_processes_that_go_on_from_one(tmp_path):
     assert sum(found[1] for found in ended) == 14 and min(found[1] for found in ended) >= 3
     assert sum(found[3] for found in ended) == 8
     assert ended[2][4] == "ValueError: chunk 4 of sum 2"
-    assert all("process 2 of 3 failed" in found[4] and found[4].startswith(ProcessError.__name__) for found in ended[:2])
+    assert all(
+        "process 2 of 3 failed" in found[4] and found[4].startswith(ProcessError.__name__) for found in ended[:2]
+    )
 
 
 def test_the_group_is_asked_only_where_there_is_one():
