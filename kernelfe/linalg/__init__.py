@@ -5,6 +5,7 @@ from .cholesky import CholeskyFactor
 from .chunk_sums import sum_chunks
 from .conjugate import Step, conjugate_gradients
 from .lanczos import LanczosRun, conjugate_lanczos
+from .leading import lead
 from .log_density import DifferentiableOperator, LanczosSettings, LogDensity, log_density
 from .normal import Group, NormalEquations, Whitening
 from .operators import Identity, Preconditioner, Solution, SymmetricOperator
@@ -38,6 +39,7 @@ __all__ = [
     "conjugate_gradients",
     "conjugate_lanczos",
     "launched",
+    "lead",
     "log_density",
     "precision_condition",
     "sum_chunks",

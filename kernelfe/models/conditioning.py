@@ -7,24 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..linalg import Checkpoint, LanczosSettings, LogDensity, Processes
+from ..linalg import Checkpoint, Processes
 from .correlated import FittedNoise
 from .dense import DensePosterior
 from .evidence import NoiseLevels, fit_dense
 from .interrupted import fingerprint
-from .iterative import IterativePosterior
-from .label_covariance import covariance_builder
+from .iterative_fit import fit_iterative_posterior
 from .labels import GIVEN, WHITENED, LabelSet
-from .lanczos_evidence import fit_lanczos
 from .noise import CorrelatedNoise
 from .noise_fit import estimate, starting_levels, weigh_by_time
 from .prior import Prior
 from .solvers import Iterative, Sparse
 from .sparse_fit import fit_sparse_posterior, random_subsets
-
-#: Standard error of the log evidence that is good enough to choose hyperparameters by: what one standard deviation
-#: of a hyperparameter changes it by.
-EVIDENCE_ERROR = 0.5
 
 
 @dataclass
@@ -60,26 +54,12 @@ def condition(
             checkpoint = Checkpoint(solver.checkpoint, Processes.current().gather_bytes(problem.encode())[0].decode())
             checkpoints.append(checkpoint)
         return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic, checkpoint)
-    all_rows = isinstance(solver, Iterative) and solver.evidence_rows is None
-    found = fit_all_rows(solver, prior, labels, levels, rng) if evidence and all_rows else None
-    if evidence and not all_rows:
+    if isinstance(solver, Iterative):
+        return fit_iterative_posterior(solver, prior, labels, levels, rng, evidence, progress)
+    if evidence:
         fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
     prior.requires_grad_(False)
-    if isinstance(solver, Iterative):
-        posterior = IterativePosterior(prior, labels, levels, solver, progress=progress)
-        if found is not None:
-            posterior.log_evidence = found.value
-        return posterior
     return DensePosterior(prior, labels, levels)
-
-
-def fit_all_rows(solver: Iterative, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, rng) -> LogDensity:
-    """Hyperparameters of the exact model from all label rows, in place."""
-    settings = LanczosSettings(
-        solver.tolerance, solver.max_iterations, standard_error=EVIDENCE_ERROR, seed=int(rng.integers(2**31))
-    )
-    build = covariance_builder(prior, labels, levels, solver.rank, int(1e9 * solver.cache_gigabytes))
-    return fit_lanczos(build, prior, labels, levels, settings)
 
 
 def condition_in_turn(
