@@ -31,12 +31,12 @@ SLOW = {
 
 def fit(case: str) -> FreeEnergyRegressor:
     options = {"solver": Iterative(), "terms": one_term()} | (CASES | SLOW)[case]
-    return FreeEnergyRegressor(baseline=False, random_state=0, **options).fit(molecule(36))
+    return FreeEnergyRegressor(baseline=False, random_state=0, **options).fit(molecule(20))
 
 
 def results(model: FreeEnergyRegressor) -> dict:
     """Bits of what was fitted and predicted."""
-    mean, std = model.predict(molecule(3, seed=9), "free_energy", return_std=True)
+    mean, std = model.predict(molecule(1, seed=9), "free_energy", return_std=True)
     fitted = hashlib.blake2b(digest_size=16)
     posterior = model.posterior_
     for tensor in (posterior.weights, *posterior.prior.parameters(), *posterior.noise.parameters()):
@@ -97,7 +97,7 @@ for name, patch, solver in (("diverged", failing, Iterative(tolerance=1e-12, max
                             ("broken", breaks, Iterative())):
     iterative.SharedProducts.product = patch
     try:
-        FreeEnergyRegressor(baseline=False, solver=solver, optimizer=None, terms=one_term()).fit(molecule(36))
+        FreeEnergyRegressor(baseline=False, solver=solver, optimizer=None, terms=one_term()).fit(molecule(20))
     except Exception as error:
         found[name] = [type(error).__name__, str(error)]
 print(json.dumps(found))
