@@ -159,12 +159,18 @@ FILE = click.Path(exists=True, dir_okay=False)
     type=SEED,
     help="Seed of the subsets on which hyperparameters are fitted, and of the sampling of --density.",
 )
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False),
+    help="Folder for what the fit has reached: the same command goes on after an interruption (sparse solver).",
+)
 @data_options
 def fit(
     data: str,
     output: str,
     labels: str | None,
     solver: str,
+    checkpoint: str | None,
     density: bool,
     timestep: float | None,
     seed: int,
@@ -172,11 +178,16 @@ def fit(
     temperature: float | None,
     layout: str | None,
 ) -> None:
-    """Fit a model to the labels in DATA: .npz of Frames.save or of another program (--layout), .extxyz, .traj."""
-    from . import FreeEnergyRegressor
+    """Fit a model to the labels in DATA: .npz of Frames.save or of another program (--layout), .extxyz, .traj.
 
-    if density and solver == "dense":
-        raise click.UsageError("--density needs the sparse solver")
+    Under torchrun, processes share the work of the sparse solver.
+    """
+    from . import FreeEnergyRegressor, Sparse
+    from ._cli_fit import condition_on_density, say_fitted
+    from .linalg import launched
+
+    if (density or checkpoint) and solver == "dense":
+        raise click.UsageError(f"{'--density' if density else '--checkpoint'} needs the sparse solver")
     if timestep is not None and not density:
         raise click.UsageError("--timestep belongs to the sampling of --density")
 
@@ -185,50 +196,18 @@ def fit(
     if density and (frames.positions is None or frames.cell is not None or frames.parameters):
         raise DataError("--density needs frames of bead positions, without a cell and without parameters")
     kinds = [kind.strip() for kind in labels.split(",")] if labels else None
-    shown = sys.stderr.isatty()
-    model = FreeEnergyRegressor(
-        labels=kinds, solver="sparse" if density else solver, random_state=seed, progress=shown
-    ).fit(frames)
-    model.save(output)  # before the density, too, whose sampling may fail
-    refined = condition_on_density(model, frames, output, timestep, seed, shown) if density else None
-    click.echo(frames)
-    for kind, (level, power) in model.noise_.items():
-        click.echo(
-            f"  noise of {kind}: {level:.4g} at {model.noise_temperature_:.0f} K, power of T {power:.2f} (eV, Å)"
-        )
-    click.echo(
-        f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}; log evidence {model.log_evidence_:.6g}"
-    )
-    if refined is not None:
-        last = refined.rounds[-1]
-        click.echo(
-            f"density: {len(refined.rounds)} rounds, {'converged' if refined.converged else 'NOT converged'}, "
-            f"{last.distance:.1f} standard deviations from the model of the labels alone, "
-            f"{last.samples_per_replica:.1f} independent samples per replica"
-        )
-    click.echo(f"wrote {output}")
-
-
-def condition_on_density(
-    model: Any, frames: Any, output: str, timestep: float | None, seed: int, progress: bool
-) -> Any:
-    """The model conditioned on where the frames are found, too, in place of the one in ``output``."""
-    from .training import minimize_relative_entropy
-
-    try:
-        refined = minimize_relative_entropy(model, frames, timestep=timestep, seed=seed, progress=progress)
-        refined.model.save(output)
-    except BaseException:  # Ctrl-C, too: what is in the file must be said
-        click.echo(f"The density step failed; {output} holds the model of the labels alone.", err=True)
-        raise
-    if not refined.converged:
-        click.echo(
-            f"Warning: the density step has NOT converged after {len(refined.rounds)} rounds, and {output} holds the "
-            "model of its last round. Try another --timestep, or kernelfe.training.minimize_relative_entropy with more "
-            "rounds, replicas or steps.",
-            err=True,
-        )
-    return refined
+    with launched() as processes:
+        if density and processes.size > 1:
+            raise click.UsageError("--density samples in one process: fit without it, or without torchrun")
+        chosen: Any = "sparse" if density else solver
+        if checkpoint is not None:
+            chosen = Sparse(checkpoint=checkpoint)
+        shown = sys.stderr.isatty() and processes.first
+        model = FreeEnergyRegressor(labels=kinds, solver=chosen, random_state=seed, progress=shown).fit(frames)
+        if processes.first:
+            model.save(output)  # before the density, too, whose sampling may fail
+            refined = condition_on_density(model, frames, output, timestep, seed, shown) if density else None
+            say_fitted(model, frames, output, refined)
 
 
 # ------------------------------------------------------------------ sample

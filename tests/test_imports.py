@@ -50,7 +50,7 @@ PRIVATE = dict.fromkeys(
 PRIVATE["_axes"] = "topology"
 
 #: The outermost layer: may import everything, is imported by nothing in the library.
-OUTERMOST = {"cli", "_cli_files", "_cli_sample", "report", "testing", "quickstart", "__main__"}
+OUTERMOST = {"cli", "_cli_files", "_cli_fit", "_cli_sample", "report", "testing", "quickstart", "__main__"}
 
 #: Layers that must not even use the helpers of COMMON, except the errors.
 STRICT: dict[str, set[str]] = {

@@ -79,6 +79,18 @@ class Group:
     missing: Tensor | None = None  # per block, Σ_i (k_ii − q_ii) of the unit-variance kernel
     log_weight: float = 0.0  # Σ_i w_i log of the relative noise variance of row i, w_i what it counts for
 
+    def sums(self) -> dict[str, Tensor]:
+        """Everything that adds up over labels, by name; in the group's own memory where it has any."""
+        assert self.missing is not None
+        numbers = self.gram.new_tensor([self.square, self.count, self.log_weight])
+        return {"gram": self.gram, "rhs": self.rhs, "missing": self.missing, "numbers": numbers}
+
+    @classmethod
+    def from_sums(cls, kind: str, temperature: float, factors: list[Tensor], sums: dict[str, Tensor]) -> Group:
+        """The inverse of :meth:`sums`."""
+        square, count, log_weight = sums["numbers"].tolist()
+        return cls(kind, temperature, factors, sums["gram"], sums["rhs"], square, count, sums["missing"], log_weight)
+
 
 class NormalEquations:
     """Accumulates groups and assembles Λ and b for given scales and noise.

@@ -65,6 +65,17 @@ class Solution:
     jitter: float
     seconds: float
 
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, as processes give it to one another."""
+        numbers = [self.residual, float(self.iterations), self.jitter, self.seconds]
+        return {"value": self.value, "numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+    @classmethod
+    def from_tensors(cls, found: dict[str, Tensor]) -> Solution:
+        """The inverse of :meth:`tensors`."""
+        residual, iterations, jitter, seconds = found["numbers"].tolist()
+        return cls(found["value"], residual, int(iterations), jitter, seconds)
+
 
 class Identity:
     """No preconditioning: P = 1.

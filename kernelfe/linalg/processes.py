@@ -11,6 +11,7 @@ ended closes its connections, which the others notice at once; one that raised s
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
 import os
@@ -137,6 +138,17 @@ class Processes:
             if local.data_ptr() != tensor.data_ptr():
                 tensor.detach().copy_(local)
 
+    def give(self, own: dict[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
+        """Named tensors (float64) of process 0 on every process; what the others pass is not looked at."""
+        if self.size == 1:
+            return own
+        text = json.dumps({name: list(tensor.shape) for name, tensor in own.items()} if self.first else {})
+        shapes = json.loads(self.gather_bytes(text.encode())[0])
+        if not self.first:
+            own = {name: torch.empty(shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
+        self.broadcast(own.values())
+        return own
+
     def barrier(self) -> None:
         """Wait until every process is here."""
         self.gather_rows(torch.zeros(1), [1] * self.size)
@@ -160,7 +172,7 @@ class Processes:
         except Exception as error:
             logger.error("process %d of %d failed in %s: %s", self.rank, self.size, what, error)
             with suppress(ProcessError):  # the others may have failed, too: the own error is the one to raise
-                self.gather_bytes(f"{type(error).__name__}: {error}".encode()[:_MESSAGE] or b"?")
+                self.gather_bytes(f"{type(error).__name__}: {error}".encode()[:_MESSAGE])
             raise
         found = self.gather_bytes(b"")
         for rank, message in enumerate(found):

@@ -7,23 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..linalg import LanczosSettings, LogDensity
+from ..linalg import Checkpoint, Processes
 from .correlated import FittedNoise
 from .dense import DensePosterior
 from .evidence import NoiseLevels, fit_dense
-from .iterative import IterativePosterior
-from .label_covariance import covariance_builder
+from .interrupted import fingerprint
+from .iterative_fit import fit_iterative_posterior
 from .labels import GIVEN, WHITENED, LabelSet
-from .lanczos_evidence import fit_lanczos
 from .noise import CorrelatedNoise
 from .noise_fit import estimate, starting_levels, weigh_by_time
 from .prior import Prior
 from .solvers import Iterative, Sparse
 from .sparse_fit import fit_sparse_posterior, random_subsets
-
-#: Standard error of the log evidence that is good enough to choose hyperparameters by: what one standard deviation
-#: of a hyperparameter changes it by.
-EVIDENCE_ERROR = 0.5
 
 
 @dataclass
@@ -45,33 +40,26 @@ def condition(
     evidence: bool,
     progress: bool = False,
     automatic: bool = False,
+    checkpoints: list[Checkpoint] | None = None,
 ) -> Any:
     """The posterior by one solver; with ``evidence``, ``prior`` and ``levels`` are fitted first, in place.
 
-    ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer.
+    ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer. ``checkpoints``
+    takes what is to be removed when the whole fit is complete.
     """
     if isinstance(solver, Sparse):
-        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic)
-    all_rows = isinstance(solver, Iterative) and solver.evidence_rows is None
-    found = fit_all_rows(solver, prior, labels, levels, rng) if evidence and all_rows else None
-    if evidence and not all_rows:
+        checkpoint = None
+        if solver.checkpoint is not None and checkpoints is not None:
+            problem = fingerprint(solver, prior, labels, levels, rng, evidence)
+            checkpoint = Checkpoint(solver.checkpoint, Processes.current().gather_bytes(problem.encode())[0].decode())
+            checkpoints.append(checkpoint)
+        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic, checkpoint)
+    if isinstance(solver, Iterative):
+        return fit_iterative_posterior(solver, prior, labels, levels, rng, evidence, progress)
+    if evidence:
         fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
     prior.requires_grad_(False)
-    if isinstance(solver, Iterative):
-        posterior = IterativePosterior(prior, labels, levels, solver, progress=progress)
-        if found is not None:
-            posterior.log_evidence = found.value
-        return posterior
     return DensePosterior(prior, labels, levels)
-
-
-def fit_all_rows(solver: Iterative, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, rng) -> LogDensity:
-    """Hyperparameters of the exact model from all label rows, in place."""
-    settings = LanczosSettings(
-        solver.tolerance, solver.max_iterations, standard_error=EVIDENCE_ERROR, seed=int(rng.integers(2**31))
-    )
-    build = covariance_builder(prior, labels, levels, solver.rank, int(1e9 * solver.cache_gigabytes))
-    return fit_lanczos(build, prior, labels, levels, settings)
 
 
 def condition_in_turn(
@@ -87,7 +75,8 @@ def condition_in_turn(
 ) -> Conditioned:
     """As :func:`condition`; with a ``spec`` of correlated noise, noise and posterior are then fitted in turn."""
     free = [p.requires_grad for p in prior.parameters()]
-    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress, automatic), levels)
+    kept: list[Checkpoint] = []
+    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress, automatic, kept), levels)
     first = levels
     for _ in range(0 if spec is None else spec.rounds):
         assert spec is not None
@@ -101,8 +90,11 @@ def condition_in_turn(
             levels = _kept(levels, found.levels)
         for parameter, was in zip(prior.parameters(), free, strict=True):
             parameter.requires_grad_(was)
-        posterior = condition(solver, prior, changed, levels, rng, evidence, progress, automatic)
+        posterior = condition(solver, prior, changed, levels, rng, evidence, progress, automatic, kept)
         found = Conditioned(posterior, levels, noise, first)
+    if kept and Processes.current().first:
+        for checkpoint in kept:
+            checkpoint.clear()
     return found
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from sklearn.utils.validation import validate_data
 
 from ..errors import DataError
 from ..frames import Frames
+from ..linalg import Processes
 from .molecules import MoleculeSet, is_several
 
 
@@ -74,8 +76,20 @@ def check_frames(model, frames: Frames) -> None:
         raise DataError(f"the model was fitted to frames {fitted} a cell, these have {given} cell")
 
 
-def generator(seed) -> np.random.Generator:
-    """A random generator of ``random_state``."""
+def generator(seed, solver=None, processes: Processes | None = None) -> np.random.Generator:
+    """A random generator of ``random_state``, the same one on all ``processes``.
+
+    Raises
+    ------
+    DataError
+        If the seed is none that NumPy takes, or there is none and the solver keeps checkpoints.
+    """
+    if seed is None and getattr(solver, "checkpoint", None) is not None:
+        raise DataError("checkpoint= needs random_state=: without a seed, the next attempt would be another fit")
+    if seed is None and processes is not None and processes.size > 1:
+        drawn = torch.from_numpy(np.random.default_rng().integers(2**62, size=1))
+        processes.broadcast([drawn])
+        seed = int(drawn)
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..kernels.products import PairProducts
 from ..linalg.conjugate import Step, conjugate_gradients
-from ..linalg.operators import Solution
+from ..linalg.leading import Call, lead
+from ..linalg.operators import Solution, SymmetricOperator
 from ..linalg.preconditioner import LowRankAndLocal
 from ..linalg.processes import Processes
 from .dense import weight_expansions, weight_means
@@ -22,12 +25,21 @@ from .jet_operator import JetGram
 from .labels import LabelSet
 from .preconditioning import precondition
 from .prior import Prior, RowBlock, frame_chunks
+from .shared_products import SharedProducts
 from .solvers import Iterative
 
 logger = logging.getLogger(__name__)
 
 #: Numbers in the right-hand sides of one batched solve.
 BATCH_NUMBERS = 1 << 24
+
+
+@dataclass(frozen=True)
+class GivenProducts:
+    """An operator of N rows by its product."""
+
+    rows: int
+    product: Callable[[Tensor], Tensor]
 
 
 class IterativePosterior:
@@ -50,11 +62,16 @@ class IterativePosterior:
         First weights of the solve, from a model of fewer or other labels; None: zero.
     progress
         Show iterations, residual and remaining time.
+    processes
+        Who shares the products of the solve; None: this process does all of them. The result is the same to the last
+        bit. Covariances are asked for later, and by each process for itself.
 
     Raises
     ------
     SolverError
         If the solver did not converge.
+    ProcessError
+        If that happened on the first process, or another one failed.
     """
 
     log_evidence: float = math.nan
@@ -68,6 +85,7 @@ class IterativePosterior:
         weights: Tensor | None = None,
         start: Tensor | None = None,
         progress: bool = False,
+        processes: Processes | None = None,
     ):
         self.prior, self.labels, self.noise, self.solver = prior, labels, noise, solver
         self._gram: JetGram | None = None
@@ -76,7 +94,7 @@ class IterativePosterior:
         self.solution: Solution | None = None
         with torch.no_grad():
             if weights is None:
-                self.solution = self.solved(self.gram.target(), start=start, progress=progress)
+                self.solution = self._fitted(start, progress, Processes() if processes is None else processes)
                 weights = self.solution.value
             self.weights = weights
             self.blocks = self.gram.blocks if self._gram is not None else [label.rows(prior) for label in labels]
@@ -94,7 +112,6 @@ class IterativePosterior:
                     self.noise,
                     # kernel matrices that a few products in double precision read are not worth keeping
                     cache_bytes=0 if self.solver.precision == "mixed" else self._cache_bytes,
-                    processes=Processes.current(),
                 )
         return self._gram
 
@@ -111,12 +128,38 @@ class IterativePosterior:
                 self._preconditioner.to_single()
         return self._preconditioner
 
-    def solved(self, b: Tensor, start: Tensor | None = None, progress: bool = False) -> Solution:
-        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with what the solver says of it."""
+    def _fitted(self, start: Tensor | None, progress: bool, processes: Processes) -> Solution:
+        """The solve for the weights. The first process runs it, with the help of the others in its products."""
+        if processes.size == 1:
+            return self.solved(self.gram.target(), start, progress)
+        shared: list[SharedProducts] = []
+        with processes.section("the covariance of the labels"):
+            shared.append(SharedProducts(self.gram, processes, self.gram.cache_bytes, torch.float64))
+            if self.solver.precision == "mixed":
+                shared.append(SharedProducts(self.gram, processes, self._cache_bytes, torch.float32))
+
+        def work(call: Call) -> dict[str, Tensor]:
+            products = [lambda x, step=step: call(step, x) for step in range(len(shared))]
+            return self.solved(self.gram.target(), start, progress, products).tensors()
+
+        found = lead("the solve for the labels", [each.product for each in shared], work, processes)
+        return Solution.from_tensors(found)
+
+    def solved(
+        self, b: Tensor, start: Tensor | None = None, progress: bool = False, products: list[Callable] | None = None
+    ) -> Solution:
+        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with what the solver says of it.
+
+        ``products``: other ways to A x, in double precision and in the solver's, than those of :attr:`gram`.
+        """
         from .sparse_fit import progress_bar
 
-        fast = None
-        if self.solver.precision == "mixed":
+        operator: SymmetricOperator = self.gram
+        fast: Callable[[Tensor], Tensor] | None = None
+        if products is not None:
+            operator = GivenProducts(self.gram.rows, products[0])
+            fast = products[-1] if self.solver.precision == "mixed" else None
+        elif self.solver.precision == "mixed":
             if self._single is None:
                 self._single = self.gram.products(self._cache_bytes, torch.float32)
             fast = lambda x: self.gram.product(x, self._single)  # noqa: E731
@@ -128,7 +171,7 @@ class IterativePosterior:
                 bar.update(1)
 
             solution = conjugate_gradients(
-                self.gram,
+                operator,
                 b,
                 preconditioner,
                 self.solver.tolerance,

@@ -12,6 +12,7 @@ kernel that is invariant under the permutations is read off one of them, times P
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ..kernels import Jets
 from ..kernels.products import PairProducts
-from ..linalg.processes import Processes
 from .dense import noise_variances
 from .labels import LabelSet
 from .orbits import orbit_size
@@ -162,8 +162,6 @@ class JetGram:
         Up to which size kernel matrices are kept between products, for all terms together.
     dtype
         Precision of the pairs in :meth:`product`.
-    processes
-        Who shares the rows; None: this process alone.
     """
 
     def __init__(
@@ -174,9 +172,8 @@ class JetGram:
         *,
         cache_bytes: int = 1 << 30,
         dtype: torch.dtype = torch.float64,
-        processes: Processes | None = None,
     ):
-        self.prior, self.label_sets, self.noise_model, self.processes = prior, labels, noise, processes
+        self.prior, self.label_sets, self.noise_model = prior, labels, noise
         self.blocks = [label.rows(prior) for label in labels]
         self.rows = sum(len(block) for block in self.blocks)
         self.terms = [TermNodes(term, self.blocks, t) for t, term in enumerate(prior.terms)]
@@ -207,45 +204,36 @@ class JetGram:
                 cache_bytes=cache_bytes,
                 dtype=dtype,
             )
-            if self.processes is not None and self.processes.size > 1:
-                pairs.rows = self._own_rows(len(nodes.targets), pairs.step)
-                pairs.keep = pairs.bytes <= cache_bytes
             cache_bytes -= pairs.bytes if pairs.keep else 0
             out.append(pairs)
         return out
 
-    def _own_rows(self, count: int, step: int) -> range:
-        """Whole blocks of environments, so that every block is computed alike whoever does it."""
-        assert self.processes is not None
-        share = self.processes.share(-(-count // step))
-        return range(min(count, share.start * step), min(count, share.stop * step))
-
     @torch.no_grad()
-    def product(self, x: Tensor, pairs: list[PairProducts] | None = None) -> Tensor:
-        """A x for x of shape (N, k)."""
+    def product(
+        self, x: Tensor, pairs: list[PairProducts] | None = None, gathered: Callable[..., tuple] | None = None
+    ) -> Tensor:
+        """A x for x of shape (N, k).
+
+        Parameters
+        ----------
+        x
+            Right-hand sides.
+        pairs
+            Kernel products to use instead of the own :attr:`pairs`.
+        gathered
+            (nodes, pairs, value, gradient) → values and gradients at all targets, where ``pairs`` give a part of them.
+        """
         out = self.noise_product(x)
         for nodes, own in zip(self.terms, self.pairs if pairs is None else pairs, strict=True):
             if not nodes.reads:
                 continue
             value, gradient = own.product(*nodes.coefficients(x))
-            if self.processes is not None and self.processes.size > 1:
-                value, gradient = self._gathered(nodes, own, value, gradient)
+            if gathered is not None:
+                value, gradient = gathered(nodes, own, value, gradient)
             nodes.add_labels(out, value, gradient)
         if self.mean_features is not None:
             out += self.mean_features @ (self.mean_features.mT @ x)
         return out
-
-    def _gathered(self, nodes: TermNodes, own: PairProducts, value, gradient) -> tuple[Tensor | None, Tensor | None]:
-        assert self.processes is not None
-        count, step, size = len(nodes.targets), own.step, self.processes.size
-        counts = [
-            len(range(count)[share.start * step : share.stop * step])
-            for share in (Processes(rank, size).share(-(-count // step)) for rank in range(size))
-        ]
-        out = []
-        for part in (value, gradient):
-            out.append(None if part is None else self.processes.gather_rows(part, counts))
-        return out[0], out[1]
 
     def noise_product(self, x: Tensor) -> Tensor:
         """The noise's part of A x."""

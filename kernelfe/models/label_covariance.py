@@ -8,12 +8,13 @@ made again on the way back, so that none is kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..linalg.preconditioner import LowRankAndLocal
-from ..linalg.processes import Processes
 from .dense import BLOCK_ENTRIES
 from .jet_operator import JetGram
 from .labels import LabelSet
@@ -29,15 +30,22 @@ class LabelCovariance:
     ----------
     prior, labels, noise
         As of :class:`~kernelfe.models.jet_operator.JetGram`.
-    cache_bytes
-        Up to which size kernel matrices are kept between products.
+    gram, product
+        The operator, and another way to its products, if there are any already.
     """
 
-    def __init__(self, prior: Prior, labels: list[LabelSet], noise, cache_bytes: int = 1 << 30):
+    def __init__(
+        self,
+        prior: Prior,
+        labels: list[LabelSet],
+        noise,
+        gram: JetGram | None = None,
+        product: Callable[[Tensor], Tensor] | None = None,
+    ):
         self.prior, self.labels, self.noise = prior, labels, noise
         with torch.no_grad():
-            self.gram = JetGram(prior, labels, noise, cache_bytes=cache_bytes, processes=Processes.current())
-        self.rows = self.gram.rows
+            self.gram = JetGram(prior, labels, noise) if gram is None else gram
+        self.rows, self._product = self.gram.rows, product
         self._slopes: JetGram | None = None
 
     @property
@@ -50,7 +58,7 @@ class LabelCovariance:
 
     def product(self, x: Tensor) -> Tensor:
         """A x for x of shape (N, k)."""
-        return self.gram.product(x)
+        return self.gram.product(x) if self._product is None else self._product(x)
 
     def bilinear(self, u: Tensor, v: Tensor) -> Tensor:
         """Σ_q u_qᵀ A v_q for u and v of shape (N, q), differentiable in the hyperparameters."""
@@ -81,7 +89,9 @@ def covariance_builder(prior: Prior, labels: list[LabelSet], noise, rank: int | 
     """What :func:`~kernelfe.models.lanczos_evidence.fit_lanczos` takes, for labels of any number."""
 
     def build() -> tuple[LabelCovariance, LowRankAndLocal]:
-        covariance = LabelCovariance(prior, labels, noise, cache_bytes)
+        with torch.no_grad():
+            gram = JetGram(prior, labels, noise, cache_bytes=cache_bytes)
+        covariance = LabelCovariance(prior, labels, noise, gram)
         return covariance, precondition(covariance.gram, rank)
 
     return build

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from .. import functionals
 from ..errors import DataError
 from ..frames import Frames
+from ..linalg import Processes, launched
 from . import assemble
 from .concavity import violation_probability
 from .conditioning import condition_in_turn, natural_levels
@@ -27,7 +29,7 @@ from .posterior import predict_mean
 from .prior import frame_chunks
 from .reference import reference_groups, relative_std, zero
 from .solver_check import enlarged
-from .solvers import choose_solver
+from .solvers import Dense, choose_solver
 from .sparse_solve import remark
 from .states import States
 from .uncertainty import JointPredictions, undefined_rows
@@ -151,11 +153,13 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             default_terms(self.terms, frames), frames, labels, composition.counts
         )
         noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
-        rng = generator(self.random_state)
         spec = self.noise if isinstance(self.noise, CorrelatedNoise) else None
         evidence = self.optimizer == "evidence"
         automatic = isinstance(self.solver, str) and self.solver == "auto"
-        found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress, automatic)
+        # under torchrun, processes share the work of a large fit; a dense one each does for itself
+        with nullcontext(Processes()) if isinstance(solver, Dense) else launched() as processes:
+            rng = generator(self.random_state, solver, processes)
+            found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress, automatic)
         posterior = found.posterior
         self.solver_check_ = getattr(posterior, "check", None)
         self.solver_, self.solver_reason_ = enlarged(solver, self.solver_check_), reason + remark(posterior)

@@ -8,17 +8,19 @@ sample; more labels make the exact posterior narrower and what inducing environm
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 
 from ..errors import SolverError
+from ..linalg import Processes
 from .dense import DensePosterior
 from .labels import LabelSet
 from .orbits import orbit_size
@@ -80,6 +82,13 @@ def enlarged(solver, check: SolverCheck | None):
     """The solver spec with the inducing environments that the check asked for."""
     more = check is not None and check.inducing > solver.inducing
     return replace(solver, inducing=check.inducing) if more else solver  # type: ignore[union-attr]
+
+
+def shared_check(check: SolverCheck | None, processes: Processes) -> SolverCheck | None:
+    """The check of process 0, on every process: on unequal machines theirs differ in the last digits."""
+    own = json.dumps(None if check is None else asdict(check))
+    found = json.loads(processes.gather_bytes(own.encode())[0])
+    return None if found is None else SolverCheck(**found)
 
 
 class Comparison:

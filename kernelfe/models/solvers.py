@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ def whole_numbers(spec: Spec) -> None:
     """
     for field in fields(spec):  # type: ignore[arg-type]
         value = getattr(spec, field.name)
-        if isinstance(field.default, str):
+        if field.default is None or isinstance(field.default, str):  # a path, a choice
             continue
         if isinstance(field.default, bool):
             if not isinstance(value, (bool, np.bool_)):
@@ -142,6 +144,9 @@ class Sparse(Spec):
     selection
         Which environments become inducing: ``"pivots"`` (least explained by those chosen), ``"farthest"``,
         ``"leverage"`` (at random by ridge leverage scores) or ``"kmeans"``.
+    checkpoint
+        Folder for what a fit has reached, from which the same fit, if it was interrupted, goes on; its files are
+        removed when the fit is complete. None: nothing is kept. A saved model does not carry it.
     """
 
     inducing: int = 600
@@ -151,13 +156,24 @@ class Sparse(Spec):
     evidence_inducing: int = 100
     final_iterations: int = 8
     selection: str = "pivots"
+    checkpoint: str | None = None
 
     def __post_init__(self):
         whole_numbers(self)
         if self.selection not in SELECTIONS:
             raise DataError(f"Sparse: selection={self.selection!r}: use one of {', '.join(map(repr, SELECTIONS))}")
+        if self.checkpoint is not None:
+            if not isinstance(self.checkpoint, (str, os.PathLike)) or not os.fspath(self.checkpoint):
+                raise DataError(f"Sparse: checkpoint={self.checkpoint!r} must be the path of a folder, or None")
+            object.__setattr__(self, "checkpoint", os.fspath(self.checkpoint))
         if min(self.inducing, self.block_rows, self.evidence_rows, self.evidence_inducing) < 1:
             raise DataError(f"{self}: every number must be at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without the checkpoint: it belongs to a machine, not to a model."""
+        out = super().to_dict()
+        del out["checkpoint"]
+        return out
 
 
 def choose_solver(solver, rows: int) -> tuple[Dense | Iterative | Sparse, str]:

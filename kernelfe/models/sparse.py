@@ -12,22 +12,17 @@ import math
 import torch
 from torch import Tensor
 
-from ..linalg import Conditioning, NormalEquations, Whitening
+from ..linalg import Checkpoint, Conditioning, Group, NormalEquations, Processes, Whitening, sum_chunks
 from ..linalg.normal import Stacked
 from .labels import LabelSet
 from .orbits import orbit_size, whitening_of_orbits
 from .posterior import Expansion
 from .prior import Prior, RowBlock, frame_chunks
 from .row_reduction import reduced
+from .streaming import FEATURE_ROWS, Block, GroupPlan, plan
 
-#: Distinct thermodynamic states up to which labels are grouped by state.
-MAX_STATES = 16
-#: Bins of temperature for the learned noise of labels with more states than that.
-NOISE_BINS = 8
 #: Frames whose descriptors are in memory at a time.
 FRAMES_AT_ONCE = 512
-#: Rows whose features of all terms are in memory at a time.
-FEATURE_ROWS = 2048
 #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
 CACHED_ENTRIES = 1 << 17
 
@@ -134,33 +129,81 @@ class SparseBasis:
 
 
 @torch.no_grad()
-def accumulate(basis: SparseBasis, labels: list[LabelSet], block_rows: int, progress=None, equations=None):
-    """Stream all labels through the basis into normal equations, or others of the same interface."""
-    equations = NormalEquations(basis.ranks, basis.functions) if equations is None else equations
-    for label in labels:
-        states = torch.stack([label.states.temperature, *label.states.parameters.values()], 1)
-        distinct, which = torch.unique(states, dim=0, return_inverse=True)
-        grouped = len(distinct) <= MAX_STATES and len(label.functional.reads) == 1 and label.minus is None
-        temperature = label.states.temperature
-        if grouped:
-            order = torch.argsort(which, stable=True)
-            bounds = torch.bincount(which).cumsum(0).tolist()
-        else:  # the learned noise of a bin of temperatures is taken at its mean
-            bins = NOISE_BINS if label.learned and len(torch.unique(temperature)) > 1 else 1
-            order = torch.argsort(temperature, stable=True)
-            bounds = [len(order) * (k + 1) // bins for k in range(bins)]
-        step, begin = max(1, block_rows // label.y.shape[1]), 0
-        for state, end in enumerate(bounds):
-            # the state itself, not its number: molecules with the same states share groups, others do not
-            own = (tuple(distinct[state].tolist()),) if grouped else ()
-            key = (label.noise_kind, float(temperature[order[begin:end]].mean()), *own)
-            for start, stop in frame_chunks(end - begin, step):
-                index = order[begin + start : begin + stop]
-                _add_block(equations, basis, label, index, key)
-                if progress is not None:
-                    progress.update(len(index) * label.y.shape[1])
-            begin = end
+def accumulate(
+    basis: SparseBasis,
+    labels: list[LabelSet],
+    block_rows: int,
+    progress=None,
+    equations=None,
+    processes: Processes | None = None,
+    checkpoint: Checkpoint | None = None,
+):
+    """Stream all labels through the basis into normal equations, or others of the same interface.
+
+    Parameters
+    ----------
+    basis
+        Features of the rows.
+    labels
+        All labels, the same ones on every process.
+    block_rows
+        Label rows in memory at a time.
+    progress
+        A bar that is told the rows this process has done.
+    equations
+        What takes the rows instead of normal equations; it does so in this process, and keeps no checkpoints.
+    processes
+        Who shares the work; None: this process does all of it. The result is the same to the last bit.
+    checkpoint
+        Where sums over parts of the labels are kept until all are done.
+    """
+    expanded = sum(rank * size for rank, size in zip(basis.ranks, basis.functions, strict=True))
+    groups = plan(labels, block_rows, sum(basis.ranks), expanded)
+
+    def stream(group: GroupPlan, blocks: list[Block], target) -> None:
+        for block in blocks:
+            label = labels[block.label]
+            _add_block(target, basis, label, block.index, group.key)
+            if progress is not None:
+                progress.update(len(block.index) * label.y.shape[1])
+
+    if equations is not None:
+        for group in groups:
+            stream(group, group.blocks, equations)
+        return equations.stacked()
+
+    def work(g: int, chunk: int) -> dict[str, Tensor]:
+        own = NormalEquations(basis.ranks, basis.functions)
+        stream(groups[g], groups[g].chunk(chunk), own)
+        (group,) = (*own.groups.values(), *own.wide.values())
+        return group.sums()
+
+    sums = sum_chunks(
+        [group.chunks for group in groups],
+        work,
+        lambda g, chunk: sum(len(b.index) * labels[b.label].y.shape[1] for b in groups[g].chunk(chunk)),
+        processes=Processes() if processes is None else processes,
+        checkpoint=checkpoint,
+        resumed=None if progress is None else progress.update,
+    )
+    equations = NormalEquations(basis.ranks, basis.functions)
+    for plan_, found in zip(groups, sums, strict=True):
+        kind, temperature, *state = plan_.key
+        if state:
+            factors = _factors(basis.prior, labels[plan_.blocks[0].label], plan_.blocks[0].index[:1])
+            equations.groups[plan_.key] = Group.from_sums(kind, temperature, factors, found)
+        else:
+            equations.wide[kind, temperature] = Group.from_sums(kind, temperature, [], found)
     return equations.stacked()
+
+
+def _factors(prior: Prior, label: LabelSet, index: Tensor) -> list[Tensor]:
+    """Factors of the state, per block, that rows of a group share: those of one of its frames."""
+    rows = label.rows(prior, index)
+    factors = [reads[0].factors[0] for reads in rows.terms]
+    if prior.mean is not None:
+        factors.append(rows.mean[0][1][0] if rows.mean else rows.prior_mean.new_zeros(prior.mean.size))
+    return factors
 
 
 def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..linalg import Checkpoint, Processes
 from .evidence import NoiseLevels, fit_scales, fit_sparse
 from .inducing import choose
+from .interrupted import START, resumed_basis, share_hyperparameters, sketch, start, started
 from .labels import LabelSet
 from .orbits import orbit_size
-from .solver_check import checked_basis
+from .solver_check import checked_basis, shared_check
 from .solvers import SEEDED, Sparse
 from .sparse import SparseBasis, SparsePosterior, accumulate
 from .sparse_solve import solve_sparse
@@ -24,14 +26,24 @@ def fit_sparse_posterior(
     evidence: bool,
     progress: bool,
     automatic: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> SparsePosterior:
     """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve.
 
     With ``automatic``, the answer is compared with the exact one on a sample first, and the number of inducing
-    environments raised where that asks for it (:mod:`kernelfe.models.solver_check`).
+    environments raised where that asks for it (:mod:`kernelfe.models.solver_check`); a fit that goes on from a
+    checkpoint is not compared again.
+
+    Processes of the default group share the pass over all labels; the evidence, of a part of them, and the comparison
+    each does for itself, and the result of process 0 is taken.
     """
+    processes = Processes.current()
+    progress = progress and processes.first
+    processes.agree("labels", sketch(labels))
+    # drawn in any case: what comes after finds the generator as it would be
     pools = environment_pools(prior, labels, rng)
     seed = int(rng.integers(2**31)) if solver.selection in SEEDED else 0
+    few = random_subsets(labels, solver.evidence_rows, rng) if evidence else []
 
     def inducing(count):
         with torch.no_grad():
@@ -39,28 +51,39 @@ def fit_sparse_posterior(
                 _inducing(term, z, count, solver.selection, seed) for term, z in zip(prior.terms, pools, strict=True)
             ]
 
-    if evidence:
-        few = random_subsets(labels, solver.evidence_rows, rng)
-        with progress_bar(progress, "evidence", None) as bar:
-            fit_sparse(
-                prior,
-                few,
-                noise,
-                inducing(min(solver.evidence_inducing, solver.inducing)),
-                gradients=solver.gradients,
-                block_rows=solver.block_rows,
-                progress=bar,
-            )
     check = None
-    if automatic:  # a generator of its own: the check changes no other random choice
-        basis, check = checked_basis(prior, labels, noise, inducing, solver, rng.spawn(1)[0])
+    found = resumed_basis(checkpoint, prior, noise, solver.gradients, processes)
+    if found is None:
+        if evidence:
+            with processes.section("the evidence"), progress_bar(progress, "evidence", None) as bar:
+                fit_sparse(
+                    prior,
+                    few,
+                    noise,
+                    inducing(min(solver.evidence_inducing, solver.inducing)),
+                    gradients=solver.gradients,
+                    block_rows=solver.block_rows,
+                    progress=bar,
+                )
+        share_hyperparameters(prior, noise, processes)
+        with processes.section("the choice of inducing environments"), torch.no_grad():
+            if automatic:  # a generator of its own: the comparison changes no other random choice
+                basis, check = checked_basis(prior, labels, noise, inducing, solver, rng.spawn(1)[0])
+            else:
+                basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
+        if processes.size > 1:  # eigenvectors of equal matrices differ by signs between machines
+            basis = started(processes.give(start(basis, noise)), prior, noise, solver.gradients, own=True)
+            check = shared_check(check, processes)
+        digest = checkpoint.write(START, start(basis, noise)) if checkpoint is not None and processes.first else ""
+        digest = processes.gather_bytes(digest.encode())[0].decode()
     else:
-        with torch.no_grad():
-            basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
-    with progress_bar(progress, "labels", sum(len(label) for label in labels)) as bar:
-        stacked = accumulate(basis, labels, solver.block_rows, progress=bar)
+        basis, digest = found
+    nodes = None if checkpoint is None else checkpoint.belonging(digest)
+    with progress_bar(progress, "labels", sum(len(label) for label in labels) // processes.size) as bar:
+        stacked = accumulate(basis, labels, solver.block_rows, bar, processes=processes, checkpoint=nodes)
     if evidence:  # a richer basis explains more: scales and noise once more, with all of it
         fit_scales(prior, noise, stacked, solver.final_iterations)
+        share_hyperparameters(prior, noise, processes)
     prior.requires_grad_(False)
     posterior = solve_sparse(basis, labels, stacked, noise, solver.block_rows)
     posterior.check = check

@@ -10,7 +10,7 @@ from kernelfe import Dense, Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.errors import DataError, SolverError
 from kernelfe.kernels import RBF, Matern52
 from kernelfe.linalg import Whitening
-from kernelfe.models import sparse
+from kernelfe.models import streaming
 from kernelfe.models.inducing import choose_inducing
 
 from .systems import (
@@ -113,7 +113,7 @@ def test_grouping_by_state_changes_nothing(monkeypatch, solver, learned):
         frames = frames.replace(noise={})
     term = Term(None, RBF(lengthscale=1.2), THERMAL, (LAMBDA,))
     grouped = fit(frames, term, solver)
-    monkeypatch.setattr(sparse, "MAX_STATES", 0)
+    monkeypatch.setattr(streaming, "MAX_STATES", 0)
     same(grouped, fit(frames, term, solver), variables(4, seed=5))
 
 

@@ -1,0 +1,93 @@
+"""Work that the first process leads: it alone decides what is done next, the others do their share of each step.
+
+An iterative solver decides at every step whether to go on. Processes that each ran it would have to come to the same
+decisions, and where their processors round differently one of them might not: it would end while the others wait for
+its share. Here one process runs the solver, and calls **steps**, functions in which all processes work together, such
+as a product with a matrix whose rows they have divided.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ProcessError
+from .processes import Processes
+
+logger = logging.getLogger(__name__)
+
+#: Calls step number i, with tensors (float64), on every process; what it returns is that of the first process.
+Call = Callable[..., Any]
+#: Characters of the message of a failure that the others repeat.
+MESSAGE = 500
+
+
+def lead(
+    what: str, steps: Sequence[Callable[..., Any]], work: Callable[[Call], dict[str, Tensor]], processes: Processes
+) -> dict[str, Tensor]:
+    """Run ``work`` on the first process, and the steps that it calls on all of them.
+
+    Parameters
+    ----------
+    what
+        What this is, for messages of errors.
+    steps
+        Functions of tensors, which may talk to the other processes.
+    work
+        Given ``call``; ``call(i, *tensors)`` runs ``steps[i](*tensors)`` on every process and returns what it returned
+        here. May raise.
+    processes
+        Who takes part; one alone runs ``work`` and nothing else.
+
+    Returns
+    -------
+    dict
+        What ``work`` returned, on every process.
+
+    Raises
+    ------
+    ProcessError
+        If another process failed; on the others, also if ``work`` did.
+    """
+    if processes.size == 1:
+        return work(lambda step, *tensors: steps[step](*tensors))
+    if not processes.first:
+        return _follow(what, steps, processes)
+
+    def call(step: int, *tensors: Tensor) -> Any:
+        _say({"step": step, "shapes": [list(tensor.shape) for tensor in tensors]}, processes)
+        processes.broadcast(tensors)
+        return steps[step](*tensors)
+
+    try:
+        found = work(call)
+    except Exception as error:
+        logger.error("process 0 of %d failed in %s: %s", processes.size, what, error)
+        with suppress(ProcessError):  # others may have failed first: the own error is the one to raise
+            _say({"failed": f"{type(error).__name__}: {error}"[:MESSAGE]}, processes)
+        raise
+    _say({"done": True}, processes)
+    return processes.give(found)
+
+
+def _say(message: dict, processes: Processes) -> None:
+    processes.gather_bytes(json.dumps(message).encode())
+
+
+def _follow(what: str, steps: Sequence[Callable[..., Any]], processes: Processes) -> dict[str, Tensor]:
+    """The part of the other processes: what the first one says, until it has come to an end."""
+    while True:
+        message = json.loads(processes.gather_bytes(b"")[0])
+        if "failed" in message:
+            raise ProcessError(f"process 0 of {processes.size} failed in {what}: {message['failed']}")
+        if "done" in message:
+            return processes.give({})
+        tensors = [torch.empty(shape, dtype=torch.float64) for shape in message["shapes"]]
+        processes.broadcast(tensors)
+        steps[message["step"]](*tensors)

@@ -1,0 +1,101 @@
+"""The exact fit without a Gram, by one process or several.
+
+Hyperparameters come from a part of the label rows, by every process for itself, and those of the first are taken; or
+from all rows. Then, and in the solve for the labels, the first process leads and the others do their share of the
+products (:mod:`kernelfe.linalg.leading`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..linalg import LanczosSettings, Processes, lead
+from ..linalg.leading import Call
+from .evidence import NoiseLevels, fit_dense
+from .interrupted import hyperparameters, share_hyperparameters, sketch
+from .iterative import IterativePosterior
+from .jet_operator import JetGram
+from .label_covariance import LabelCovariance, covariance_builder
+from .labels import LabelSet
+from .lanczos_evidence import fit_lanczos
+from .preconditioning import precondition
+from .prior import Prior
+from .shared_products import SharedProducts
+from .solvers import Iterative
+from .sparse_fit import random_subsets
+
+#: Standard error of the log evidence that is good enough to choose hyperparameters by: what one standard deviation
+#: of a hyperparameter changes it by.
+EVIDENCE_ERROR = 0.5
+
+
+def fit_iterative_posterior(
+    solver: Iterative,
+    prior: Prior,
+    labels: list[LabelSet],
+    noise: NoiseLevels,
+    rng: np.random.Generator,
+    evidence: bool,
+    progress: bool,
+) -> IterativePosterior:
+    """Fit hyperparameters, in place, if ``evidence``, and solve; with the processes of the default group."""
+    processes, rows, value = Processes.current(), solver.evidence_rows, None
+    processes.agree("labels", sketch(labels))
+    if evidence and rows is None:
+        value = fit_all_rows(solver, prior, labels, noise, rng, processes)
+    elif evidence and rows is not None:
+        few = random_subsets(labels, rows, rng)
+        with processes.section("the evidence"):
+            fit_dense(prior, few, noise)
+    share_hyperparameters(prior, noise, processes)
+    prior.requires_grad_(False)
+    progress = progress and processes.first
+    posterior = IterativePosterior(prior, labels, noise, solver, progress=progress, processes=processes)
+    if value is not None:
+        posterior.log_evidence = value
+    return posterior
+
+
+def fit_all_rows(
+    solver: Iterative,
+    prior: Prior,
+    labels: list[LabelSet],
+    noise: NoiseLevels,
+    rng: np.random.Generator,
+    processes: Processes,
+) -> float:
+    """Hyperparameters of the exact model from all label rows, in place; the log evidence."""
+    settings = LanczosSettings(
+        solver.tolerance, solver.max_iterations, standard_error=EVIDENCE_ERROR, seed=int(rng.integers(2**31))
+    )
+    cache_bytes = int(1e9 * solver.cache_gigabytes)
+    if processes.size == 1:
+        build = covariance_builder(prior, labels, noise, solver.rank, cache_bytes)
+        return fit_lanczos(build, prior, labels, noise, settings).value
+    held: dict[str, Any] = {}
+
+    @torch.no_grad()
+    def renew(*numbers: Tensor) -> None:
+        for parameter, number in zip(hyperparameters(prior, noise).values(), numbers, strict=True):
+            parameter.copy_(number)
+        held["shared"] = None  # before the next one takes memory
+        held["shared"] = SharedProducts(JetGram(prior, labels, noise), processes, cache_bytes)
+
+    def product(x: Tensor) -> Tensor:
+        return held["shared"].product(x)
+
+    def work(call: Call) -> dict[str, Tensor]:
+        def build():
+            call(0, *(number.clone() for number in hyperparameters(prior, noise).values()))
+            covariance = LabelCovariance(prior, labels, noise, held["shared"].gram, lambda x: call(1, x))
+            with torch.no_grad():
+                return covariance, precondition(covariance.gram, solver.rank)
+
+        value = fit_lanczos(build, prior, labels, noise, settings).value
+        return {"value": torch.tensor([value], dtype=torch.float64)}
+
+    return float(lead("the evidence", [renew, product], work, processes)["value"])
