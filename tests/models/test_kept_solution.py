@@ -25,7 +25,7 @@ from .systems import molecule, one_term
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-8
-#: A preconditioner that is the low-rank part of a few columns: many iterations, so that there is something to interrupt.
+#: A preconditioner without its low-rank part: so many iterations that there is something to interrupt.
 SLOW = {"rank": 0, "tolerance": TOLERANCE, "evidence_rows": None}
 
 
