@@ -100,6 +100,13 @@ class IterativePosterior:
             self.expansions = weight_expansions(prior, self.blocks, weights)
             self.mean_weights = weight_means(prior, self.blocks, weights)
 
+    def extended(self, labels: list[LabelSet]) -> IterativePosterior:
+        """The posterior given more labels, too: a solve that starts at the present solution."""
+        with torch.no_grad():
+            more = self.weights.new_zeros(sum(len(label) for label in labels))
+        every = [*self.labels, *labels]
+        return IterativePosterior(self.prior, every, self.noise, self.solver, start=torch.cat([self.weights, more]))
+
     @property
     def gram(self) -> JetGram:
         """The covariance of the labels."""
