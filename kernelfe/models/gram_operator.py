@@ -168,11 +168,11 @@ class _Shared:
     def made(self) -> JetGram:
         """The covariance at the present hyperparameters of the modules."""
         g, m = self.gram, self._modules
-        return JetGram(m.prior, g.label_sets, m.noise, cache_bytes=g.cache_bytes, dtype=g.dtype, processes=g.processes)
+        return JetGram(m.prior, g.label_sets, m.noise, cache_bytes=g.cache_bytes, dtype=g.dtype)
 
     def slopes(self) -> LabelCovariance:
         """The same with gradients recorded."""
-        return LabelCovariance(self._modules.prior, self.gram.label_sets, self._modules.noise, cache_bytes=0)
+        return LabelCovariance(self._modules.prior, self.gram.label_sets, self._modules.noise)
 
 
 class _Modules(torch.nn.Module):

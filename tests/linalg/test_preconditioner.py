@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -21,7 +22,7 @@ def divided(n, groups, reach, seed=0):
     order = torch.randperm(n, generator=draws)
     inner = torch.randperm(n - 1, generator=draws)[: groups - 1].sort().values + 1
     cuts = [0, *inner.tolist(), n]
-    own = [order[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    own = [order[a:b] for a, b in itertools.pairwise(cuts)]
     near = [order[max(0, a - reach) : a] for a in cuts[:-1]]
     return own, near
 
@@ -93,7 +94,7 @@ def test_more_neighbours_come_closer():
         local(matrix, own, [torch.arange(max(0, 4 * g - reach), 4 * g) for g in range(len(own))]).logdet()
         for reach in (0, 2, 4, 8, 16, 60)
     ]
-    assert all(a > b - 1e-9 for a, b in zip(found, found[1:], strict=False)) and found[0] > found[-1] + 1.0
+    assert all(a > b - 1e-9 for a, b in itertools.pairwise(found)) and found[0] > found[-1] + 1.0
     assert found[-1] == pytest.approx(float(torch.linalg.slogdet(matrix)[1]), abs=1e-8)
 
 

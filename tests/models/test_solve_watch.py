@@ -9,7 +9,7 @@ import torch
 
 from kernelfe import FreeEnergyRegressor, Iterative
 from kernelfe.linalg import Step
-from kernelfe.models import sparse_fit
+from kernelfe.models import solve_watch
 from kernelfe.models.solve_watch import LOG_INTERVAL, SolveWatch
 
 from .systems import molecule, one_term
@@ -56,21 +56,22 @@ def test_a_fit_shows_every_product(monkeypatch, precision):
     bars = []
 
     class Shown(Bar):
+        def __init__(self, **how):
+            super().__init__()
+            bars.append((how, self))
+
         def __enter__(self):
             return self
 
         def __exit__(self, *error):
             return None
 
-    def opened(show, name, total):
-        bars.append((show, name, Shown()))
-        return bars[-1][2]
-
-    monkeypatch.setattr(sparse_fit, "progress_bar", opened)
+    monkeypatch.setattr(solve_watch, "tqdm", Shown)
     solver = Iterative(tolerance=1e-8, rank=0, precision=precision)
     model = FreeEnergyRegressor(terms=one_term(), solver=solver, optimizer=None, baseline=False, progress=True)
     model.fit(molecule(40))
-    ((show, name, bar),) = bars
+    ((how, bar),) = bars
     done = model.posterior_.solution.iterations
-    assert show and name == "conjugate gradients" and done - 1 <= bar.count <= done  # but the last true residual
+    assert how == {"desc": "conjugate gradients", "disable": False, "leave": False}
+    assert done - 1 <= bar.count <= done  # but the last true residual
     assert any("left (estimate)" in text for text in bar.said)
