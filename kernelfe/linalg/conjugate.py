@@ -90,7 +90,7 @@ def conjugate_gradients(
         If the tolerance was not reached, or numbers became non-finite; the message says what to try.
     """
     began, columns = time.perf_counter(), b.reshape(len(b), -1)
-    x = torch.zeros_like(columns) if start is None else start.reshape(columns.shape).clone()
+    x = torch.zeros_like(columns) if start is None else start.reshape(columns.shape).to(columns, copy=True)
     norm = (columns * preconditioner.solve(columns)).sum(0).sqrt()
     norm = torch.where(norm > 0, norm, torch.ones_like(norm))
     product = operator.product if fast is None else fast

@@ -186,7 +186,7 @@ class LowRankAndLocal:
         return out - self.local.solve(self._left(inner))
 
     def to_single(self) -> None:
-        """Keep U in single precision, unless P⁻¹ would lose what tells it from V: eigenvalues of 1 + LᵀVL are too large."""
+        """Keep U in single precision, unless eigenvalues of 1 + LᵀVL are so large that P⁻¹ would lose its digits."""
         if not self.rank or float(self.capacity.square().sum(1).max()) < LARGEST_IN_SINGLE:
             self.local.factor = self.local.factor.to(torch.float32)
 

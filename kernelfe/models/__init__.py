@@ -4,6 +4,7 @@ from .baseline import BoltzmannInversion
 from .concavity import enforce_concavity
 from .correlated import noise_covariance
 from .frozen import FrozenModel
+from .gram_operator import JetLinearOperator, as_linear_operator
 from .hyperparameters import HyperparameterEnsemble, MixtureJoint, hyperparameter_ensemble
 from .molecules import local_terms
 from .noise import CorrelatedNoise, RelativeNoise
@@ -24,6 +25,7 @@ __all__ = [
     "FrozenModel",
     "HyperparameterEnsemble",
     "Iterative",
+    "JetLinearOperator",
     "Joint",
     "JointPredictive",
     "MixtureJoint",
@@ -32,6 +34,7 @@ __all__ = [
     "RelativeNoise",
     "SolverCheck",
     "Sparse",
+    "as_linear_operator",
     "condition",
     "enforce_concavity",
     "hyperparameter_ensemble",

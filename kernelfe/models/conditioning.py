@@ -17,7 +17,7 @@ from .labels import GIVEN, WHITENED, LabelSet
 from .noise import CorrelatedNoise
 from .noise_fit import estimate, starting_levels, weigh_by_time
 from .prior import Prior
-from .solvers import Iterative, Sparse
+from .solvers import Dense, Iterative, Sparse
 from .sparse_fit import fit_sparse_posterior, random_subsets
 
 
@@ -47,15 +47,15 @@ def condition(
     ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer. ``checkpoints``
     takes what is to be removed when the whole fit is complete.
     """
+    checkpoint = None
+    if not isinstance(solver, Dense) and solver.checkpoint is not None and checkpoints is not None:
+        problem = fingerprint(solver, prior, labels, levels, rng, evidence)
+        checkpoint = Checkpoint(solver.checkpoint, Processes.current().gather_bytes(problem.encode())[0].decode())
+        checkpoints.append(checkpoint)
     if isinstance(solver, Sparse):
-        checkpoint = None
-        if solver.checkpoint is not None and checkpoints is not None:
-            problem = fingerprint(solver, prior, labels, levels, rng, evidence)
-            checkpoint = Checkpoint(solver.checkpoint, Processes.current().gather_bytes(problem.encode())[0].decode())
-            checkpoints.append(checkpoint)
         return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic, checkpoint)
     if isinstance(solver, Iterative):
-        return fit_iterative_posterior(solver, prior, labels, levels, rng, evidence, progress)
+        return fit_iterative_posterior(solver, prior, labels, levels, rng, evidence, progress, checkpoint)
     if evidence:
         fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
     prior.requires_grad_(False)

@@ -22,7 +22,7 @@ from ..specs import _plain
 from .evidence import NoiseLevels
 from .labels import LabelSet
 from .prior import Prior
-from .solvers import Sparse
+from .solvers import Iterative, Sparse
 from .sparse import SparseBasis
 from .states import States
 
@@ -36,9 +36,14 @@ WHITE = 1e-6
 
 
 def fingerprint(
-    solver: Sparse, prior: Prior, labels: list[LabelSet], noise: NoiseLevels, rng: np.random.Generator, evidence: bool
+    solver: Sparse | Iterative,
+    prior: Prior,
+    labels: list[LabelSet],
+    noise: NoiseLevels,
+    rng: np.random.Generator,
+    evidence: bool,
 ) -> str:
-    """Digest of everything a sparse fit is made from: labels, states, specs, settings and seed.
+    """Digest of everything a fit is made from: labels, states, specs, settings and seed.
 
     Numbers that are derived from the labels (starting scales) are not in it.
     """
@@ -46,7 +51,7 @@ def fingerprint(
     mean = prior.mean
     header: dict[str, Any] = {
         "format": FORMAT,
-        "solver": solver.to_dict(),
+        "solver": _settings(solver, evidence),
         "terms": [[term.spec, term.dimension] for term in prior.terms],
         "mean": None if mean is None else [mean.thermal, list(mean.parameters), len(mean.offset)],
         "noise": [noise.kinds, noise.reference, noise.exponent.requires_grad],
@@ -63,6 +68,21 @@ def fingerprint(
             if states is not None:
                 _add_states(digest, states)
     return digest.hexdigest()
+
+
+def _settings(solver: Sparse | Iterative, evidence: bool) -> dict[str, Any]:
+    """The settings that what is kept depends on.
+
+    A solution of conjugate gradients is a start for any other tolerance or limit; how it is computed says nothing of
+    what it is.
+    """
+    out = solver.to_dict()
+    if isinstance(solver, Iterative):
+        free = ["max_iterations", "cache_gigabytes", "precision", "device"]
+        if not evidence or solver.evidence_rows is not None:  # with Lanczos, hyperparameters depend on these
+            free += ["tolerance", "rank"]
+        out = {name: value for name, value in out.items() if name not in free}
+    return out
 
 
 def _plainest(value: Any) -> Any:

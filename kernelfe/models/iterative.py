@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.products import PairProducts
-from ..linalg.conjugate import Step, conjugate_gradients
+from ..linalg.conjugate import conjugate_gradients
 from ..linalg.leading import Call, lead
 from ..linalg.operators import Solution, SymmetricOperator
 from ..linalg.preconditioner import LowRankAndLocal
@@ -26,6 +26,7 @@ from .labels import LabelSet
 from .preconditioning import precondition
 from .prior import Prior, RowBlock, frame_chunks
 from .shared_products import SharedProducts
+from .solve_watch import Watched
 from .solvers import Iterative
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ class IterativePosterior:
         first covariance is asked for.
     start
         First weights of the solve, from a model of fewer or other labels; None: zero.
-    progress
-        Show iterations, residual and remaining time.
+    watched
+        What is shown and kept of the solve.
     processes
         Who shares the products of the solve; None: this process does all of them. The result is the same to the last
         bit. Covariances are asked for later, and by each process for itself.
@@ -84,7 +85,7 @@ class IterativePosterior:
         solver: Iterative,
         weights: Tensor | None = None,
         start: Tensor | None = None,
-        progress: bool = False,
+        watched: Watched | None = None,
         processes: Processes | None = None,
     ):
         self.prior, self.labels, self.noise, self.solver = prior, labels, noise, solver
@@ -94,12 +95,19 @@ class IterativePosterior:
         self.solution: Solution | None = None
         with torch.no_grad():
             if weights is None:
-                self.solution = self._fitted(start, progress, Processes() if processes is None else processes)
+                self.solution = self._fitted(start, watched, Processes() if processes is None else processes)
                 weights = self.solution.value
             self.weights = weights
             self.blocks = self.gram.blocks if self._gram is not None else [label.rows(prior) for label in labels]
             self.expansions = weight_expansions(prior, self.blocks, weights)
             self.mean_weights = weight_means(prior, self.blocks, weights)
+
+    def extended(self, labels: list[LabelSet]) -> IterativePosterior:
+        """The posterior given more labels, too: a solve that starts at the present solution."""
+        with torch.no_grad():
+            more = self.weights.new_zeros(sum(len(label) for label in labels))
+        every = [*self.labels, *labels]
+        return IterativePosterior(self.prior, every, self.noise, self.solver, start=torch.cat([self.weights, more]))
 
     @property
     def gram(self) -> JetGram:
@@ -128,10 +136,10 @@ class IterativePosterior:
                 self._preconditioner.to_single()
         return self._preconditioner
 
-    def _fitted(self, start: Tensor | None, progress: bool, processes: Processes) -> Solution:
+    def _fitted(self, start: Tensor | None, watched: Watched | None, processes: Processes) -> Solution:
         """The solve for the weights. The first process runs it, with the help of the others in its products."""
         if processes.size == 1:
-            return self.solved(self.gram.target(), start, progress)
+            return self.solved(self.gram.target(), start, watched)
         shared: list[SharedProducts] = []
         with processes.section("the covariance of the labels"):
             shared.append(SharedProducts(self.gram, processes, self.gram.cache_bytes, torch.float64))
@@ -140,20 +148,22 @@ class IterativePosterior:
 
         def work(call: Call) -> dict[str, Tensor]:
             products = [lambda x, step=step: call(step, x) for step in range(len(shared))]
-            return self.solved(self.gram.target(), start, progress, products).tensors()
+            return self.solved(self.gram.target(), start, watched, products).tensors()
 
         found = lead("the solve for the labels", [each.product for each in shared], work, processes)
         return Solution.from_tensors(found)
 
     def solved(
-        self, b: Tensor, start: Tensor | None = None, progress: bool = False, products: list[Callable] | None = None
+        self,
+        b: Tensor,
+        start: Tensor | None = None,
+        watched: Watched | None = None,
+        products: list[Callable] | None = None,
     ) -> Solution:
         """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with what the solver says of it.
 
         ``products``: other ways to A x, in double precision and in the solver's, than those of :attr:`gram`.
         """
-        from .sparse_fit import progress_bar
-
         operator: SymmetricOperator = self.gram
         fast: Callable[[Tensor], Tensor] | None = None
         if products is not None:
@@ -164,12 +174,7 @@ class IterativePosterior:
                 self._single = self.gram.products(self._cache_bytes, torch.float32)
             fast = lambda x: self.gram.product(x, self._single)  # noqa: E731
         preconditioner = self.preconditioner
-        with progress_bar(progress, "conjugate gradients", None) as bar:
-
-            def show(step: Step) -> None:
-                bar.set_postfix_str(f"residual {step.residual:.1e} of {self.solver.tolerance:.0e}", refresh=False)
-                bar.update(1)
-
+        with (watched or Watched()).solve(b, start, self.solver.tolerance, self.solver.max_iterations) as (start, seen):
             solution = conjugate_gradients(
                 operator,
                 b,
@@ -178,7 +183,7 @@ class IterativePosterior:
                 self.solver.max_iterations,
                 start=start,
                 fast=fast,
-                callback=show if progress else None,
+                callback=seen,
             )
         logger.info(
             "conjugate gradients: %d products, residual %.1e, %.1f s",

@@ -7,24 +7,27 @@ products (:mod:`kernelfe.linalg.leading`).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..linalg import LanczosSettings, Processes, lead
+from ..linalg import Checkpoint, LanczosSettings, Processes, lead
 from ..linalg.leading import Call
 from .evidence import NoiseLevels, fit_dense
 from .interrupted import hyperparameters, share_hyperparameters, sketch
 from .iterative import IterativePosterior
 from .jet_operator import JetGram
+from .kept_solution import KeptSolution
 from .label_covariance import LabelCovariance, covariance_builder
 from .labels import LabelSet
 from .lanczos_evidence import fit_lanczos
 from .preconditioning import precondition
 from .prior import Prior
 from .shared_products import SharedProducts
+from .solve_watch import Watched
 from .solvers import Iterative
 from .sparse_fit import random_subsets
 
@@ -41,22 +44,33 @@ def fit_iterative_posterior(
     rng: np.random.Generator,
     evidence: bool,
     progress: bool,
+    checkpoint: Checkpoint | None = None,
 ) -> IterativePosterior:
-    """Fit hyperparameters, in place, if ``evidence``, and solve; with the processes of the default group."""
-    processes, rows, value = Processes.current(), solver.evidence_rows, None
+    """Fit hyperparameters, in place, if ``evidence``, and solve; with the processes of the default group.
+
+    What an earlier attempt left in the ``checkpoint`` is gone on from.
+    """
+    processes, rows, value = Processes.current(), solver.evidence_rows, math.nan
     processes.agree("labels", sketch(labels))
-    if evidence and rows is None:
-        value = fit_all_rows(solver, prior, labels, noise, rng, processes)
-    elif evidence and rows is not None:
-        few = random_subsets(labels, rows, rng)
+    # drawn in any case: what comes after finds the generator as it would be
+    seed = int(rng.integers(2**31)) if evidence and rows is None else 0
+    few = random_subsets(labels, rows, rng) if evidence and rows is not None else []
+    kept = None if checkpoint is None else KeptSolution(checkpoint, processes)
+    resumed = None if kept is None else kept.resume(prior, noise)
+    if resumed is not None:
+        value = resumed
+    elif evidence and rows is None:
+        value = fit_all_rows(solver, prior, labels, noise, seed, processes)
+    elif evidence:
         with processes.section("the evidence"):
             fit_dense(prior, few, noise)
     share_hyperparameters(prior, noise, processes)
+    if kept is not None and resumed is None:
+        kept.begin(prior, noise, value)
     prior.requires_grad_(False)
-    progress = progress and processes.first
-    posterior = IterativePosterior(prior, labels, noise, solver, progress=progress, processes=processes)
-    if value is not None:
-        posterior.log_evidence = value
+    watched = Watched(progress and processes.first, kept)
+    posterior = IterativePosterior(prior, labels, noise, solver, watched=watched, processes=processes)
+    posterior.log_evidence = value
     return posterior
 
 
@@ -65,13 +79,11 @@ def fit_all_rows(
     prior: Prior,
     labels: list[LabelSet],
     noise: NoiseLevels,
-    rng: np.random.Generator,
+    seed: int,
     processes: Processes,
 ) -> float:
     """Hyperparameters of the exact model from all label rows, in place; the log evidence."""
-    settings = LanczosSettings(
-        solver.tolerance, solver.max_iterations, standard_error=EVIDENCE_ERROR, seed=int(rng.integers(2**31))
-    )
+    settings = LanczosSettings(solver.tolerance, solver.max_iterations, standard_error=EVIDENCE_ERROR, seed=seed)
     cache_bytes = int(1e9 * solver.cache_gigabytes)
     if processes.size == 1:
         build = covariance_builder(prior, labels, noise, solver.rank, cache_bytes)

@@ -203,7 +203,7 @@ class UniformSites:
 
 
 def gram_of_sets(kernel, a: Jets, b: Jets) -> Tensor:
-    """Covariances within many small sets of environments (:meth:`~kernelfe.kernels.radial.RadialKernel.gram_of_sets`)."""
+    """Covariances within many small sets of environments."""
     if isinstance(kernel, RadialKernel):
         return kernel.gram_of_sets(a, b)
     given = [v for v in (a.z, a.c, a.w, b.z, b.c, b.w) if v is not None]

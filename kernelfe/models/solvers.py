@@ -53,6 +53,22 @@ def whole(spec: Spec, name: str) -> int:
     return int(value)
 
 
+def folder(spec) -> str | None:
+    """The checkpoint of a solver spec as a path.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    value = spec.checkpoint
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise DataError(f"{type(spec).__name__}: checkpoint={value!r} must be the path of a folder, or None")
+    return os.fsdecode(value)
+
+
 @dataclass(frozen=True)
 class Dense(Spec):
     """Exact conditioning by Cholesky factorization: n² numbers and n³/3 operations for n label rows.
@@ -93,6 +109,10 @@ class Iterative(Spec):
     evidence_rows
         Label rows (whole frames, chosen at random) on which hyperparameters are fitted; None: all of them, with the
         evidence and its gradient by stochastic Lanczos (:mod:`kernelfe.models.lanczos_evidence`).
+    checkpoint
+        Folder in which the hyperparameters and, every half minute and on Ctrl-C, the present solution are kept. The
+        same fit, if it was interrupted, goes on from there; the files are removed when it is complete. None: nothing
+        is kept. A saved model does not carry it.
     """
 
     tolerance: float = 1e-6
@@ -101,11 +121,13 @@ class Iterative(Spec):
     precision: str = "double"
     cache_gigabytes: float = 1.0
     evidence_rows: int | None = 1500
+    checkpoint: str | None = None
 
     def __post_init__(self):
         optional = [name for name in ("rank", "evidence_rows") if getattr(self, name) is not None]
         for name in ("max_iterations", *optional):
             object.__setattr__(self, name, whole(self, name))
+        object.__setattr__(self, "checkpoint", folder(self))
         for name in ("tolerance", "cache_gigabytes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
@@ -123,6 +145,12 @@ class Iterative(Spec):
             raise DataError(f"{self}: numbers must not be negative, max_iterations and evidence_rows at least 1")
         if self.precision not in ("double", "mixed"):
             raise DataError(f"Iterative: precision={self.precision!r}: use 'double' or 'mixed'")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without the checkpoint: it belongs to a machine, not to a model."""
+        out = super().to_dict()
+        del out["checkpoint"]
+        return out
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Conditioning a fitted model on more labels, without fitting it again.
 
 With hyperparameters, inducing environments and baseline as they are, a Gaussian posterior takes more labels exactly:
-the Cholesky factor of a dense model grows by the new rows, Λ and b of a sparse one by the new normal equations,
+the Cholesky factor of a dense model grows by the new rows, an iterative one solves again from its present solution, Λ
+and b of a sparse one grow by the new normal equations,
 
     Λ' = Λ + Σ ψψᵀ/σ²,   b' = Λμ + Σ ψ y/σ².
 
@@ -24,6 +25,7 @@ from ..linalg.normal import Stacked
 from . import assemble
 from .dense import DensePosterior
 from .evidence import NoiseLevels
+from .iterative import IterativePosterior
 from .labels import LabelSet
 from .sparse import SparsePosterior, accumulate
 from .sparse_solve import by_rows
@@ -75,7 +77,7 @@ def condition(model, frames: Frames, labels=None, noise=None):
         if label.learned and label.kind not in known.kinds:
             raise DataError(f"labels of kind {label.kind!r} have no noise: the fit learned none, give noise=")
     out = copy.copy(model)
-    if isinstance(model.posterior_, DensePosterior):
+    if isinstance(model.posterior_, (DensePosterior, IterativePosterior)):
         out.posterior_ = model.posterior_.extended(sets)
     else:
         out.posterior_ = _extended(model.posterior_, sets, known, model.solver_.block_rows)
