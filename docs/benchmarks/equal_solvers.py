@@ -123,16 +123,16 @@ def compare(spec: dict) -> list[dict]:
 def table(result: dict) -> str:
     """The result as a Markdown table."""
     lines = [
-        "| environments | label rows | solver | iterations | fit, s | means: value | slope | variances: value | slope "
-        "| weights have the bits of one process |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| length scale | environments | label rows | solver | iterations | fit, s | means: value | slope "
+        "| variances: value | slope | weights have the bits of one process |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         off = [f"{x:.0e}" for x in (*row["means"], *row["variances"])] if row["solver"] != SOLVERS[0] else ["–"] * 4
         same = {True: "yes", False: "no", None: "–"}[row.get("same bits as one")]
         lines.append(
-            f"| {row['n']} | {row['rows']:,} | {row['solver']} | {row.get('iterations', '–')} | {row['seconds']:.1f} "
-            f"| {' | '.join(off)} | {same} |"
+            f"| {row['lengthscale']} | {row['n']} | {row['rows']:,} | {row['solver']} | {row.get('iterations', '–')} "
+            f"| {row['seconds']:.1f} | {' | '.join(off)} | {same} |"
         )
     verdict = "all" if all(row["passed"] for row in result["rows"]) else "NOT all"
     lines.append(f"\nMeans within {MEANS:.0e}, variances within {VARIANCES:.0e}: {verdict}.")
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 801, 1500, 5000], help="environments")
     parser.add_argument("--dimension", type=int, default=2)
-    parser.add_argument("--lengthscale", type=float, default=0.7)
+    parser.add_argument("--lengthscale", type=float, nargs="+", default=[0.7, 0.1])
     parser.add_argument("--points", type=int, default=50, help="new points")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="of conjugate gradients")
     parser.add_argument("--seed", type=int, default=0)
@@ -155,8 +155,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     if args.child:
         child(args.child, json.loads(args.spec), Path(args.out))
         return None
-    options = {name: getattr(args, name) for name in ("dimension", "lengthscale", "points", "tolerance", "seed")}
-    rows = [row for n in args.sizes for row in compare({"n": n, **options})]
+    options = {name: getattr(args, name) for name in ("dimension", "points", "tolerance", "seed")}
+    specs = [{"n": n, "lengthscale": length, **options} for length in args.lengthscale for n in args.sizes]
+    rows = [row for spec in specs for row in compare(spec)]
     result = {"date": date.today().isoformat(), "options": options, "rows": rows}
     print(table(result))
     if args.json == Path("-"):
