@@ -172,3 +172,17 @@ def test_selections_are_compared(capsys):
     rows = load("inducing_selection").main(["--frames", "60", "--inducing", "10"])
     assert [row["selection"] for row in rows] == ["pivots", "farthest", "leverage", "kmeans"]
     assert all(np.isfinite([row["bound"], *row["density"]]).all() for row in rows)
+
+
+@pytest.mark.slow
+def test_solvers_are_equal(tmp_path):
+    """Cholesky, conjugate gradients and those of two processes under torchrun, at 500 environments."""
+    script = load("equal_solvers")
+    result = script.main(
+        ["--sizes", "500", "--lengthscale", "0.1", "--points", "10", "--json", str(tmp_path / "out.json")]
+    )
+    assert [row["solver"] for row in result["rows"]] == list(script.SOLVERS)
+    assert all(row["passed"] for row in result["rows"])
+    assert 0.0 < max(result["rows"][1]["means"]) < script.MEANS  # it is another computation
+    assert result["rows"][1]["iterations"] > 1
+    assert result["rows"][2]["processes"] == 2 and result["rows"][2]["same bits as one"]

@@ -85,8 +85,8 @@ def kernelfe_solvers() -> dict:
     return specs
 
 
-def kernelfe_means(data: Problem, solver=None, std: bool = False) -> np.ndarray:
-    """Posterior means of value and gradient, shape (m, 1 + D), through the public interface.
+def kernelfe_model(data: Problem, solver=None):
+    """The fitted model, through the public interface.
 
     At one temperature the factors of a free energy are (1, −T, 0): with the prior of the entropy at 1e-12 eV/K the
     covariance differs from the RBF kernel by T² 1e-24, about 1e-19 of it.
@@ -102,7 +102,12 @@ def kernelfe_means(data: Problem, solver=None, std: bool = False) -> np.ndarray:
         optimizer=None,
         noise={"free_energy": NOISE_VARIANCE**0.5, "mean_force": NOISE_VARIANCE**0.5},
     )
-    model.fit(data.x, {"temperature": 300.0, "free_energy": data.y, "mean_force": -data.g})
+    return model.fit(data.x, {"temperature": 300.0, "free_energy": data.y, "mean_force": -data.g})
+
+
+def kernelfe_means(data: Problem, solver=None, std: bool = False) -> np.ndarray:
+    """Posterior means of value and gradient, shape (m, 1 + D)."""
+    model = kernelfe_model(data, solver)
     if std:
         model.predict(data.new, "free_energy", return_std=True)
     return np.column_stack([model.predict(data.new, "free_energy"), -model.predict(data.new, "mean_force")])

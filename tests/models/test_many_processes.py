@@ -181,8 +181,9 @@ def test_torchrun_and_the_command_line(tmp_path):
     """The model file that two processes write is the one that a single process writes."""
     frames().save(tmp_path / "frames.npz")
     command = ["-m", "kernelfe", "fit", "frames.npz", "--solver", "sparse", "--checkpoint", "kept"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's own name may not be known to it
     options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 300}
     alone = subprocess.run([sys.executable, *command, "-o", "one.kfe"], **options)
     assert alone.returncode == 0, alone.stderr
