@@ -74,11 +74,11 @@ def test_a_limit_leaves_what_a_larger_one_goes_on_from(half, frames, undisturbed
 
 
 SCRIPT = """
-import sys
-from kernelfe.linalg import conjugate
-from kernelfe.models import iterative, kept_solution
+import signal, sys
+from kernelfe.models import iterative
 from tests.models.systems import molecule
 from tests.models.test_kept_solution import regressor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have left it ignored
 real = iterative.conjugate_gradients
 def told(*args, callback, **more):
     def every(step):
