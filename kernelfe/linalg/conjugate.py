@@ -76,7 +76,8 @@ def conjugate_gradients(
     start
         First x, of the shape of b; None: zero.
     fast
-        Products of lower precision, used for the search directions; the residual is always computed with ``operator``.
+        Products of lower precision, used for the search directions as long as they help; the residual is always
+        computed with ``operator``.
     callback
         Called after every iteration; may raise, for example KeyboardInterrupt.
 
@@ -110,6 +111,9 @@ def conjugate_gradients(
         best = min(best, found)
         if found <= tolerance:
             return Solution(x.reshape(b.shape), found, spent, 0.0, time.perf_counter() - began)
+        if weak > STALLED and fast is not None:
+            logger.info("products in single precision stalled at a residual of %.1e: going on in double", found)
+            product, fast, weak, direction = operator.product, None, 0, None
         if spent >= max_iterations or weak > STALLED:
             raise SolverError(_advice(found, tolerance, spent, max_iterations, weak > STALLED))
         # a little below the tolerance, so that the true residual passes

@@ -90,7 +90,9 @@ class IterativePosterior:
     ):
         self.prior, self.labels, self.noise, self.solver = prior, labels, noise, solver
         self._gram: JetGram | None = None
+        # kernels in single precision, for means, and in double, for covariances, where the solver has mixed precision
         self._single: list[PairProducts] | None = None
+        self._double: list[PairProducts] | None = None
         self._preconditioner: LowRankAndLocal | None = None
         self.solution: Solution | None = None
         with torch.no_grad():
@@ -162,13 +164,13 @@ class IterativePosterior:
     ) -> Solution:
         """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with what the solver says of it.
 
-        ``products``: other ways to A x, in double precision and in the solver's, than those of :attr:`gram`.
+        ``products``: other ways to A x than those of :attr:`gram`, in double precision and, if wanted, in single.
         """
         operator: SymmetricOperator = self.gram
         fast: Callable[[Tensor], Tensor] | None = None
         if products is not None:
             operator = GivenProducts(self.gram.rows, products[0])
-            fast = products[-1] if self.solver.precision == "mixed" else None
+            fast = products[1] if len(products) > 1 else None
         elif self.solver.precision == "mixed":
             if self._single is None:
                 self._single = self.gram.products(self._cache_bytes, torch.float32)
@@ -194,8 +196,16 @@ class IterativePosterior:
         return solution
 
     def solve(self, b: Tensor) -> Tensor:
-        """(K + noise)⁻¹ b for b of shape (N,) or (N, k)."""
-        return self.solved(b).value
+        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), for covariances: with products in double precision.
+
+        Without restarts the error of bᵀ(K + noise)⁻¹b is quadratic in the residual. It would be linear in mixed
+        precision, which a posterior variance of a millionth of the prior's would show.
+        """
+        if self.solver.precision != "mixed":
+            return self.solved(b).value
+        if self._double is None:
+            self._double, self._single = self.gram.products(self._cache_bytes, torch.float64), None
+        return self.solved(b, products=[lambda x: self.gram.product(x, self._double)]).value
 
     def cross(self, a: RowBlock) -> Tensor:
         """Prior covariances of rows with all labels, shape (len(a), labels)."""

@@ -103,7 +103,7 @@ class Iterative(Spec):
     rank
         Columns of the preconditioner's low-rank part; None: as many as pay for themselves.
     precision
-        "double", or "mixed": products in single precision, refined until the residual in double precision passes.
+        "mixed": products in single precision, refined until the residual in double precision passes; or "double".
     cache_gigabytes
         Memory for kernel matrices that are kept between products; what does not fit is computed again.
     evidence_rows
@@ -118,7 +118,7 @@ class Iterative(Spec):
     tolerance: float = 1e-6
     max_iterations: int = 2000
     rank: int | None = None
-    precision: str = "double"
+    precision: str = "mixed"
     cache_gigabytes: float = 1.0
     evidence_rows: int | None = 1500
     checkpoint: str | None = None
@@ -144,7 +144,7 @@ class Iterative(Spec):
         ):
             raise DataError(f"{self}: numbers must not be negative, max_iterations and evidence_rows at least 1")
         if self.precision not in ("double", "mixed"):
-            raise DataError(f"Iterative: precision={self.precision!r}: use 'double' or 'mixed'")
+            raise DataError(f"Iterative: precision={self.precision!r}: use 'mixed' or 'double'")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, without the checkpoint: it belongs to a machine, not to a model."""
