@@ -68,8 +68,8 @@ def fit(environment: dict[str, str], folder: str | None, out: str, log: str, opt
     solver = kernelfe.Sparse(
         inducing=options["inducing"],
         block_rows=options["block_rows"],
-        evidence_rows=1000,
-        evidence_inducing=30,
+        evidence_rows=300,  # a small part: what is to be interrupted is the pass over all labels
+        evidence_inducing=15,
         checkpoint=folder,
     )
     with launched(TIMEOUT):
@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frames", type=int, default=12_000)
+    parser.add_argument("--frames", type=int, default=300_000)
     parser.add_argument("--inducing", type=int, default=200)
     parser.add_argument("--block-rows", type=int, default=256)
     parser.add_argument("--json", type=Path, help="also write the figures to this file; -: print them")

@@ -22,7 +22,8 @@ from .processes import Processes
 
 logger = logging.getLogger(__name__)
 
-#: Calls step number i, with tensors (float64), on every process; what it returns is that of the first process.
+#: Calls step number i, with tensors (float64), on every process, where they lie on the same kind of device; what it
+#: returns is that of the first process.
 Call = Callable[..., Any]
 #: Characters of the message of a failure that the others repeat.
 MESSAGE = 500
@@ -48,7 +49,7 @@ def lead(
     Returns
     -------
     dict
-        What ``work`` returned, on every process.
+        What ``work`` returned, on every process; the others have it in the memory of their processor.
 
     Raises
     ------
@@ -61,7 +62,8 @@ def lead(
         return _follow(what, steps, processes)
 
     def call(step: int, *tensors: Tensor) -> Any:
-        _say({"step": step, "shapes": [list(tensor.shape) for tensor in tensors]}, processes)
+        described = [[tensor.device.type, *tensor.shape] for tensor in tensors]
+        _say({"step": step, "tensors": described}, processes)
         processes.broadcast(tensors)
         return steps[step](*tensors)
 
@@ -73,7 +75,8 @@ def lead(
             _say({"failed": f"{type(error).__name__}: {error}"[:MESSAGE]}, processes)
         raise
     _say({"done": True}, processes)
-    return processes.give(found)
+    processes.give({name: tensor.cpu() for name, tensor in found.items()})
+    return found
 
 
 def _say(message: dict, processes: Processes) -> None:
@@ -88,6 +91,7 @@ def _follow(what: str, steps: Sequence[Callable[..., Any]], processes: Processes
             raise ProcessError(f"process 0 of {processes.size} failed in {what}: {message['failed']}")
         if "done" in message:
             return processes.give({})
-        tensors = [torch.empty(shape, dtype=torch.float64) for shape in message["shapes"]]
+        described = message["tensors"]
+        tensors = [torch.empty(shape, dtype=torch.float64, device=processes.device(on)) for on, *shape in described]
         processes.broadcast(tensors)
         steps[message["step"]](*tensors)

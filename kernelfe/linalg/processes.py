@@ -250,6 +250,11 @@ def launched(timeout: float = TIMEOUT, device: str = "cpu") -> Iterator[Processe
     if not dist.is_available() or dist.is_initialized() or not launched_by_environment():
         yield Processes.current()
         return
+    if os.environ["MASTER_PORT"] == "0":  # what torchrun --master-port 0 tells its processes
+        raise ProcessError(
+            "MASTER_PORT is 0, a port at which processes cannot find each other: start them with torchrun "
+            "--standalone, which looks for a free one, or give --master-port a number"
+        )
     try:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         own = Processes(rank, size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import torch
 from hypothesis import given
@@ -55,8 +57,14 @@ def test_nothing_is_started_without_the_variables(monkeypatch):
 
 
 def test_others_that_never_come_are_given_up(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     for name, value in zip(ENVIRONMENT, ("0", "2", "127.0.0.1", "0"), strict=True):
         monkeypatch.setenv(name, value)
+    with pytest.raises(ProcessError, match="--standalone"), launched():  # not after two hours
+        pass
+    monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(ProcessError, match=r"could not be reached.*WORLD_SIZE"), launched(timeout=1.0):
         pass
     assert not torch.distributed.is_initialized()
