@@ -170,13 +170,21 @@ def test_in_single_precision():
     """The factor takes half the memory; what it is applied to stays in double precision."""
     matrix, low = positive(30, condition=50.0), normal(30, 4)
     own, near = divided(30, 5, 8)
-    double = LowRankAndLocal(local(matrix, own, near), low)
-    single = LowRankAndLocal(local(matrix, own, near, dtype=torch.float32), low.float())
+    double, single = (LowRankAndLocal(local(matrix, own, near), low) for _ in range(2))
+    single.to_single()
     x = normal(30, 2)
     found, expected = single.solve(x), double.solve(x)
     assert found.dtype == torch.float64 and single.local.factor.dtype == torch.float32
     assert 0.0 < (found - expected).abs().max() <= 1e-4 * expected.abs().max()
-    assert single.logdet() == pytest.approx(double.logdet(), abs=1e-4)
+    assert single.logdet() == double.logdet()
+    assert local(matrix, own, near, dtype=torch.float32).solve(x).dtype == torch.float64
+    alone = LowRankAndLocal(local(matrix, own, near))
+    alone.to_single()
+    assert alone.local.factor.dtype == torch.float32
+    # what a large low-rank part takes away again would be lost in single precision
+    large = LowRankAndLocal(local(matrix, own, near), 1e5 * low)
+    large.to_single()
+    assert large.local.factor.dtype == torch.float64
 
 
 def test_repeated_rows_take_a_jitter_and_bad_ones_an_error():
