@@ -13,17 +13,16 @@ kernel that is invariant under the permutations is read off one of them, times P
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..kernels import Jets
 from ..kernels.products import PairProducts
 from .dense import noise_variances
 from .labels import LabelSet
+from .node_read import NodeRead, first_of_orbits
 from .orbits import orbit_size
 from .prior import Prior, RowBlock, frame_chunks
 
@@ -31,56 +30,6 @@ from .prior import Prior, RowBlock, frame_chunks
 NEGLIGIBLE = 1e-13
 #: Environments of a differentiable block of pairs.
 DIFFERENTIABLE_ENTRIES = 1 << 21
-
-
-@dataclass
-class NodeRead:
-    """How the labels of one read of one label set see the environments of a term."""
-
-    block: RowBlock
-    rows: slice  # of the labels
-    jets: Jets
-    index: Tensor  # (E,), environment → node
-    factors: Tensor  # (n, p)
-
-    def coefficients(self, x: Tensor, nodes: int, width: int) -> tuple[Tensor | None, Tensor | None]:
-        """Jets on the nodes of right-hand sides x (N, k): (nodes, p, k) and (nodes, D, p, k), or None for zero."""
-        jets = self.jets
-        local = x[self.rows].reshape(self.block.frames, self.block.components, -1)
-        if jets.frame is not None:
-            local = local[jets.frame]
-        if jets.label is not None:
-            local = torch.gather(local, 1, jets.label[:, :, None].expand(-1, -1, local.shape[2]))
-        factors = self.factors if jets.frame is None else self.factors[jets.frame]
-        c = w = None
-        if jets.c is not None:
-            read = (jets.c[:, :, None] * local).sum(1)
-            c = self._gathered(factors[:, :, None] * read[:, None, :], nodes)
-        if jets.w is not None:
-            read = torch.bmm(jets.w.mT, local)  # (E, D, k)
-            w = self._gathered(factors[:, None, :, None] * read[:, :, None, :], nodes)
-        return c, w
-
-    def labels(self, value: Tensor | None, gradient: Tensor | None) -> Tensor:
-        """Labels (rows, k) of values (nodes, p, k) and gradients (nodes, D, p, k)."""
-        jets = self.jets
-        factors = self.factors if jets.frame is None else self.factors[jets.frame]
-        out: Tensor | None = None
-        if jets.c is not None:
-            assert value is not None
-            read = (value[self.index] * factors[:, :, None]).sum(1)
-            out = jets.c[:, :, None] * read[:, None, :]
-        if jets.w is not None:
-            assert gradient is not None
-            read = (gradient[self.index] * factors[:, None, :, None]).sum(2)
-            slopes = torch.bmm(jets.w, read)
-            out = slopes if out is None else out + slopes
-        assert out is not None
-        return self.block.scatter(out, jets)
-
-    def _gathered(self, per_environment: Tensor, nodes: int) -> Tensor:
-        out = per_environment.new_zeros(nodes, *per_environment.shape[1:])
-        return out.index_add(0, self.index, per_environment)
 
 
 class TermNodes:
@@ -106,14 +55,14 @@ class TermNodes:
         where = {id(block): part for block, part in zip(blocks, rows, strict=True)}
         self.basis = factor_basis([read.factors for _, read in reads], term.variances())
         self.nodes, index = distinct([read.jets.z for _, read in reads], term.width)
+        copies = orbit_size(term)
         self.reads = [
-            NodeRead(block, where[id(block)], read.jets, which, read.factors @ self.basis)
+            NodeRead.of(block, where[id(block)], read.jets, which, read.factors @ self.basis, copies)
             for (block, read), which in zip(reads, index, strict=True)
         ]
         self.targets, self.seen = self.nodes, self.reads
-        copies = orbit_size(term)
         if copies > 1 and self.reads and invariant(term, self.reads, copies):
-            firsts = [_first_of_orbits(read.jets, copies) for read in self.reads]
+            firsts = [first_of_orbits(read.jets, copies, copies) for read in self.reads]
             self.targets, index = distinct([jets.z for jets in firsts], term.width)
             self.seen = [
                 NodeRead(read.block, read.rows, jets, which, read.factors)
@@ -367,16 +316,3 @@ def invariant(term, reads: list[NodeRead], copies: int, orbits: int = 4) -> bool
     with torch.no_grad():
         sums = term.kernel.value(z, z).unflatten(1, (-1, copies)).sum(2).unflatten(0, (-1, copies))
     return bool(((sums - sums[:, :1]).abs() <= 1e-10 * sums.abs().max()).all())
-
-
-def _first_of_orbits(jets: Jets, copies: int) -> Jets:
-    """Jets of the first environment of every orbit, counted ``copies`` times."""
-    part = slice(None, None, copies)
-    out = Jets(
-        jets.z[part],
-        None if jets.c is None else copies * jets.c[part],
-        None if jets.w is None else copies * jets.w[part],
-        None if jets.frame is None else jets.frame[part],
-        None if jets.label is None else jets.label[part],
-    )
-    return replace(out)
