@@ -45,15 +45,14 @@ class NodeRead:
     factors: Tensor
     columns: Tensor | None = None
 
+    def __post_init__(self):
+        #: The jets that have to be read: the first of every orbit, where the others follow from it.
+        self.distinct = self.jets if self.columns is None else first_of_orbits(self.jets, len(self.columns))
+
     @classmethod
     def of(cls, block: RowBlock, rows: slice, jets: Jets, index: Tensor, factors: Tensor, copies: int = 1) -> NodeRead:
         """A read, with the order of columns of its ``copies`` environments per orbit if that is all they differ in."""
         return cls(block, rows, jets, index, factors, column_orders(jets, copies) if copies > 1 else None)
-
-    @property
-    def distinct(self) -> Jets:
-        """The jets that have to be read: the first of every orbit, where the others follow from it."""
-        return self.jets if self.columns is None else first_of_orbits(self.jets, len(self.columns))
 
     def coefficients(self, x: Tensor, nodes: int, width: int) -> tuple[Tensor | None, Tensor | None]:
         """Jets on the nodes of right-hand sides x (N, k): (nodes, p, k) and (nodes, D, p, k), or None for zero."""
@@ -107,8 +106,8 @@ def first_of_orbits(jets: Jets, copies: int, weight: float = 1.0) -> Jets:
     part = slice(None, None, copies)
     return Jets(
         jets.z[part],
-        None if jets.c is None else weight * jets.c[part] if weight != 1.0 else jets.c[part],
-        None if jets.w is None else weight * jets.w[part] if weight != 1.0 else jets.w[part],
+        None if jets.c is None else weight * jets.c[part],
+        None if jets.w is None else weight * jets.w[part],  # also makes it contiguous
         None if jets.frame is None else jets.frame[part],
         None if jets.label is None else jets.label[part],
     )
