@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 801, 1500, 5000], help="environments")
     parser.add_argument("--dimension", type=int, default=2)
-    parser.add_argument("--lengthscale", type=float, nargs="+", default=[0.7, 0.1])
+    parser.add_argument("--lengthscale", type=float, nargs="+", default=[0.7])
     parser.add_argument("--points", type=int, default=50, help="new points")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="of conjugate gradients")
     parser.add_argument("--seed", type=int, default=0)
