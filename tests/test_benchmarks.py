@@ -178,9 +178,9 @@ def test_selections_are_compared(capsys):
 def test_solvers_are_equal(tmp_path):
     """Cholesky, conjugate gradients and those of two processes under torchrun, at 500 environments."""
     script = load("equal_solvers")
-    result = script.main(
-        ["--sizes", "500", "--lengthscale", "0.1", "--points", "10", "--json", str(tmp_path / "out.json")]
-    )
+    options = ["--sizes", "500", "--lengthscale", "0.1", "--tolerance", "1e-7", "--points", "10"]
+    result = script.main([*options, "--json", str(tmp_path / "out.json")])
+    assert json.loads((tmp_path / "out.json").read_text()) == result
     assert [row["solver"] for row in result["rows"]] == list(script.SOLVERS)
     assert all(row["passed"] for row in result["rows"])
     assert 0.0 < max(result["rows"][1]["means"]) < script.MEANS  # it is another computation

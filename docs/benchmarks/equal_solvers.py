@@ -39,7 +39,7 @@ def child(name: str, spec: dict, out: Path) -> None:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     data = data_of(spec)
-    solver = Dense() if name == "cholesky" else Iterative(tolerance=spec["tolerance"])
+    solver = Dense() if name == "cholesky" else Iterative(tolerance=spec["tolerance"], precision=spec["precision"])
     with launched(600.0) as processes:
         began = time.perf_counter()
         model = kernelfe_model(data, solver)
@@ -144,9 +144,10 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 801, 1500, 5000], help="environments")
     parser.add_argument("--dimension", type=int, default=2)
-    parser.add_argument("--lengthscale", type=float, nargs="+", default=[0.7, 0.1])
+    parser.add_argument("--lengthscale", type=float, nargs="+", default=[0.7])
     parser.add_argument("--points", type=int, default=50, help="new points")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="of conjugate gradients")
+    parser.add_argument("--precision", choices=("mixed", "double"), default="double", help="of its products")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the figures to this file; -: print them")
     for hidden in ("--child", "--spec", "--out"):
@@ -155,7 +156,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     if args.child:
         child(args.child, json.loads(args.spec), Path(args.out))
         return None
-    options = {name: getattr(args, name) for name in ("dimension", "points", "tolerance", "seed")}
+    options = {name: getattr(args, name) for name in ("dimension", "points", "tolerance", "precision", "seed")}
     specs = [{"n": n, "lengthscale": length, **options} for length in args.lengthscale for n in args.sizes]
     rows = [row for spec in specs for row in compare(spec)]
     result = {"date": date.today().isoformat(), "options": options, "rows": rows}

@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frames", type=int, default=300_000)
+    parser.add_argument("--frames", type=int, default=150_000)
     parser.add_argument("--inducing", type=int, default=200)
     parser.add_argument("--block-rows", type=int, default=256)
     parser.add_argument("--json", type=Path, help="also write the figures to this file; -: print them")

@@ -20,7 +20,8 @@ from .systems import molecule, one_term, two_terms
 ENTRIES = 1 << 8
 CASES = {
     "given hyperparameters": {"optimizer": None},
-    "mixed precision": {"optimizer": None, "solver": Iterative(precision="mixed", cache_gigabytes=0.0)},
+    "double precision": {"optimizer": None, "solver": Iterative(precision="double")},
+    "mixed precision, nothing kept": {"optimizer": None, "solver": Iterative(precision="mixed", cache_gigabytes=0.0)},
     "two terms": {"optimizer": None, "terms": two_terms()},
 }
 SLOW = {
