@@ -18,9 +18,9 @@ import kernelfe
 from kernelfe import FreeEnergyRegressor, Iterative
 from kernelfe.errors import DataError, SolverError
 from kernelfe.linalg import Checkpoint, Processes, Step
-from kernelfe.models import kept_solution
 from kernelfe.models.kept_solution import KeptSolution
 
+from ..linalg.workers import run
 from .systems import molecule, one_term
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +113,38 @@ def test_ctrl_c(tmp_path, frames, undisturbed, caplog):
     close(model, undisturbed, frames)
 
 
+SEVERAL = """
+import json
+from kernelfe.errors import ProcessError, SolverError
+from tests.models.systems import molecule
+from tests.models.test_kept_solution import regressor
+frames, found = molecule(40), []
+for folder in {folders!r}:
+    try:
+        regressor(folder, max_iterations=5).fit(frames)
+    except (SolverError, ProcessError) as error:
+        found.append([type(error).__name__, str(error)])
+model = regressor({folders!r}[0]).fit(frames)
+found.append([model.posterior_.solution.iterations, model.predict(frames[:4], "mean_force").tolist()])
+print(json.dumps(found))
+"""
+
+
+def test_what_two_processes_left_is_gone_on_from_by_two_and_by_one(tmp_path):
+    folders = [str(tmp_path / name) for name in "ab"]
+    first, second = (one.value() for one in run(2, SEVERAL.format(folders=folders)))
+    assert [kind for kind, _ in first[:2]] == ["SolverError"] * 2
+    assert [kind for kind, _ in second[:2]] == ["ProcessError"] * 2 and folders[1] in second[1][1]
+    assert not os.path.exists(folders[0]) and files(folders[1]) == ["solution.ckpt", "start.ckpt"]
+    frames = molecule(40)
+    whole, alone = regressor(None).fit(frames), regressor(folders[1]).fit(frames)
+    assert first[2] == second[2]
+    for iterations in (first[2][0], alone.posterior_.solution.iterations):
+        assert iterations < whole.posterior_.solution.iterations
+    np.testing.assert_allclose(np.array(first[2][1]), whole.predict(frames[:4], "mean_force"), atol=1e-7)
+    close(alone, whole, frames)
+
+
 def test_hyperparameters_are_read_and_not_searched_again(tmp_path, monkeypatch):
     frames, calls = molecule(60, noise=False), []
     expected = regressor(None, "evidence", evidence_rows=100).fit(frames)
@@ -125,18 +157,17 @@ def test_hyperparameters_are_read_and_not_searched_again(tmp_path, monkeypatch):
 
 
 def test_the_log_evidence_is_kept(tmp_path, monkeypatch):
-    frames = molecule(4, noise=False)
-    real = kept_solution.KeptSolution.first
+    frames, fit_all_rows = molecule(4, noise=False), "kernelfe.models.iterative_fit.fit_all_rows"
 
     def interrupted(self, like):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(KeptSolution, "first", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        regressor(tmp_path, "evidence", rank=None).fit(frames)
-    monkeypatch.setattr(KeptSolution, "first", real)
-    monkeypatch.setattr("kernelfe.models.iterative_fit.fit_all_rows", None)
-    assert np.isfinite(regressor(tmp_path, "evidence", rank=None).fit(frames).log_evidence_)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit_all_rows, lambda *a: 12.5)
+        patch.setattr(KeptSolution, "first", interrupted)
+        regressor(tmp_path, "evidence").fit(frames)
+    monkeypatch.setattr(fit_all_rows, None)
+    assert regressor(tmp_path, "evidence").fit(frames).log_evidence_ == 12.5
 
 
 def test_another_fit_is_not_gone_on_from(half, frames, caplog):
