@@ -48,7 +48,9 @@ class LocalFactor:
         self.rows = int(own.sum())
         diagonal = factor[:, factor.shape[1] - factor.shape[2] :].diagonal(dim1=1, dim2=2)
         filled = torch.arange(factor.shape[2], device=own.device) < factor.shape[2] - own[:, None]
-        self._logdet = -2.0 * float(diagonal.masked_fill(filled, 1.0).to(torch.float64).abs().log().sum())
+        self._logdet = -2.0 * float(
+            diagonal.masked_fill(filled.to(diagonal.device), 1.0).to(torch.float64).abs().log().sum()
+        )
 
     @classmethod
     def of_groups(

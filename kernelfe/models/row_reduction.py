@@ -68,7 +68,7 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
         terms.append([TermRead(Jets(j.z, None, w[:, :, at : at + width].contiguous()), reads[0].factors)])
         at += width
     rank = turn.shape[2]
-    return RowBlock(n, rank, terms, [], y.new_zeros(n * rank)), kept.reshape(-1), float(left)
+    return RowBlock(n, rank, terms, [], y.new_zeros(n * rank)), kept.reshape(-1), left
 
 
 def _slopes_only(jets: Jets) -> bool:
