@@ -87,7 +87,7 @@ class LocalFactor:
             index[g, height - len(rows) :] = rows
             found = last_columns(block(rows)[None], len(mine))[0]
             factor[g, height - len(rows) :, width - len(mine) :] = found
-        used = torch.tensor([len(mine) + len(others) for mine, others in zip(own, near, strict=True)])
+        used = torch.tensor([len(mine) + len(others) for mine, others in zip(own, near, strict=True)], device="cpu")
         return cls(index, factor, torch.tensor([len(mine) for mine in own], device=index.device), used)
 
     def solve(self, x: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class LowRankAndLocal:
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws of N(0, P), shape (N, n)."""
         device = self.local.factor.device
-        noise = torch.randn(self.rows + self.rank, n, generator=generator, dtype=torch.float64).to(device)
+        noise = torch.randn(self.rows + self.rank, n, generator=generator, dtype=torch.float64, device="cpu").to(device)
         out = self.local.root(noise[: self.rows])
         return out + self._left(noise[self.rows :]) if self.rank else out
 

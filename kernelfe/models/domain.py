@@ -244,7 +244,7 @@ class Domain:
 def _pairs(positions: np.ndarray) -> Tensor:
     """Pairs of beads, the closest ones if there are too many."""
     beads = positions.shape[1]
-    i, j = torch.triu_indices(beads, beads, 1)
+    i, j = torch.triu_indices(beads, beads, 1, device="cpu")
     if len(i) > PAIRS:
         x = torch.from_numpy(np.array(positions[:: max(1, len(positions) // 50)]))
         mean = torch.stack([torch.cdist(frame, frame)[i, j] for frame in x]).mean(0)

@@ -53,7 +53,9 @@ class NoiseLevels(torch.nn.Module):
     def __init__(self, start: dict[str, float], reference: float = 300.0, exponent: bool = False):
         super().__init__()
         self.kinds, self.reference = list(start), reference
-        self.register_buffer("start", torch.tensor([math.log(v) for v in start.values()], dtype=torch.float64, device="cpu"))
+        self.register_buffer(
+            "start", torch.tensor([math.log(v) for v in start.values()], dtype=torch.float64, device="cpu")
+        )
         self.log_noise = torch.nn.Parameter(self.start.clone())
         self.exponent = torch.nn.Parameter(torch.zeros_like(self.start), requires_grad=exponent)
 

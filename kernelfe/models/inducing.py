@@ -164,7 +164,9 @@ def leverage_scores(z: Tensor, kernel, count: int, seed: int) -> Tensor:
     n = len(z)
     if count >= n:
         return z.new_ones(n)
-    some = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: min(n, MOST_LANDMARKS, LANDMARKS * count)]
+    some = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")[
+        : min(n, MOST_LANDMARKS, LANDMARKS * count)
+    ]
     landmarks = z[some.to(z.device).sort().values]
     features = _gram(z, landmarks, kernel) @ Whitening.of(_gram(landmarks, landmarks, kernel)).matrix
     missed = (norms(z, kernel) - features.square().sum(1)).clamp_min(0.0)
@@ -186,7 +188,7 @@ def leverage_scores(z: Tensor, kernel, count: int, seed: int) -> Tensor:
 def _by_leverage(z: Tensor, kernel, count: int, seed: int) -> Tensor:
     scores = leverage_scores(z, kernel, count, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    clock = torch.empty(len(z), dtype=z.dtype).exponential_(generator=generator).to(z.device)
+    clock = torch.empty(len(z), dtype=z.dtype, device="cpu").exponential_(generator=generator).to(z.device)
     # without replacement: the first of exponential clocks that run at these rates
     return torch.argsort(clock / scores.clamp_min(1e-300))[:count]
 

@@ -49,7 +49,9 @@ def local_factor(gram: JetGram, features: Tensor | None, group_rows: int = GROUP
         sequence = torch.arange(count, device=site.device)
         near = [sequence[:0]] * count
     else:
-        sequence = spread_out(where) if count <= SPREAD_OUT else torch.randperm(count, generator=_seeded())
+        sequence = (
+            spread_out(where) if count <= SPREAD_OUT else torch.randperm(count, generator=_seeded(), device="cpu")
+        )
         sequence = sequence.to(where.device)
         near = nearest_before(where, sequence, looked_at)
     uniform = UniformSites.of(gram, order, sizes) if where is not None and looked_at else None
@@ -171,7 +173,7 @@ class UniformSites:
         copies = max((z.shape[1] for z, _, _ in self.terms), default=1)
         width = 0 if features is None else features.shape[1]
         batch = max(1, BATCH_NUMBERS // (height * max(height * copies, width)))
-        lengths = torch.tensor([len(few) for few in near])
+        lengths = torch.tensor([len(few) for few in near], device="cpu")
         for length in torch.unique(lengths).tolist():  # the first ones have fewer before them
             places = torch.nonzero(lengths == length)[:, 0]
             for part, here in zip(places.split(batch), places.to(self.rows.device).split(batch), strict=True):
@@ -183,7 +185,7 @@ class UniformSites:
                     block.baddbmm_(own, own.mT, alpha=-1.0)
                 index[here, height - rows.shape[1] :] = rows
                 factor[here, height - rows.shape[1] :] = last_columns(block, each)
-        return LocalFactor(index, factor, torch.full((count,), each), (lengths + 1) * each)
+        return LocalFactor(index, factor, torch.full((count,), each, device="cpu"), (lengths + 1) * each)
 
     def block(self, who: Tensor) -> Tensor:
         """Covariances within sets of sites (B, k), shape (B, k·R, k·R)."""

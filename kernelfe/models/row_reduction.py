@@ -84,7 +84,7 @@ def _spanning(w: Tensor) -> Tensor | None:
         return None
     if rank < width:
         generator = torch.Generator().manual_seed(0)  # which columns does not matter
-        mix = torch.randn(width, rank, generator=generator, dtype=w.dtype).to(w.device)
+        mix = torch.randn(width, rank, generator=generator, dtype=w.dtype, device="cpu").to(w.device)
         turn = torch.linalg.qr(w @ torch.linalg.qr(mix).Q).Q
         if not _spans(turn, w):  # once more, from what was found: singular values of this product are squared
             turn = torch.linalg.qr(w @ (w.transpose(1, 2) @ turn)).Q

@@ -23,8 +23,12 @@ from .streaming import FEATURE_ROWS, Block, GroupPlan, plan
 
 #: Frames whose descriptors are in memory at a time.
 FRAMES_AT_ONCE = 512
+#: Rows whose features of all terms are in memory at a time on a card, where a small block leaves most of it idle.
+CARD_FEATURE_ROWS = 1 << 15
 #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
 CACHED_ENTRIES = 1 << 17
+#: The same on a card: a gigabyte, many rows for each time that the whitening matrix is read.
+CARD_ENTRIES = 1 << 27
 
 
 class SparseBasis:
@@ -89,7 +93,8 @@ class SparseBasis:
                 continue
             nodes, m, found = self.jets[t], rows.components, []
             kernel, matrix = term.kernel, self.whitenings[t].matrix
-            step = max(1, CACHED_ENTRIES // (m * len(matrix)))
+            entries = CARD_ENTRIES if own.is_cuda else CACHED_ENTRIES
+            step = max(1, entries // max(1, m * len(matrix)))
             block = own.new_empty(min(step, rows.frames) * m, len(matrix))
             for start, stop in frame_chunks(rows.frames, step):
                 columns, features = block[: (stop - start) * m], own[start * m : stop * m]
@@ -241,7 +246,7 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
     if prior.mean is not None:
         factors.append(rows.mean[0][1][0] if rows.mean else y.new_zeros(prior.mean.size))
     m, width = rows.components, sum(basis.ranks)
-    step = max(1, FEATURE_ROWS // m)
+    step = max(1, (CARD_FEATURE_ROWS if y.is_cuda else FEATURE_ROWS) // m)
     buffer = y.new_empty(min(step, rows.frames) * m, width)
     for start, stop in frame_chunks(rows.frames, step):
         part, here = rows.slice(start, stop), slice(start * m, stop * m)

@@ -191,7 +191,7 @@ def _constants(axes, sides, width, beads: int, like: tuple[torch.dtype, torch.de
     """Which beads each kind of move turns, (kinds, beads); the ends of its axis, (kinds, 2); widths."""
     dtype, device = like
     with torch.inference_mode(False):
-        mask = torch.zeros(len(axes), beads, dtype=torch.bool)
+        mask = torch.zeros(len(axes), beads, dtype=torch.bool, device="cpu")
         for row, side in zip(mask, sides, strict=True):
             row[list(side)] = True
         return mask.to(device), torch.tensor(axes, device=device), torch.tensor(width, dtype=dtype, device=device)

@@ -17,7 +17,7 @@ import kernelfe
 from kernelfe import Dense, FreeEnergyRegressor, Iterative, Sparse, Term
 from kernelfe.descriptors import Variables
 from kernelfe.errors import DataError, SolverError
-from kernelfe.kernels import RBF, DotProduct, Matern52, Periodic
+from kernelfe.kernels import DotProduct, Matern52, Periodic
 from kernelfe.linalg.conjugate import LOOK_EVERY
 from kernelfe.models import Query, pathwise_draws
 from kernelfe.simulate import TorsionMoves, run_langevin, run_replica_exchange
@@ -182,11 +182,14 @@ def test_predictions_come_back_once(monkeypatch):
 BONDS = [(0, 1), (1, 2), (2, 3)]
 
 
+START = molecule(4).positions
+
+
 def walk(model, steps, **more):
     frozen = model.frozen()
     return run_langevin(
         frozen,
-        molecule(4).positions,
+        START,
         400.0,
         masses=np.full(4, 12.0),
         steps=steps,
