@@ -41,7 +41,7 @@ from kernelfe.linalg.normal import PANEL, WIDE_PANEL
 
 #: The problem: A(x) = amplitude · mean of sin(k·x) over a few k, x in the unit cube; forces with normal noise.
 TEMPERATURE, WAVES, SEED = 300.0, 64, 0
-NOISE, LENGTHSCALE, TOLERANCE = 0.1, 3.0, 1e-4
+NOISE, LENGTHSCALE, TOLERANCE = 1.0, 3.0, 1e-4
 
 
 @dataclass(frozen=True)

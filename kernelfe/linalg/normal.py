@@ -82,7 +82,9 @@ class Group:
     def sums(self) -> dict[str, Tensor]:
         """Everything that adds up over labels, by name; in the group's own memory where it has any."""
         assert self.missing is not None
-        numbers = self.gram.new_tensor([self.square, self.count, self.log_weight])
+        numbers = self.gram.new_zeros(3)
+        for k, value in enumerate((self.square, self.count, self.log_weight)):
+            numbers[k].fill_(value)  # numbers or, on the device of the rows, tensors: nothing waits for them
         return {"gram": self.gram, "rhs": self.rhs, "missing": self.missing, "numbers": numbers}
 
     @classmethod
