@@ -123,7 +123,11 @@ class Processes:
             return [own]
         lengths = self.gather_rows(torch.tensor([len(own)], device="cpu"), [1] * self.size).tolist()
         # a copy: torch warns of buffers that cannot be written to
-        buffer = torch.frombuffer(bytearray(own), dtype=torch.uint8) if own else torch.zeros(0, dtype=torch.uint8, device="cpu")
+        buffer = (
+            torch.frombuffer(bytearray(own), dtype=torch.uint8)
+            if own
+            else torch.zeros(0, dtype=torch.uint8, device="cpu")
+        )
         every = self.gather_rows(buffer, lengths)
         return [bytes(part.numpy()) for part in every.split(lengths)]
 

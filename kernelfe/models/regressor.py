@@ -154,8 +154,12 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             default_terms(self.terms, frames), frames, labels, composition.counts
         )
         noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
-        device_of(solver)  # before processes meet: without a card there is nothing to wait for
+        # before processes meet: without a card there is nothing to wait for
         spec = self.noise if isinstance(self.noise, CorrelatedNoise) else None
+        if device_of(solver).type != "cpu" and spec is not None:
+            raise DataError(
+                "CorrelatedNoise is estimated on the processor: use device='cpu', or give noise= by label kind or None"
+            )
         evidence = self.optimizer == "evidence"
         automatic = isinstance(self.solver, str) and self.solver == "auto"
         # under torchrun, processes share the work of a large fit; a dense one each does for itself

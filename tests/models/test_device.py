@@ -19,7 +19,7 @@ from kernelfe.descriptors import Variables
 from kernelfe.errors import DataError, SolverError
 from kernelfe.kernels import DotProduct, Matern52, Periodic
 from kernelfe.linalg.conjugate import LOOK_EVERY
-from kernelfe.models import Query, pathwise_draws
+from kernelfe.models import CorrelatedNoise, Query, condition, enforce_concavity, pathwise_draws
 from kernelfe.simulate import TorsionMoves, run_langevin, run_replica_exchange
 
 from ..simulated_card import CARD, simulated_card
@@ -132,13 +132,32 @@ def test_draws_on_a_card(name):
 def test_kernels_on_a_card(kernel):
     frames = variables()
     term = Term(Variables(), kernel, THERMAL, CASES["parameters"]()[1]["terms"].parameters)
-    for solver in (Dense(),):
-        expected = fitted(solver, frames, terms=term).predict(frames, "mean_force", return_std=True)
-        with simulated_card():
-            found = fitted(replace(solver, device="cuda"), frames, terms=term).predict(
-                frames, "mean_force", return_std=True
-            )
-        assert_same({"f": found}, {"f": expected})
+    expected = fitted(Dense(), frames, terms=term).predict(frames, "mean_force", return_std=True)
+    with simulated_card():
+        model = fitted(Dense(device="cuda"), frames, terms=term)
+        assert_same({"f": model.predict(frames, "mean_force", return_std=True)}, {"f": expected})
+
+
+@pytest.mark.parametrize("name", ["dense", pytest.param("iterative", marks=MORE), "sparse"])
+def test_more_labels_and_concavity_on_a_card(name):
+    frames, found = molecule(8), []
+
+    def changed(device):
+        model = fitted(replace(SOLVERS[name], device=device), frames[:5], terms=one_term())
+        model = condition(model, frames[5:])
+        if name != "iterative":
+            model = enforce_concavity(model, frames[:3])
+        return model.predict(frames, "heat_capacity", return_std=name != "iterative")
+
+    found.append(changed("cpu"))
+    with simulated_card():
+        found.append(changed("cuda"))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-10)
+
+
+def test_correlated_noise_says_where_it_is_estimated():
+    with simulated_card(), pytest.raises(DataError, match="device='cpu'"):
+        fitted(Dense(device="cuda"), molecule(5, noise=False), terms=one_term(), noise=CorrelatedNoise())
 
 
 # ------------------------------------------------------------------ what crosses the bus
@@ -247,7 +266,7 @@ def test_samplers_run_on_the_device_of_the_model(name="sparse"):
 
 def test_exchange_on_a_card():
     with simulated_card() as card:
-        frozen = fitted(Dense(device="cuda"), molecule(12), terms=one_term(), baseline=None).frozen()
+        frozen = fitted(Dense(device="cuda"), molecule(5), terms=one_term(), baseline=None).frozen()
         counted = []
         for steps in (8, 8, 24):
             before = sum(card.crossings.values())
