@@ -274,7 +274,7 @@ def _extremes(terms: list, frames, pairs: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def _device(terms: list) -> torch.device:
-    return terms[0].log_scales.device
+    return terms[0].log_scales.device if terms else torch.device("cpu")
 
 
 def _lowest(values: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Prior(gpytorch.Module):
     @property
     def device(self) -> torch.device:
         """Where the hyperparameters are, and with them everything that is computed from them."""
-        return self.terms[0].log_scales.device  # type: ignore[union-attr,return-value]
+        return self.terms[0].log_scales.device if len(self.terms) else torch.device("cpu")  # type: ignore
 
     def variances(self) -> list[Tensor]:
         """Prior variances per function of state: of every term, then of the mean functions."""
