@@ -70,7 +70,7 @@ class FreeEnergyCalculator(Calculator):
         File (of any format that ASE writes, .traj keeps velocities) to which the last configuration within the training
         data is written before an error is raised.
     device
-        Where the model computes.
+        Where positions are handed to the model; None: where the model computes.
     **kwargs
         Passed to ``ase.calculators.calculator.Calculator``.
 
@@ -93,13 +93,13 @@ class FreeEnergyCalculator(Calculator):
         extras: Sequence[str] = (),
         outside: str = "warn",
         restart: str | os.PathLike[str] | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         **kwargs: Any,
     ):
         if not isinstance(model, FreeEnergyModel):
             model = FittedModel(model)
         self.model = model
-        self.device = torch.device(device)
+        self.device = torch.device(getattr(model, "device", None) or "cpu" if device is None else device)
         self.implemented_properties = ["energy", "free_energy", "forces"]
         if isinstance(model, PeriodicFreeEnergyModel):
             self.implemented_properties.append("stress")

@@ -39,6 +39,7 @@ class FittedModel:
             )
         self.estimator, self.parameters = estimator, parameters
         self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
+        self.device: torch.device | None = getattr(self.frozen, "device", None)
         self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
         self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,7 +148,7 @@ class Kernel(Spec):
         lengthscale: Any = self.lengthscale  # type: ignore[attr-defined]
         if lengthscale is None:
             return Embedding(z, lambda w: w, lambda g: g)
-        scale = 1.0 / torch.as_tensor(lengthscale, dtype=z.dtype)
+        scale = 1.0 / torch.as_tensor(lengthscale, dtype=z.dtype, device=z.device)
         return Embedding(z * scale, lambda w: w * scale, lambda g: g * scale)
 
     def embed(self, jets: Jets) -> Jets:
@@ -258,7 +259,7 @@ def positive(spec: Spec, name: str, optional: bool = True) -> None:
     if given is None and optional:
         return
     try:
-        values = torch.as_tensor(given, dtype=torch.float64).reshape(-1).tolist()
+        values = np.asarray(given, dtype=float).reshape(-1).tolist()
     except (TypeError, ValueError, RuntimeError):
         values = []
     if not values or any(not (math.isfinite(v) and v > 0) for v in values):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +53,7 @@ class DotProduct(ScalarKernel):
         if self.centre is None:
             return
         try:
-            values = torch.as_tensor(self.centre, dtype=torch.float64).reshape(-1).tolist()
+            values = np.asarray(self.centre, dtype=float).reshape(-1).tolist()
         except (TypeError, ValueError, RuntimeError):
             values = []
         if not values or not all(map(math.isfinite, values)):
@@ -80,7 +81,7 @@ class DotProduct(ScalarKernel):
 
     def embedding(self, z: Tensor) -> Embedding:
         """x = (z − centre)/ℓ."""
-        centre = torch.as_tensor(0.0 if self.centre is None else self.centre, dtype=z.dtype)
+        centre = torch.as_tensor(0.0 if self.centre is None else self.centre, dtype=z.dtype, device=z.device)
         inner = super().embedding(z - centre)
         return inner
 

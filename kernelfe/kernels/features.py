@@ -18,7 +18,7 @@ Everything works on the embedded columns of the kernel, where periodic variables
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import comb, factorial, prod
 from typing import Any
@@ -56,6 +56,10 @@ class FourierFeatures:
     omega: Tensor
     amplitude: Tensor
 
+    def to(self, device: torch.device) -> FourierFeatures:
+        """The same features on a device."""
+        return replace(self, omega=self.omega.to(device), amplitude=self.amplitude.to(device))
+
     @property
     def size(self) -> int:
         """Number of features, 2 F."""
@@ -71,7 +75,7 @@ class FourierFeatures:
             return value, None
         slopes = value.new_zeros(len(z), z.shape[1], weights.shape[1])
         for d, column in enumerate(self.omega.T):
-            if bool(column.any()):  # parts of a sum read columns of their own
+            if z.is_cuda or bool(column.any()):  # parts of a sum read columns of their own
                 slopes[:, d] = cos @ (b * column[:, None]) - sin @ (a * column[:, None])
         return value, slopes
 
@@ -96,6 +100,10 @@ class MonomialFeatures:
     offset: float
     index: Tensor
     root: Tensor
+
+    def to(self, device: torch.device) -> MonomialFeatures:
+        """The same features on a device."""
+        return replace(self, index=self.index.to(device), root=self.root.to(device))
 
     @property
     def size(self) -> int:
@@ -211,7 +219,7 @@ def _composite_frequencies(kernel: Any, size: int, uniform: np.ndarray) -> tuple
     """Frequencies of a product: those of its parts side by side; of a sum: each of one part, by the weights."""
     out, ratio, at, used, chosen = np.zeros((len(uniform), size)), np.ones(len(uniform)), 0, 0, None
     if isinstance(kernel, Sum):
-        weights = torch.as_tensor(kernel.weights, dtype=torch.float64).detach().numpy()
+        weights = torch.as_tensor(kernel.weights, dtype=torch.float64).detach().cpu().numpy()
         chosen, used = np.searchsorted(np.cumsum(weights / weights.sum())[:-1], uniform[:, 0], side="right"), 1
     for k, (part, own) in enumerate(zip(kernel.kernels, kernel._widths, strict=True)):  # type: ignore[union-attr]
         count = _dimensions(part, own)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -65,11 +66,10 @@ class MeanFunction:
         """Functions of all parameters together."""
         return math.prod(part.size for part in self.parameters)
 
-    def variances(self) -> Tensor:
-        """Prior variances, shape (size,)."""
+    def variances(self, device: torch.device | None = None) -> Tensor:
+        """Prior variances, shape (size,), on a device."""
         change = [(CHANGE * self.heat_capacity) ** 2] * self._changes
-        squared = torch.tensor([self.energy**2, self.heat_capacity**2, *change], dtype=torch.float64)
-        return squared.repeat_interleave(self._products())
+        return _numbers((self.energy**2, self.heat_capacity**2, *change), device).repeat_interleave(self._products())
 
     def factors(self, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """The thermal and parameter operators of ``read`` applied to (1, τ, ψ_k) ⊗ functions of λ, shape (n, size)."""
@@ -94,4 +94,10 @@ class MeanFunction:
         if read.spatial is not Spatial.VALUE or read.parameter is not None:
             return 0.0
         constant = self.thermal.factors(read, temperature)[:, 0]
-        return constant * (counts @ torch.tensor(self.offset, dtype=counts.dtype, device=counts.device))
+        return constant * (counts @ _numbers(self.offset, counts.device))
+
+
+@lru_cache(maxsize=128)  # a memo of a pure function: they go to a card once
+def _numbers(values: tuple[float, ...], device: torch.device | None) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float64, device=device)

@@ -67,7 +67,7 @@ class Periodic(RBF):
         """Columns (cos θ, sin θ)/ℓ; a column without a period becomes (z/ℓ, 0)."""
         on_circle, frequency = self._circles(z)
         one = 1.0 if self.lengthscale is None else self.lengthscale
-        scale = 1.0 / torch.as_tensor(one, dtype=z.dtype)
+        scale = 1.0 / torch.as_tensor(one, dtype=z.dtype, device=z.device)
         angle = z * frequency
         cos, sin = angle.cos(), angle.sin()
         x = torch.where(on_circle, cos, z) * scale
@@ -89,5 +89,5 @@ class Periodic(RBF):
         """Which columns are periodic, and 2π/p, shapes (D,)."""
         given = self.period if isinstance(self.period, tuple) else (self.period,)
         given = given * (z.shape[1] if len(given) == 1 else 1)
-        period = torch.tensor([math.inf if p is None else p for p in given], dtype=z.dtype)
+        period = torch.tensor([math.inf if p is None else p for p in given], dtype=z.dtype, device=z.device)
         return torch.isfinite(period), 2.0 * math.pi / period

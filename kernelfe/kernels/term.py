@@ -78,8 +78,9 @@ class TermModule(gpytorch.Module):
         kernel: Kernel = spec.kernel  # type: ignore[assignment]
         thermal: Any = spec.thermal
         kernel.check(dimension)
-        numbers = {name: torch.tensor(v, dtype=torch.float64) for name, v in kernel.hyperparameters().items()}
-        scales = torch.tensor([getattr(thermal, name) for name in thermal.components], dtype=torch.float64)
+        begin = {"dtype": torch.float64, "device": "cpu"}  # a fit moves the whole module
+        numbers = {name: torch.tensor(v, **begin) for name, v in kernel.hyperparameters().items()}
+        scales = torch.tensor([getattr(thermal, name) for name in thermal.components], **begin)
         for name, start in (*numbers.items(), ("scales", scales)):
             self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log(), requires_grad=not spec.fixed))
             self.register_buffer(f"start_{name}", start.log())
@@ -114,12 +115,12 @@ class TermModule(gpytorch.Module):
         """Prior variances of what an environment contributes, (weight · a_k)², shape (size,)."""
         repeats = [count * self._products() for count in self.spec.thermal.functions]  # type: ignore[union-attr]
         squared = self.weight**2 * (2.0 * self.log_scales).exp()
-        return squared.repeat_interleave(torch.tensor(repeats, device=self.log_scales.device))
+        return torch.cat([one.expand(count) for one, count in zip(squared, repeats, strict=True)])
 
     @property
     def width(self) -> int:
         """Columns D' that the kernel works on."""
-        return self.kernel.embedding(torch.zeros(1, self.dimension, dtype=torch.float64)).z.shape[1]
+        return self.kernel.embedding(self.log_scales.new_zeros(1, self.dimension)).z.shape[1]
 
     def embed(self, jets: Jets) -> Jets:
         """The jets in the kernel's own columns."""

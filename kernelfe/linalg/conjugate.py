@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 #: What a sweep of single-precision products reduces the residual to before it is computed afresh: as the directions are
 #: kept, that costs one product in double precision and no iterations.
 SINGLE_PRECISION = 1e-2
+#: Iterations between looks at the residual on a card, where every look waits for all that was queued.
+LOOK_EVERY = 4
 #: Sweeps without a twofold gain after which nothing more is to be had.
 STALLED = 2
 
@@ -79,7 +81,7 @@ def conjugate_gradients(
         Products of lower precision, used for the search directions as long as they help; the residual is always
         computed with ``operator``.
     callback
-        Called after every iteration; may raise, for example KeyboardInterrupt.
+        Called after every iteration (on a card, every fourth); may raise, for example KeyboardInterrupt.
 
     Returns
     -------
@@ -149,6 +151,7 @@ def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback,
     if direction is not None:
         last, before = direction
         p += torch.where(before > 0, rz / before, torch.zeros_like(rz)) * last
+    every = LOOK_EVERY if r.is_cuda else 1
     while spent < limit:
         ap = product(p)
         curvature = (p * ap).sum(0)
@@ -160,11 +163,12 @@ def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback,
         spent += 1
         z = preconditioner.solve(r)
         new = (r * z).sum(0)
-        residual = float((new.abs().sqrt() / norm).max())
-        if callback is not None:
-            callback(Step(spent, residual, x))
-        if not residual > goal:  # also where it is not a number: the true residual tells
-            break
+        if spent % every == 0 or spent >= limit:
+            residual = float((new.abs().sqrt() / norm).max())
+            if callback is not None:
+                callback(Step(spent, residual, x))
+            if not residual > goal:  # also where it is not a number: the true residual tells
+                break
         # Polak and Ribière's form: a preconditioner in single precision is not exactly the same at every step
         change = new - (previous * z).sum(0)
         beta = torch.where(rz > 0, change / rz, torch.zeros_like(rz))

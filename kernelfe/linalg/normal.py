@@ -74,15 +74,17 @@ class Group:
     factors: list[Tensor]  # per block, (functions of state,)
     gram: Tensor
     rhs: Tensor
-    square: float = 0.0  # Σ y²
+    square: float | Tensor = 0.0  # Σ y²
     count: float = 0.0  # of independent labels
     missing: Tensor | None = None  # per block, Σ_i (k_ii − q_ii) of the unit-variance kernel
-    log_weight: float = 0.0  # Σ_i w_i log of the relative noise variance of row i, w_i what it counts for
+    log_weight: float | Tensor = 0.0  # Σ_i w_i log of the relative noise variance of row i, w_i what it counts for
 
     def sums(self) -> dict[str, Tensor]:
         """Everything that adds up over labels, by name; in the group's own memory where it has any."""
         assert self.missing is not None
-        numbers = self.gram.new_tensor([self.square, self.count, self.log_weight])
+        numbers = self.gram.new_zeros(3)
+        for k, value in enumerate((self.square, self.count, self.log_weight)):
+            numbers[k].fill_(value)  # numbers or, on the device of the rows, tensors: nothing waits for them
         return {"gram": self.gram, "rhs": self.rhs, "missing": self.missing, "numbers": numbers}
 
     @classmethod
@@ -180,27 +182,27 @@ class NormalEquations:
         if not groups and not wide:
             raise SolverError("no labels were given to the normal equations")
         both = groups + wide
-        size = sum(self.ranks)
+        size, like = sum(self.ranks), both[0].rhs
+
+        def numbers(values) -> Tensor:
+            return torch.tensor(list(values), dtype=torch.float64, device=like.device)
+
         return Stacked(
             self.ranks,
             self.functions,
             [group.kind for group in both],
-            torch.tensor([group.temperature for group in both], dtype=torch.float64),
+            numbers(group.temperature for group in both),
             [
-                torch.stack([g.factors[t] for g in groups]) if groups else torch.zeros(0, p, dtype=torch.float64)
+                torch.stack([g.factors[t] for g in groups]) if groups else like.new_zeros(0, p)
                 for t, p in enumerate(self.functions)
             ],
-            torch.stack([_mirrored(g.gram) for g in groups])
-            if groups
-            else torch.zeros(0, size, size, dtype=torch.float64),
-            torch.stack([g.rhs for g in groups]) if groups else torch.zeros(0, size, dtype=torch.float64),
+            torch.stack([_mirrored(g.gram) for g in groups]) if groups else like.new_zeros(0, size, size),
+            torch.stack([g.rhs for g in groups]) if groups else like.new_zeros(0, size),
             [replace(g, gram=_mirrored(g.gram)) for g in wide],
-            torch.tensor([group.square for group in both], dtype=torch.float64),
-            torch.tensor([group.count for group in both], dtype=torch.float64),
-            torch.stack([g.missing for g in groups])
-            if groups
-            else torch.zeros(0, len(self.ranks), dtype=torch.float64),
-            sum(group.log_weight for group in both),
+            numbers(float(group.square) for group in both),
+            numbers(float(group.count) for group in both),
+            torch.stack([g.missing for g in groups]) if groups else like.new_zeros(0, len(self.ranks)),
+            sum(float(group.log_weight) for group in both),
         )
 
 
@@ -217,7 +219,7 @@ def _accumulate(
         panel = slice(start, start + width)
         group.gram[panel, start:].addmm_(features[:, panel].T, features[:, start:])
     group.rhs.addmv_(features.T, y)
-    group.square += float(y @ y)
+    group.square = group.square + y @ y  # where y is: nothing waits for the number
     group.count += len(y) if count is None else count
     group.missing += missing
     group.log_weight += log_weight

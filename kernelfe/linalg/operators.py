@@ -99,4 +99,4 @@ class Identity:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Standard normal numbers, shape (N, n)."""
-        return torch.randn(self.rows, n, generator=generator, dtype=torch.float64)
+        return torch.randn(self.rows, n, generator=generator, dtype=torch.float64, device="cpu")

@@ -48,7 +48,9 @@ class LocalFactor:
         self.rows = int(own.sum())
         diagonal = factor[:, factor.shape[1] - factor.shape[2] :].diagonal(dim1=1, dim2=2)
         filled = torch.arange(factor.shape[2], device=own.device) < factor.shape[2] - own[:, None]
-        self._logdet = -2.0 * float(diagonal.masked_fill(filled, 1.0).to(torch.float64).abs().log().sum())
+        self._logdet = -2.0 * float(
+            diagonal.masked_fill(filled.to(diagonal.device), 1.0).to(torch.float64).abs().log().sum()
+        )
 
     @classmethod
     def of_groups(
@@ -85,7 +87,7 @@ class LocalFactor:
             index[g, height - len(rows) :] = rows
             found = last_columns(block(rows)[None], len(mine))[0]
             factor[g, height - len(rows) :, width - len(mine) :] = found
-        used = torch.tensor([len(mine) + len(others) for mine, others in zip(own, near, strict=True)])
+        used = torch.tensor([len(mine) + len(others) for mine, others in zip(own, near, strict=True)], device="cpu")
         return cls(index, factor, torch.tensor([len(mine) for mine in own], device=index.device), used)
 
     def solve(self, x: Tensor) -> Tensor:
@@ -206,7 +208,7 @@ class LowRankAndLocal:
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws of N(0, P), shape (N, n)."""
         device = self.local.factor.device
-        noise = torch.randn(self.rows + self.rank, n, generator=generator, dtype=torch.float64).to(device)
+        noise = torch.randn(self.rows + self.rank, n, generator=generator, dtype=torch.float64, device="cpu").to(device)
         out = self.local.root(noise[: self.rows])
         return out + self._left(noise[self.rows :]) if self.rank else out
 

@@ -121,9 +121,13 @@ class Processes:
         """Bytes of all processes, in the order of their ranks, on every process."""
         if self.size == 1:
             return [own]
-        lengths = self.gather_rows(torch.tensor([len(own)]), [1] * self.size).tolist()
+        lengths = self.gather_rows(torch.tensor([len(own)], device="cpu"), [1] * self.size).tolist()
         # a copy: torch warns of buffers that cannot be written to
-        buffer = torch.frombuffer(bytearray(own), dtype=torch.uint8) if own else torch.zeros(0, dtype=torch.uint8)
+        buffer = (
+            torch.frombuffer(bytearray(own), dtype=torch.uint8)
+            if own
+            else torch.zeros(0, dtype=torch.uint8, device="cpu")
+        )
         every = self.gather_rows(buffer, lengths)
         return [bytes(part.numpy()) for part in every.split(lengths)]
 
@@ -151,7 +155,7 @@ class Processes:
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        self.gather_rows(torch.zeros(1), [1] * self.size)
+        self.gather_rows(torch.zeros(1, device="cpu"), [1] * self.size)
 
     @contextmanager
     def section(self, what: str) -> Iterator[None]:
@@ -188,7 +192,7 @@ class Processes:
         DataError
             On every process, if one of them differs by more than ``tolerance`` × the size of the number.
         """
-        lengths = self.gather_rows(torch.tensor([len(numbers)]), [1] * self.size).tolist()
+        lengths = self.gather_rows(torch.tensor([len(numbers)], device="cpu"), [1] * self.size).tolist()
         every = self.gather_rows(numbers.detach().double(), lengths).split(lengths)
         for rank, theirs in enumerate(every):
             if len(theirs) != len(every[0]) or not torch.allclose(theirs, every[0], rtol=tolerance, atol=0.0):

@@ -99,7 +99,7 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
         else:
             states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)), molecule=molecule)
             everywhere = states if everyone else everywhere
-        y = torch.as_tensor(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
+        y = torch.from_numpy(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
         y -= baseline_rows(baseline, functional, states).reshape(y.shape)
         relative = isinstance(noise.get(key), RelativeNoise)
         chosen = noise[key].scale if relative else noise.get(key)
@@ -118,9 +118,9 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
             for k in (np.asarray(pairs.i), np.asarray(pairs.j))
         )
         read = functionals.FreeEnergy()
-        value = torch.as_tensor(np.array(pairs.value, dtype=np.float64))
+        value = torch.from_numpy(np.array(pairs.value, dtype=np.float64))
         value = value - baseline_rows(baseline, read, second) + baseline_rows(baseline, read, first)
-        out.append(pair_labels(first, second, value, torch.as_tensor(np.array(pairs.std, dtype=np.float64))))
+        out.append(pair_labels(first, second, value, torch.from_numpy(np.array(pairs.std, dtype=np.float64))))
     if not out:
         raise DataError("there are no labels to condition on: pass labels={'mean_force': …} when building the Frames")
     return out
@@ -143,7 +143,7 @@ def asked_for(keys) -> list:
 def _noise(key: str, noise, y: torch.Tensor) -> torch.Tensor | None:
     if noise is None:
         return None
-    noise = torch.as_tensor(np.array(noise, dtype=np.float64))
+    noise = torch.from_numpy(np.array(noise, dtype=np.float64))
     if not bool(torch.isfinite(noise).all()):
         raise DataError(f"noise of {key!r} holds non-finite numbers: give a positive standard deviation for every row")
     n, m = y.shape

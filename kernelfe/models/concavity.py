@@ -102,9 +102,9 @@ def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="
     out = copy.copy(model)
     with torch.no_grad():
         rows = posterior.prior.rows(functional, states)
-        mean = predict_mean(posterior, rows).numpy()
+        mean = predict_mean(posterior, rows).cpu().numpy()
         half = _half_features(posterior, rows) if sparse else None
-        covariance = (posterior.covariance(rows, rows) if half is None else half.T @ half).numpy()
+        covariance = (posterior.covariance(rows, rows) if half is None else half.T @ half).cpu().numpy()
         scale = np.sqrt(np.diag(covariance).clip(0.0))
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise SolverError("a heat capacity at a virtual point has no variance: it cannot be conditioned on")
@@ -113,9 +113,10 @@ def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="
         told = np.flatnonzero(tau > NEGLIGIBLE)
         if len(told) == 0:
             return out
-        index = torch.from_numpy(told)
-        y = torch.from_numpy(scale[told] * nu[told] / tau[told])
-        noise = torch.from_numpy(scale[told] * tau[told] ** -0.5)
+        index, y, noise = (
+            torch.from_numpy(array).to(rows.prior_mean.device)
+            for array in (told, scale[told] * nu[told] / tau[told], scale[told] * tau[told] ** -0.5)
+        )
         if sparse:
             out.posterior_ = _sparse(posterior, rows, index, y, noise)
         else:

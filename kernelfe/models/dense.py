@@ -26,7 +26,7 @@ def gram_matrix(prior: Prior, labels: list[LabelSet], noise) -> Tensor:
     """
     blocks = [label.rows(prior) for label in labels]
     total = sum(len(block) for block in blocks)
-    out = torch.empty(total, total, dtype=torch.float64)
+    out = torch.empty(total, total, dtype=torch.float64, device=prior.device)
     row = 0
     for i, (label, a) in enumerate(zip(labels, blocks, strict=True)):
         column = 0
@@ -53,7 +53,7 @@ def noise_variances(label: LabelSet, noise) -> tuple[Tensor | None, Tensor]:
     Tensor, Tensor
         Shape (n·m,), None for covariance blocks; and a number.
     """
-    scale, zero = label.row_scale(), torch.zeros((), dtype=torch.float64)
+    scale, zero = label.row_scale(), label.y.new_zeros(())
     if scale is not None and scale.ndim == 3:
         return None, zero
     levels = noise.levels([label.noise_kind] * len(label.y), label.states.temperature)[:, None]
@@ -71,7 +71,7 @@ def add_noise(out: Tensor, row: int, label: LabelSet, noise) -> None:
     if variances is not None:
         out.diagonal()[row : row + size] += variances
     else:  # covariance blocks, frame by frame
-        at = row + m * torch.arange(len(label.y))[:, None] + torch.arange(m)
+        at = row + torch.arange(len(label.y) * m, device=out.device).reshape(-1, m)
         out[at[:, :, None], at[:, None, :]] += label.noise
 
 
@@ -204,11 +204,11 @@ def weight_means(prior: Prior, blocks: list[RowBlock], all_weights: Tensor) -> T
     mean = prior.mean
     if mean is None:
         return None
-    out = torch.zeros(len(mean.offset), mean.size, dtype=torch.float64)
+    out = all_weights.new_zeros(len(mean.offset), mean.size)
     row = 0
     for block in blocks:
         weights = all_weights[row : row + len(block)]
         row += len(block)
         for features, factors in block.mean:
-            out += features.T @ (weights[:, None] * factors * mean.variances())
+            out += features.T @ (weights[:, None] * factors * mean.variances(factors.device))
     return out

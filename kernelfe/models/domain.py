@@ -99,17 +99,18 @@ class Domain:
         """
         with torch.no_grad():
             pairs = None if frames.positions is None or frames.cell is not None else _pairs(frames.positions)
+            pairs = None if pairs is None else pairs.to(_device(terms))
             low, middle, high = _extremes(terms, frames, pairs)
             pool = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), POOL)).astype(int))]
-            states = States.from_frames(pool)
+            states = States.from_frames(pool, device=_device(terms))
             # blocks of time: neighbouring frames are alike, and would make everything look familiar
             block = (np.arange(len(pool)) * TIME_BLOCKS // max(1, len(pool))) % 2
-            half = torch.from_numpy(block == 0)
+            half = torch.from_numpy(block == 0).to(_device(terms))
             anchors, novelty = [], []
             for term in terms:
                 environments = states.environments(term.spec.descriptor)
                 z = term.kernel.embedding(environments.z).z
-                frame = torch.arange(len(z)) if environments.frame is None else environments.frame
+                frame = torch.arange(len(z), device=z.device) if environments.frame is None else environments.frame
                 shown = half[frame]
                 anchors.append(_chosen(term, z))
                 if bool(shown.all()) or not bool(shown.any()):
@@ -127,7 +128,7 @@ class Domain:
         """The domain of more training frames: wider extremes and more anchors; the unit of novelty stays."""
         with torch.no_grad():
             low, _, high = _extremes(self.terms, frames, self.pairs)
-            states, anchors = States.from_frames(frames), []
+            states, anchors = States.from_frames(frames, device=_device(self.terms)), []
             for term, old in zip(self.terms, self.anchors, strict=True):
                 z = term.kernel.embedding(states.environments(term.spec.descriptor).z).z
                 together = torch.cat([old, z[:: max(1, len(z) // POOL)]])
@@ -180,17 +181,20 @@ class Domain:
         Tensor, shape (n,)
             Infinite where coordinates are not finite.
         """
+        home, here = coordinates.device, _device(self.terms)
+        coordinates, cell = coordinates.to(here, torch.float64), None if cell is None else cell.to(here)
         parts = [
-            self._score(coordinates[start:stop].double(), None if cell is None else cell[start:stop])
+            self._score(coordinates[start:stop], None if cell is None else cell[start:stop])
             for start, stop in frame_chunks(len(coordinates), _at_once(coordinates, self.pairs))
         ]
-        return torch.cat(parts) if parts else coordinates.new_zeros(0)
+        return (torch.cat(parts) if parts else coordinates.new_zeros(0)).to(home)
 
     def _score(self, x: Tensor, cell: Tensor | None) -> Tensor:
         with torch.no_grad():
             finite = torch.isfinite(x).flatten(1).all(1)
             # places of their own, so that no two beads of what is replaced coincide
-            x = torch.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, torch.arange(x[0].numel()).reshape(x.shape[1:]))
+            apart = torch.arange(x[0].numel(), device=x.device).reshape(x.shape[1:])
+            x = torch.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, apart)
             environments = [term.spec.descriptor.environments(x, cell=cell) for term in self.terms]
             columns = _columns(environments) if self.pairs is None else _distances(x, self.pairs)
             out = x.new_zeros(len(x))
@@ -215,7 +219,7 @@ class Domain:
             return "its coordinates are not finite"
         if self.pairs is None:
             return "it is far from every training configuration"
-        values = _distances(coordinates.double()[None], self.pairs)[0][0]
+        values = _distances(coordinates.to(self.pairs.device, torch.float64)[None], self.pairs)[0][0]
         score = self._beyond(values, slice(0, len(self.low)))[0]
         worst = int(score.argmax())
         i, j = self.pairs[worst].tolist()
@@ -240,7 +244,7 @@ class Domain:
 def _pairs(positions: np.ndarray) -> Tensor:
     """Pairs of beads, the closest ones if there are too many."""
     beads = positions.shape[1]
-    i, j = torch.triu_indices(beads, beads, 1)
+    i, j = torch.triu_indices(beads, beads, 1, device="cpu")
     if len(i) > PAIRS:
         x = torch.from_numpy(np.array(positions[:: max(1, len(positions) // 50)]))
         mean = torch.stack([torch.cdist(frame, frame)[i, j] for frame in x]).mean(0)
@@ -253,7 +257,7 @@ def _extremes(terms: list, frames, pairs: Tensor | None) -> tuple[Tensor, Tensor
     """Smallest, median and largest value of every watched column."""
     lows, highs, some = [], [], []
     for start, stop in frame_chunks(len(frames), _at_once(frames.coordinates, pairs)):
-        states = States.from_frames(frames[start:stop])
+        states = States.from_frames(frames[start:stop], device=_device(terms))
         if pairs is None:
             columns = _columns([states.environments(term.spec.descriptor) for term in terms])
         else:
@@ -267,6 +271,10 @@ def _extremes(terms: list, frames, pairs: Tensor | None) -> tuple[Tensor, Tensor
     middle = torch.cat([v.median(0).values if len(v) else v.new_full(v.shape[1:], torch.nan) for v in together])
     least = RIGID * middle if pairs is not None else (0.01 * (high - low)).clamp_min(1e-9 * (1.0 + middle.abs()))
     return torch.fmin(low, middle - least), middle, torch.fmax(high, middle + least)
+
+
+def _device(terms: list) -> torch.device:
+    return terms[0].log_scales.device if terms else torch.device("cpu")
 
 
 def _lowest(values: Tensor) -> Tensor:

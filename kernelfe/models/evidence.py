@@ -53,7 +53,9 @@ class NoiseLevels(torch.nn.Module):
     def __init__(self, start: dict[str, float], reference: float = 300.0, exponent: bool = False):
         super().__init__()
         self.kinds, self.reference = list(start), reference
-        self.register_buffer("start", torch.tensor([math.log(v) for v in start.values()], dtype=torch.float64))
+        self.register_buffer(
+            "start", torch.tensor([math.log(v) for v in start.values()], dtype=torch.float64, device="cpu")
+        )
         self.log_noise = torch.nn.Parameter(self.start.clone())
         self.exponent = torch.nn.Parameter(torch.zeros_like(self.start), requires_grad=exponent)
 
@@ -61,16 +63,16 @@ class NoiseLevels(torch.nn.Module):
     def of(cls, values: dict[str, tuple[float, float]], reference: float) -> NoiseLevels:
         """Levels with known values, the inverse of :meth:`values`."""
         out = cls({kind: float(sigma) for kind, (sigma, _) in values.items()}, reference)
-        out.exponent.data.copy_(torch.tensor([float(p) for _, p in values.values()], dtype=torch.float64))
+        out.exponent.data.copy_(out.start.new_tensor([float(p) for _, p in values.values()]))
         return out.requires_grad_(False)
 
     def levels(self, kinds: list[str], temperature: Tensor) -> Tensor:
         """Standard deviations for pairs of kind and temperature; one where noise is given with the labels."""
         index = [self.kinds.index(kind) if kind in self.kinds else -1 for kind in kinds]
-        known = torch.tensor([i < 0 for i in index])
         if not self.kinds:
-            return torch.ones(len(kinds), dtype=torch.float64)
-        at = torch.tensor([max(i, 0) for i in index])
+            return temperature.new_ones(len(kinds))
+        at = torch.tensor(index, device=temperature.device)
+        known, at = at < 0, at.clamp_min(0)
         learned = (self.log_noise[at] + self.exponent[at] * torch.log(temperature / self.reference)).exp()
         return torch.where(known, torch.ones_like(learned), learned)
 
@@ -99,14 +101,14 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     fixed = (
         torch.zeros_like(gram) if any(label.noise is not None and label.noise.ndim == 3 for label in labels) else None
     )
-    parts, row, tempered = [], 0, torch.zeros((), dtype=torch.float64)
+    parts, row, tempered = [], 0, gram.new_zeros(())
     for label in labels:
         variances, more = noise_variances(label, noise)
         tempered = tempered + more
         if variances is None:
             assert fixed is not None
             add_noise(fixed, row, label, noise)
-            variances = torch.zeros(len(label), dtype=torch.float64)
+            variances = gram.new_zeros(len(label))
         parts.append(variances)
         row += len(label)
     diagonal = torch.cat(parts)
@@ -138,15 +140,14 @@ def maximise(
     """
     if not parameters:  # everything is fixed
         return objective().item()
-    start = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy().copy()
+    start = torch.cat([p.detach().reshape(-1) for p in parameters]).cpu().numpy().copy()
     best = (-math.inf, start)
     origin: float | None = None  # the first value: what is minimised, and when that ends, must not depend on units
 
     def assign(x: np.ndarray) -> None:
-        at = 0
-        for p in parameters:
-            p.data.copy_(torch.from_numpy(x[at : at + p.numel()]).reshape(p.shape))
-            at += p.numel()
+        values = torch.from_numpy(x).to(parameters[0].device)  # all of them cross the bus together
+        for p, part in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
+            p.data.copy_(part.reshape(p.shape))
 
     def bad() -> float:  # worse than anything seen, yet of its size: the line search interpolates and comes back
         gained = best[0] - (origin or 0.0)
@@ -162,10 +163,9 @@ def maximise(
             value.backward()
         except SolverError:
             return bad(), np.zeros_like(x)
-        gradient = np.concatenate(
-            [np.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1).numpy() for p in parameters]
-        )
-        result = value.item()
+        slopes = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters]
+        result, *gradient = torch.cat([value.detach().reshape(1), *slopes]).tolist()
+        gradient = np.array(gradient)
         if not math.isfinite(result) or not np.isfinite(gradient).all():
             return bad(), np.zeros_like(x)
         if result > best[0]:

@@ -20,26 +20,28 @@ from .prior import frame_chunks
 
 #: Environments taken at a time: with 600 nodes the arrays of a block stay in a core's cache.
 BLOCK = 256
+#: Environments × nodes at a time on a card: half a gigabyte for each array of them.
+CARD_ENTRIES = 1 << 26
 #: Mean length of runs of equal temperature from which they are worth blocks of their own.
 SHORTEST_RUN = 32
 
 
-def _blocks(temperature: float | Tensor, size: int) -> Iterator[tuple[int, int, float | None]]:
+def _blocks(temperature: float | Tensor, size: int, block: int = BLOCK) -> Iterator[tuple[int, int, float | None]]:
     """(start, stop, temperature) of blocks of rows; None where a block holds several temperatures.
 
     Replicas sorted by temperature, long runs of each, are taken run by run: one temperature needs a collapsed
     coefficient per node only.
     """
     if not isinstance(temperature, Tensor) or temperature.numel() == 1:
-        yield from ((start, stop, float(temperature)) for start, stop in frame_chunks(size, BLOCK))
+        yield from ((start, stop, float(temperature)) for start, stop in frame_chunks(size, block))
         return
     values, counts = torch.unique_consecutive(temperature, return_counts=True)
     if len(values) * SHORTEST_RUN > size:
-        yield from ((start, stop, None) for start, stop in frame_chunks(size, BLOCK))
+        yield from ((start, stop, None) for start, stop in frame_chunks(size, block))
         return
     begin = 0
     for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        yield from ((begin + start, begin + stop, value) for start, stop in frame_chunks(count, BLOCK))
+        yield from ((begin + start, begin + stop, value) for start, stop in frame_chunks(count, block))
         begin += count
 
 
@@ -93,7 +95,13 @@ class FrozenModel:
         self._c = [e.c for e in expansions]
         self._w = [None if e.w is None else e.w for e in expansions]
         self._mean, self._mean_weights, self._counts = mean, mean_weights, counts
-        self._parameters = {k: torch.tensor([float(v)], dtype=torch.float64) for k, v in (parameters or {}).items()}
+        #: Where the model computes; positions from elsewhere are brought here, and results back.
+        self.device = counts.device
+        self._parameters = {
+            k: torch.tensor([float(v)], dtype=torch.float64, device=self.device) for k, v in (parameters or {}).items()
+        }
+        self._steps = [max(1, CARD_ENTRIES // max(1, len(nodes))) if nodes.is_cuda else BLOCK for nodes in self._nodes]
+        self._constants: dict[float, Tensor] = {}
         self._collapsed: dict[float, list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]]] = {}
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +120,7 @@ class FrozenModel:
             Shapes (n,) and that of the positions.
         """
         self._check(positions)
-        positions = positions.double()
+        home, positions, temperature = positions.device, *self._here(positions, temperature)
         with torch.no_grad():
             if self.baseline is None:
                 energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
@@ -123,7 +131,13 @@ class FrozenModel:
                 value, slope = self._term(t, z, frame, temperature, len(positions))
                 energy, gradient = energy + value, gradient + pullback(slope)
             energy = energy + self._constant(temperature)
-        return energy, gradient.neg_()
+        return energy.to(home), gradient.neg_().to(home)
+
+    def _here(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, float | Tensor]:
+        """In float64, on the device of the model; a single temperature as a number."""
+        if isinstance(temperature, Tensor):
+            temperature = float(temperature) if temperature.numel() == 1 else temperature.to(self.device)
+        return positions.to(self.device, torch.float64), temperature
 
     def _check(self, positions: Tensor) -> None:
         if positions.ndim == 3 and positions.shape[1] != self.beads:
@@ -136,12 +150,18 @@ class FrozenModel:
         value, gradient = x.new_empty(len(x)), torch.empty_like(x)
         if isinstance(temperature, Tensor) and temperature.numel() > 1 and frame is not None:
             temperature = temperature[frame]
-        for start, stop, one in _blocks(temperature, len(x)):
+        for start, stop, one in self._runs(t, temperature, len(x)):
             part = slice(start, stop)
             value[part], gradient[part] = self._block(t, x[part], temperature[part] if one is None else one)
         if frame is not None:
             value = value.new_zeros(frames).index_add_(0, frame, value)
         return value, embedding.pull(gradient)
+
+    def _runs(self, t: int, temperature: float | Tensor, size: int) -> Iterator[tuple[int, int, float | None]]:
+        """Blocks of a term's environments; on a card, runs of equal temperature are not looked for: it would wait."""
+        if isinstance(temperature, Tensor) and temperature.is_cuda:
+            return ((start, stop, None) for start, stop in frame_chunks(size, self._steps[t]))
+        return _blocks(temperature, size, self._steps[t])
 
     def _block(self, t: int, x: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Values and slopes of a few environments, in the kernel's own columns."""
@@ -187,7 +207,7 @@ class FrozenModel:
                 self._collapsed.clear()
             out = []
             for k in range(len(self._terms)):
-                factors = self._factors(k, torch.tensor([temperature]))[0]
+                factors = self._factors(k, torch.tensor([temperature], dtype=torch.float64, device=self.device))[0]
                 full = self._w[k]
                 w = None if full is None else (full @ factors).contiguous()
                 c = self._c[k] @ factors
@@ -214,8 +234,14 @@ class FrozenModel:
 
     def _constant(self, temperature) -> Tensor:
         if self._mean is None or self._mean_weights is None:
-            return torch.zeros(())
-        t = torch.as_tensor(temperature, dtype=torch.float64).reshape(-1)
+            return self._counts.new_zeros(())
+        if not isinstance(temperature, Tensor):
+            if temperature not in self._constants:
+                if len(self._constants) > 64:
+                    self._constants.clear()
+                self._constants[temperature] = self._constant(self._counts.new_tensor([temperature]))
+            return self._constants[temperature]
+        t = temperature.double().reshape(-1)
         parameters = {name: value.expand(len(t)) for name, value in self._parameters.items()}
         read, counts = FreeEnergy().reads[0], self._counts.expand(len(t), -1)
         factors = self._mean.factors(read, t, parameters)
@@ -261,7 +287,7 @@ class PeriodicFrozenModel(FrozenModel):
             If a descriptor has no strain derivative.
         """
         self._check(positions)
-        positions = positions.double()
+        home, positions, temperature = positions.device, *self._here(positions, temperature)
         cell = cell.to(positions).expand(len(positions), 3, 3)
         with torch.no_grad():
             energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
@@ -279,4 +305,5 @@ class PeriodicFrozenModel(FrozenModel):
                 frame = environments.frame
                 strain = strain + (along if frame is None else torch.zeros_like(strain).index_add_(0, frame, along))
             energy = energy + self._constant(temperature)
-        return energy, gradient.neg_(), strain / torch.linalg.det(cell).abs()[:, None]
+        stress = strain / torch.linalg.det(cell).abs()[:, None]
+        return energy.to(home), gradient.neg_().to(home), stress.to(home)

@@ -90,20 +90,24 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
     """
     size = len(z)
     count = min(count, size)
+    chosen = torch.zeros(count, dtype=torch.long, device=z.device)
+    if not count:
+        return chosen
     residual = kernel.diagonal(Jets.values(z))[:, 0].clone()
-    negligible = NEGLIGIBLE * float(residual.max()) if size else 0.0
-    rows = z.new_zeros(count, size)
-    chosen = []
+    negligible = NEGLIGIBLE * residual.max()
+    rows, left = z.new_zeros(count, size), z.new_zeros(count)
     for k in range(count):
-        pivot = int(residual.argmax())
-        if residual[pivot] < negligible:
+        pivot = residual.argmax().reshape(1)  # a tensor: on a card nothing waits for the number
+        left[k : k + 1] = best = residual[pivot]
+        if not z.is_cuda and bool(best < negligible):  # on a card the rest is chosen, and cut off at the end
             break
-        row = kernel.value(z, z[pivot : pivot + 1])[:, 0] - rows[:k, pivot] @ rows[:k]
-        rows[k] = row / residual[pivot].sqrt()
+        row = kernel.value(z, z[pivot])[:, 0] - rows[:k].index_select(1, pivot)[:, 0] @ rows[:k]
+        rows[k] = row / best.clamp_min(1e-300).sqrt()
         residual = (residual - rows[k] ** 2).clamp_min(0.0)
         residual[pivot] = 0.0
-        chosen.append(pivot)
-    return torch.tensor(chosen, dtype=torch.long, device=z.device)
+        chosen[k : k + 1] = pivot
+    explained = torch.nonzero(left < negligible)  # what is left falls from pivot to pivot
+    return chosen[: int(explained[0])] if len(explained) else chosen
 
 
 def farthest_points(z: Tensor, count: int) -> Tensor:
@@ -123,17 +127,21 @@ def farthest_points(z: Tensor, count: int) -> Tensor:
         Indices; fewer than ``count`` when nothing is left at a distance.
     """
     first = z[:, 0]
-    pivot = int((first - first.mean(0)).square().sum(1).argmin())
-    nearest, chosen = first.new_full((len(z),), torch.inf), []
-    for _ in range(min(count, len(z))):
-        chosen.append(pivot)
-        for member in z[pivot]:
+    count = min(count, len(z))
+    chosen = torch.zeros(count, dtype=torch.long, device=z.device)
+    pivot = (first - first.mean(0)).square().sum(1).argmin().reshape(1)  # a tensor: on a card nothing waits for it
+    nearest, far = first.new_full((len(z),), torch.inf), first.new_ones(count)
+    for k in range(count):
+        if not z.is_cuda and k and bool(far[k] == 0.0):  # on a card the rest is chosen, and cut off at the end
+            break
+        chosen[k : k + 1] = pivot
+        for member in z[pivot][0]:
             nearest = torch.minimum(nearest, (first - member).square().sum(1))
         nearest[pivot] = 0.0
-        pivot = int(nearest.argmax())
-        if nearest[pivot] == 0.0:
-            break
-    return torch.tensor(chosen, dtype=torch.long, device=z.device)
+        pivot = nearest.argmax().reshape(1)
+        far[k + 1 : k + 2] = nearest[pivot][: count - 1 - k]
+    repeated = torch.nonzero(far == 0.0)
+    return chosen[: int(repeated[0])] if len(repeated) else chosen
 
 
 def leverage_scores(z: Tensor, kernel, count: int, seed: int) -> Tensor:
@@ -156,7 +164,9 @@ def leverage_scores(z: Tensor, kernel, count: int, seed: int) -> Tensor:
     n = len(z)
     if count >= n:
         return z.new_ones(n)
-    some = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: min(n, MOST_LANDMARKS, LANDMARKS * count)]
+    some = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")[
+        : min(n, MOST_LANDMARKS, LANDMARKS * count)
+    ]
     landmarks = z[some.to(z.device).sort().values]
     features = _gram(z, landmarks, kernel) @ Whitening.of(_gram(landmarks, landmarks, kernel)).matrix
     missed = (norms(z, kernel) - features.square().sum(1)).clamp_min(0.0)
@@ -178,7 +188,7 @@ def leverage_scores(z: Tensor, kernel, count: int, seed: int) -> Tensor:
 def _by_leverage(z: Tensor, kernel, count: int, seed: int) -> Tensor:
     scores = leverage_scores(z, kernel, count, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    clock = torch.empty(len(z), dtype=z.dtype).exponential_(generator=generator).to(z.device)
+    clock = torch.empty(len(z), dtype=z.dtype, device="cpu").exponential_(generator=generator).to(z.device)
     # without replacement: the first of exponential clocks that run at these rates
     return torch.argsort(clock / scores.clamp_min(1e-300))[:count]
 

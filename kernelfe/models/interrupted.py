@@ -113,7 +113,7 @@ def sketch(labels: list[LabelSet]) -> Tensor:
         order = torch.arange(1, len(y) + 1, dtype=y.dtype, device=y.device) / len(y)
         out += [float(len(y)), float(y.shape[1]), float((y * y).sum()), float(order @ (y * y).sum(1))]
         out += [float((x * x).sum()), float(order @ (x * x).flatten(1).sum(1))]
-    return torch.tensor(out, dtype=torch.float64)
+    return torch.tensor(out, dtype=torch.float64, device="cpu")
 
 
 def hyperparameters(prior: Prior, noise: NoiseLevels) -> dict[str, Tensor]:

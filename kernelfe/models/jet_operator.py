@@ -249,7 +249,7 @@ class JetGram:
         mean = self.prior.mean
         if mean is None:
             return None
-        root, parts = mean.variances().sqrt().to(self.blocks[0].prior_mean), []
+        root, parts = mean.variances(self.prior.device).sqrt(), []
         for block in self.blocks:
             out = block.prior_mean.new_zeros(len(block), len(mean.offset) * mean.size)
             for features, factors in block.mean:

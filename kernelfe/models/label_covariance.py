@@ -72,7 +72,8 @@ class LabelCovariance:
 
         P⁻¹ = U Uᵀ − W Wᵀ, and the columns of U read a few rows each.
         """
-        local, total = preconditioner.local, torch.zeros((), dtype=torch.float64)
+        local = preconditioner.local
+        total = local.factor.new_zeros((), dtype=torch.float64)
         bare = [RowBlock(b.frames, b.components, b.terms, [], b.prior_mean) for b in self.slopes.blocks]
 
         def part(rows: Tensor, factor: Tensor) -> Tensor:

@@ -111,6 +111,18 @@ class LabelSet:
             *(None if v is None else v[index] for v in (self.relative, self.weight, self.frame)),
         )
 
+    def to(self, device: torch.device) -> LabelSet:
+        """The same labels on a device."""
+        return LabelSet(
+            self.kind,
+            self.functional,
+            self.states.to(device),
+            self.y.to(device),
+            None if self.noise is None else self.noise.to(device),
+            None if self.minus is None else self.minus.to(device),
+            *(None if v is None else v.to(device) for v in (self.relative, self.weight, self.frame)),
+        )
+
     def row_scale(self, index: slice | Tensor = slice(None)) -> Tensor | None:
         """Standard deviations (known or relative) of the rows of some frames, (n, m), or None for one.
 

@@ -60,8 +60,8 @@ def lanczos_log_evidence(
     operator, preconditioner = build()
     found = log_density(operator, preconditioner, y, settings)
     tempered = [noise_variances(label, noise)[1] for label in labels if label.weight is not None]
-    more = torch.stack(tempered).sum() if tempered else torch.zeros((), dtype=torch.float64)
-    value = found.differentiable(operator) if torch.is_grad_enabled() else torch.tensor(found.value) + 0.0
+    more = torch.stack(tempered).sum() if tempered else y.new_zeros(())
+    value = found.differentiable(operator) if torch.is_grad_enabled() else y.new_tensor(found.value)
     return value + more, replace(found, value=found.value + more.item())
 
 

@@ -50,10 +50,14 @@ def local_factor(gram: JetGram, features: Tensor | None, group_rows: int = GROUP
     if looked_at < FEWEST:
         looked_at = 0
     if where is None or not looked_at:
-        sequence, near = torch.arange(count), [torch.zeros(0, dtype=torch.long)] * count
+        sequence = torch.arange(count, device=site.device)
+        near = [sequence[:0]] * count
     else:
-        sequence = spread_out(where) if count <= SPREAD_OUT else torch.randperm(count, generator=_seeded())
-        near = nearest_before(where, sequence.to(where.device), looked_at)
+        sequence = (
+            spread_out(where) if count <= SPREAD_OUT else torch.randperm(count, generator=_seeded(), device="cpu")
+        )
+        sequence = sequence.to(where.device)
+        near = nearest_before(where, sequence, looked_at)
     uniform = UniformSites.of(gram, order, sizes) if where is not None else None
     if uniform is not None:
         return uniform.factor(sequence, near, features)
@@ -75,13 +79,14 @@ def local_factor(gram: JetGram, features: Tensor | None, group_rows: int = GROUP
 def sites(gram: JetGram) -> tuple[Tensor, Tensor | None]:
     """The frame that each label belongs to, (N,), and where the frames are, (sites, D), or None."""
     names: dict[tuple, int] = {}
+    device = gram.prior.device
     site, place = [], []
     for label, block in zip(gram.label_sets, gram.blocks, strict=True):
         own = frame_of_rows(label)
         keys: list[tuple] = [(id(label), i) for i in range(block.frames)]
         if own is not None:
             keys = [(label.states.molecule, frame) for frame in own]
-        numbers = torch.tensor([names.setdefault(key, len(names)) for key in keys])
+        numbers = torch.tensor([names.setdefault(key, len(names)) for key in keys], device=device)
         site.append(numbers.repeat_interleave(block.components))
         firsts = [
             reads[0].jets.z[:: len(reads[0].jets.z) // block.frames]
@@ -101,12 +106,12 @@ def sites(gram: JetGram) -> tuple[Tensor, Tensor | None]:
 def spread_out(where: Tensor) -> Tensor:
     """All places in the order of farthest-point sampling: each as far as can be from those before it."""
     far = (where - where.mean(0)).square().sum(1)
-    chosen = []
-    for _ in range(len(where)):
-        chosen.append(int(far.argmax()))
-        far = torch.minimum(far, (where - where[chosen[-1]]).square().sum(1))
-        far[chosen[-1]] = -1.0
-    return torch.tensor(chosen)
+    chosen = torch.zeros(len(where), dtype=torch.long, device=where.device)
+    for k in range(len(where)):
+        chosen[k] = pivot = far.argmax().reshape(1)  # a tensor: on a card nothing waits for it
+        far = torch.minimum(far, (where - where[pivot]).square().sum(1))
+        far[pivot] = -1.0
+    return chosen
 
 
 def nearest_before(where: Tensor, sequence: Tensor, count: int) -> list[Tensor]:
@@ -172,19 +177,19 @@ class UniformSites:
         copies = max((z.shape[1] for z, _, _ in self.terms), default=1)
         width = 0 if features is None else features.shape[1]
         batch = max(1, BATCH_NUMBERS // (height * max(height * copies, width)))
-        lengths = torch.tensor([len(few) for few in near])
+        lengths = torch.tensor([len(few) for few in near], device="cpu")
         for length in torch.unique(lengths).tolist():  # the first ones have fewer before them
             places = torch.nonzero(lengths == length)[:, 0]
-            for part in places.split(batch):
+            for part, here in zip(places.split(batch), places.to(self.rows.device).split(batch), strict=True):
                 who = torch.stack([torch.cat([near[i], sequence[i : i + 1]]) for i in part.tolist()])
                 rows = self.rows[who].flatten(1)
                 block = self.block(who)
                 if features is not None:
                     own = features[rows]
                     block.baddbmm_(own, own.mT, alpha=-1.0)
-                index[part, height - rows.shape[1] :] = rows
-                factor[part, height - rows.shape[1] :] = last_columns(block, each)
-        return LocalFactor(index, factor, torch.full((count,), each), (lengths + 1) * each)
+                index[here, height - rows.shape[1] :] = rows
+                factor[here, height - rows.shape[1] :] = last_columns(block, each)
+        return LocalFactor(index, factor, torch.full((count,), each, device="cpu"), (lengths + 1) * each)
 
     def block(self, who: Tensor) -> Tensor:
         """Covariances within sets of sites (B, k), shape (B, k·R, k·R)."""

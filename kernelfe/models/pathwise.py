@@ -98,9 +98,9 @@ class TermDraws:
         out = factors.new_zeros(len(jets.z), jets.rows, n)
         states, which = torch.unique(factors, dim=0, return_inverse=True)
         if len(states) > size:  # many temperatures: function by function instead
-            states, which = torch.eye(size, dtype=factors.dtype), None
+            states, which = torch.eye(size, dtype=factors.dtype, device=factors.device), None
         for k, state in enumerate(states):
-            at = torch.arange(len(jets.z)) if which is None else torch.nonzero(which == k)[:, 0]
+            at = torch.arange(len(jets.z), device=factors.device) if which is None else torch.nonzero(which == k)[:, 0]
             features = [torch.einsum("fkn,k->fn", weights, state) for weights in self.weights]
             expansions: list[tuple[Tensor, Tensor, Tensor | None]] = []
             for group in self.nodes:
@@ -198,7 +198,7 @@ class PosteriorDraws:
                     continue
                 values[index] -= self._at(functional, origin, baseline)
         shape = functional.shape(states.coordinate_shape, states.field_count)
-        return values.T.reshape(self.n, len(states), *shape).numpy()
+        return values.T.reshape(self.n, len(states), *shape).cpu().numpy()
 
     def std(
         self, X, quantity="free_energy", *, temperature=None, parameters=None, reference="auto"
@@ -268,37 +268,39 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise DataError(f"pathwise_draws: {name}={value!r} must be a whole number of at least {least}")
     posterior, prior = model.posterior_, model.posterior_.prior
-    rng = np.random.default_rng(seed)
+    rng, device = np.random.default_rng(seed), prior.device
     with torch.no_grad():
         terms = []
         for t, term in enumerate(prior.terms):
             kernel = term.kernel
-            found = features_of(kernel, term.width, features, [seed, t])
+            found = [f.to(device) for f in features_of(kernel, term.width, features, [seed, t])]
             scale = term.variances().sqrt()[None, :, None]
-            terms.append(TermDraws(kernel, found, [scale * _normal(rng, f.size, term.size, n) for f in found]))
+            terms.append(TermDraws(kernel, found, [scale * _normal(rng, device, f.size, term.size, n) for f in found]))
         if isinstance(posterior, SparsePosterior):
             return PosteriorDraws(model, terms, _condition_sparse(posterior, terms, rng, n), n)
         mean = None
         if prior.mean is not None:
-            mean = prior.mean.variances().sqrt()[:, None] * _normal(rng, len(prior.mean.offset), prior.mean.size, n)
+            scale = prior.mean.variances(device).sqrt()[:, None]
+            mean = scale * _normal(rng, device, len(prior.mean.offset), prior.mean.size, n)
         observed = torch.cat([read_rows(block, terms, mean, n) for block in posterior.blocks])
         observed += torch.cat([_noise(label, posterior.noise, rng, n) for label in posterior.labels])
         mean = _condition(prior, posterior.blocks, -posterior.solve(observed), terms, mean)
         return PosteriorDraws(model, terms, mean, n)
 
 
-def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
-    return torch.from_numpy(rng.standard_normal(shape))
+def _normal(rng: np.random.Generator, like: torch.device, *shape: int) -> Tensor:
+    """Standard normal numbers, the same on every device."""
+    return torch.from_numpy(rng.standard_normal(shape)).to(like)
 
 
 def _noise(label: LabelSet, noise: Any, rng: np.random.Generator, n: int) -> Tensor:
     """Draws of the noise of a label set, shape (rows, n)."""
     variances, _ = noise_variances(label, noise)
     if variances is not None:
-        return variances.sqrt()[:, None] * _normal(rng, len(variances), n)
+        return variances.sqrt()[:, None] * _normal(rng, variances.device, len(variances), n)
     assert label.noise is not None
     frames, m = label.y.shape
-    return (torch.linalg.cholesky(label.noise) @ _normal(rng, frames, m, n)).flatten(0, 1)
+    return (torch.linalg.cholesky(label.noise) @ _normal(rng, label.noise.device, frames, m, n)).flatten(0, 1)
 
 
 def _condition(
@@ -322,7 +324,7 @@ def _condition(
                 draws.add(Nodes(jets.z, c, w, factors))
         if mean is not None:
             for features, factors in block.mean:
-                mean = mean + torch.einsum("ix,ik,in->xkn", features, factors * prior.mean.variances(), own)  # type: ignore[union-attr]
+                mean = mean + torch.einsum("ix,ik,in->xkn", features, factors * prior.mean.variances(prior.device), own)  # type: ignore[union-attr]
     return mean
 
 
@@ -331,11 +333,12 @@ def _condition_sparse(
 ) -> Tensor | None:
     """Add K(·, Z) K_ZZ⁻¹ (u − f(Z)) to the draws, u from its posterior without its mean."""
     basis, prior = posterior.basis, posterior.prior
-    drawn = torch.linalg.solve_triangular(posterior.lower.T, _normal(rng, len(posterior.lower), n), upper=True)
+    noise = _normal(rng, prior.device, len(posterior.lower), n)
+    drawn = torch.linalg.solve_triangular(posterior.lower.T, noise, upper=True)
     drawn, at = drawn * basis.amplitudes()[:, None], 0
     for t, (term, draws) in enumerate(zip(prior.terms, terms, strict=True)):
         jets, matrix, rank, size = basis.jets[t], basis.whitenings[t].matrix, basis.ranks[t], term.size
-        units = torch.eye(size, dtype=torch.float64)
+        units = torch.eye(size, dtype=torch.float64, device=prior.device)
         present = [draws.read(jets, unit.expand(len(jets.z), size)).flatten(0, 1) for unit in units]
         for k, wanted in enumerate(drawn[at : at + rank * size].reshape(size, rank, n)):
             coefficients = (matrix @ (wanted - matrix.T @ present[k])).reshape(len(jets.z), jets.rows, n)

@@ -37,6 +37,7 @@ from .assemble import Composition
 from .baseline import BoltzmannInversion, FittedBaseline
 from .correlated import FittedNoise, Layout
 from .dense import DensePosterior
+from .devices import device_or_cpu
 from .domain import Domain
 from .evidence import NoiseLevels
 from .iterative import IterativePosterior
@@ -196,13 +197,15 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     estimator = _estimator_parameters(header["parameters"], known)
     check_estimator(estimator)
     model = FreeEnergyRegressor(**estimator)
-    model.terms_ = _terms(header, tensors, known)
-    prior = Prior([module for _, module in model.terms_], _mean(header, known))
-    # only correlated noise has levels of its own
-    noise = NoiseLevels.of(header.get("noise_levels", header["noise"]), float(header["noise_temperature"]))
     solver: Any = from_dict(header["solver"], known)
     sparse = header["posterior"] == "sparse"
     check_solver(solver, "the field 'solver'", Sparse if sparse else (Dense, Iterative))
+    device = device_or_cpu(solver)
+    model.terms_ = _terms(header, tensors, known)
+    prior = Prior([module for _, module in model.terms_], _mean(header, known)).to(device)
+    # only correlated noise has levels of its own
+    noise = NoiseLevels.of(header.get("noise_levels", header["noise"]), float(header["noise_temperature"])).to(device)
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     model.solver_, model.solver_reason_ = solver, header["solver_reason"]
     model.solver_check_ = None  # its sentence is part of the reason
     model.posterior_ = (

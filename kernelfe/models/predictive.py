@@ -88,8 +88,9 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
                     blocks[i][j] = full.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
                     blocks[j][i] = blocks[i][j].mT
             covariance = torch.cat([torch.cat(row, 2) for row in blocks], 1)
-            covariance = (covariance + torch.from_numpy(noise_covariance(model, part, kinds)))[:, mask][:, :, mask]
-            residual = (y[start:stop] - torch.cat(means, 1))[:, mask, None]
+            noise = torch.from_numpy(noise_covariance(model, part, kinds)).to(covariance)
+            covariance = (covariance + noise)[:, mask][:, :, mask]
+            residual = (y[start:stop].to(covariance) - torch.cat(means, 1))[:, mask, None]
             lower, info = torch.linalg.cholesky_ex(covariance)
             if bool(info.any()):
                 raise DataError("the covariance of a frame's labels is singular: leave redundant ones out with kept=")
@@ -97,4 +98,4 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
             logdet = 2.0 * lower.diagonal(dim1=1, dim2=2).log().sum(1)
             square.append((z**2).sum(1))
             density.append(-0.5 * (square[-1] + logdet + int(mask.sum()) * np.log(2.0 * np.pi)))
-    return JointPredictive(torch.cat(density).numpy(), torch.cat(square).numpy(), int(mask.sum()))
+    return JointPredictive(torch.cat(density).cpu().numpy(), torch.cat(square).cpu().numpy(), int(mask.sum()))

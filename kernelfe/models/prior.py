@@ -78,10 +78,15 @@ class Prior(gpytorch.Module):
         self.terms = torch.nn.ModuleList(terms)
         self.mean = mean
 
+    @property
+    def device(self) -> torch.device:
+        """Where the hyperparameters are, and with them everything that is computed from them."""
+        return self.terms[0].log_scales.device if len(self.terms) else torch.device("cpu")  # type: ignore
+
     def variances(self) -> list[Tensor]:
         """Prior variances per function of state: of every term, then of the mean functions."""
         out = [term.variances() for term in self.terms]
-        return out if self.mean is None else [*out, self.mean.variances()]
+        return out if self.mean is None else [*out, self.mean.variances(self.device)]
 
     def rows(self, functional: Functional, states: States) -> RowBlock:
         """The rows of ``functional`` on ``states``, without any baseline."""
@@ -116,7 +121,7 @@ class Prior(gpytorch.Module):
         for features_a, factors_a in a.mean:
             assert self.mean is not None
             for features_b, factors_b in b.mean:
-                weight = (factors_a * self.mean.variances()) @ factors_b.T
+                weight = (factors_a * self.mean.variances(factors_a.device)) @ factors_b.T
                 low_rank = weight * (features_a @ features_b.T)
                 out = low_rank if out is None else out + low_rank
         assert out is not None
@@ -154,7 +159,8 @@ class Prior(gpytorch.Module):
         for features_a, factors_a in a.mean:
             assert self.mean is not None
             for features_b, factors_b in a.mean:
-                out = out + ((factors_a * factors_b) @ self.mean.variances()) * (features_a * features_b).sum(1)
+                both = (factors_a * factors_b) @ self.mean.variances(factors_a.device)
+                out = out + both * (features_a * features_b).sum(1)
         return out
 
     def _pair(self, a: RowBlock, b: RowBlock, term, x: TermRead, y: TermRead, factors: bool = True) -> Tensor:

@@ -18,6 +18,7 @@ from ..linalg import Processes, launched
 from . import assemble
 from .concavity import violation_probability
 from .conditioning import condition_in_turn, natural_levels
+from .devices import device_of
 from .domain import Domain, require_domain
 from .evidence import NoiseLevels
 from .frozen import FrozenModel, PeriodicFrozenModel
@@ -153,11 +154,18 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             default_terms(self.terms, frames), frames, labels, composition.counts
         )
         noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
+        # before processes meet: without a card there is nothing to wait for
         spec = self.noise if isinstance(self.noise, CorrelatedNoise) else None
+        if device_of(solver).type != "cpu" and spec is not None:
+            raise DataError(
+                "CorrelatedNoise is estimated on the processor: use device='cpu', or give noise= by label kind or None"
+            )
         evidence = self.optimizer == "evidence"
         automatic = isinstance(self.solver, str) and self.solver == "auto"
         # under torchrun, processes share the work of a large fit; a dense one each does for itself
-        with nullcontext(Processes()) if isinstance(solver, Dense) else launched() as processes:
+        with nullcontext(Processes()) if isinstance(solver, Dense) else launched(device=solver.device) as processes:
+            device = device_of(solver)
+            prior, noise, labels = prior.to(device), noise.to(device), [label.to(device) for label in labels]
             rng = generator(self.random_state, solver, processes)
             found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress, automatic)
         posterior = found.posterior
@@ -240,11 +248,11 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
                     ordered = torch.empty_like(values)
                     ordered[order] = torch.cat(std)
                     std = [ordered]
-        mean_array = values.reshape(shape).numpy()
+        mean_array = values.reshape(shape).cpu().numpy()
         if not return_std:
             return mean_array
         unknown = undefined_rows(functional, states)
-        return mean_array, torch.cat(std).masked_fill(unknown, np.inf).reshape(shape).numpy()
+        return mean_array, torch.cat(std).masked_fill(unknown, np.inf).reshape(shape).cpu().numpy()
 
     def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
         """Free-energy differences A(X2; T2) − A(X1; T1), row by row, eV.
@@ -270,8 +278,8 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             value = value + baseline_rows(two.baseline_, functional, second)
             value = value - baseline_rows(one.baseline_, functional, first)
             if not return_cov:
-                return value.numpy()
-            return value.numpy(), self.posterior_.covariance(rows, rows).numpy()
+                return value.cpu().numpy()
+            return value.cpu().numpy(), self.posterior_.covariance(rows, rows).cpu().numpy()
 
     def concavity_violation(self, X, *, temperature=None, parameters=None):
         """Posterior probability that the predicted heat capacity is negative, P(C(R, T) < 0), shape (n,).
@@ -320,7 +328,7 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             )
         anywhere = None if isinstance(X, Frames) else dict.fromkeys(self.parameters_, 0.0)
         states = self._states(prediction_frames(self, X, None, anywhere), None)
-        return require_domain(self.domain_).score(states.coordinates, states.cell).numpy()
+        return require_domain(self.domain_).score(states.coordinates, states.cell).cpu().numpy()
 
     # -------------------------------------------------------------- sampling
 
@@ -363,7 +371,7 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             self.posterior_.expansions,
             self.posterior_.prior.mean,
             self.posterior_.mean_weights,
-            torch.tensor([self.composition_.counts], dtype=torch.float64),
+            torch.tensor([self.composition_.counts], dtype=torch.float64, device=self.posterior_.prior.device),
             self.baseline_,
             self.coordinate_shape_[0],
             parameters,
@@ -400,7 +408,7 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
 
     def _states(self, frames: Frames, temperature) -> States:
         counts = np.tile(self.composition_.counts, (len(frames), 1))
-        return States.from_frames(frames, temperature, counts, molecule=self.molecule_)
+        return States.from_frames(frames, temperature, counts, self.posterior_.prior.device, self.molecule_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

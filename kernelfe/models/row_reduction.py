@@ -68,7 +68,7 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
         terms.append([TermRead(Jets(j.z, None, w[:, :, at : at + width].contiguous()), reads[0].factors)])
         at += width
     rank = turn.shape[2]
-    return RowBlock(n, rank, terms, [], y.new_zeros(n * rank)), kept.reshape(-1), float(left)
+    return RowBlock(n, rank, terms, [], y.new_zeros(n * rank)), kept.reshape(-1), left
 
 
 def _slopes_only(jets: Jets) -> bool:
@@ -84,7 +84,7 @@ def _spanning(w: Tensor) -> Tensor | None:
         return None
     if rank < width:
         generator = torch.Generator().manual_seed(0)  # which columns does not matter
-        mix = torch.randn(width, rank, generator=generator, dtype=w.dtype).to(w.device)
+        mix = torch.randn(width, rank, generator=generator, dtype=w.dtype, device="cpu").to(w.device)
         turn = torch.linalg.qr(w @ torch.linalg.qr(mix).Q).Q
         if not _spans(turn, w):  # once more, from what was found: singular values of this product are squared
             turn = torch.linalg.qr(w @ (w.transpose(1, 2) @ turn)).Q

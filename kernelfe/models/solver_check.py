@@ -152,8 +152,8 @@ def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[
         some = max(1, min(n - 1, round(rows * n / total)))
         others = max(1, min(n - some, math.ceil(HELD_OUT * some)))
         order = np.random.default_rng(seed).permutation(n)
-        train.append(label.subset(torch.from_numpy(np.sort(order[:some]))))
-        test.append(label.subset(torch.from_numpy(np.sort(order[some : some + others]))))
+        train.append(label.subset(torch.from_numpy(np.sort(order[:some])).to(label.y.device)))
+        test.append(label.subset(torch.from_numpy(np.sort(order[some : some + others])).to(label.y.device)))
     return train, test
 
 

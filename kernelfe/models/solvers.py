@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..specs import Spec
+from .devices import check_device
 
 #: Label rows up to which ``solver="auto"`` conditions exactly.
 DENSE_LIMIT = 4000
@@ -77,12 +78,16 @@ class Dense(Spec):
     ----------
     evidence_rows
         Label rows (whole frames, chosen at random) on which hyperparameters are fitted.
+    device
+        Where the fit, and predictions by it, compute: "cpu", "cuda" or "cuda:1".
     """
 
     evidence_rows: int = 1500
+    device: str = "cpu"
 
     def __post_init__(self):
         whole_numbers(self)
+        check_device(self)
         if self.evidence_rows < 1:
             raise DataError("Dense: evidence_rows must be at least 1")
 
@@ -113,6 +118,8 @@ class Iterative(Spec):
         Folder in which the hyperparameters and, every half minute and on Ctrl-C, the present solution are kept. The
         same fit, if it was interrupted, goes on from there; the files are removed when it is complete. None: nothing
         is kept. A saved model does not carry it.
+    device
+        Where the fit, and predictions by it, compute: "cpu", "cuda" or "cuda:1".
     """
 
     tolerance: float = 1e-6
@@ -122,8 +129,10 @@ class Iterative(Spec):
     cache_gigabytes: float = 1.0
     evidence_rows: int | None = 1500
     checkpoint: str | None = None
+    device: str = "cpu"
 
     def __post_init__(self):
+        check_device(self)
         optional = [name for name in ("rank", "evidence_rows") if getattr(self, name) is not None]
         for name in ("max_iterations", *optional):
             object.__setattr__(self, name, whole(self, name))
@@ -175,6 +184,8 @@ class Sparse(Spec):
     checkpoint
         Folder for what a fit has reached, from which the same fit, if it was interrupted, goes on; its files are
         removed when the fit is complete. None: nothing is kept. A saved model does not carry it.
+    device
+        Where the fit, and predictions by it, compute: "cpu", "cuda" or "cuda:1".
     """
 
     inducing: int = 600
@@ -185,9 +196,11 @@ class Sparse(Spec):
     final_iterations: int = 8
     selection: str = "pivots"
     checkpoint: str | None = None
+    device: str = "cpu"
 
     def __post_init__(self):
         whole_numbers(self)
+        check_device(self)
         if self.selection not in SELECTIONS:
             raise DataError(f"Sparse: selection={self.selection!r}: use one of {', '.join(map(repr, SELECTIONS))}")
         if self.checkpoint is not None:

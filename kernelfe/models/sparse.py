@@ -23,8 +23,12 @@ from .streaming import FEATURE_ROWS, Block, GroupPlan, plan
 
 #: Frames whose descriptors are in memory at a time.
 FRAMES_AT_ONCE = 512
+#: Rows whose features of all terms are in memory at a time on a card, where a small block leaves most of it idle.
+CARD_FEATURE_ROWS = 1 << 15
 #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
 CACHED_ENTRIES = 1 << 17
+#: The same on a card: a gigabyte, many rows for each time that the whitening matrix is read.
+CARD_ENTRIES = 1 << 27
 
 
 class SparseBasis:
@@ -89,7 +93,8 @@ class SparseBasis:
                 continue
             nodes, m, found = self.jets[t], rows.components, []
             kernel, matrix = term.kernel, self.whitenings[t].matrix
-            step = max(1, CACHED_ENTRIES // (m * len(matrix)))
+            entries = CARD_ENTRIES if own.is_cuda else CACHED_ENTRIES
+            step = max(1, entries // max(1, m * len(matrix)))
             block = own.new_empty(min(step, rows.frames) * m, len(matrix))
             for start, stop in frame_chunks(rows.frames, step):
                 columns, features = block[: (stop - start) * m], own[start * m : stop * m]
@@ -241,7 +246,7 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
     if prior.mean is not None:
         factors.append(rows.mean[0][1][0] if rows.mean else y.new_zeros(prior.mean.size))
     m, width = rows.components, sum(basis.ranks)
-    step = max(1, FEATURE_ROWS // m)
+    step = max(1, (CARD_FEATURE_ROWS if y.is_cuda else FEATURE_ROWS) // m)
     buffer = y.new_empty(min(step, rows.frames) * m, width)
     for start, stop in frame_chunks(rows.frames, step):
         part, here = rows.slice(start, stop), slice(start * m, stop * m)
@@ -249,9 +254,6 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
         squares = basis.fill(part, features)
         lost = []
         for diagonal, square in zip(diagonals, squares, strict=False):
-            if diagonal is None:
-                lost.append(y.new_zeros(()))
-                continue
             gap = (diagonal[here] - square).clamp_min(0.0)
             if block_noise is not None:
                 lost.append(_block_trace(block_noise[start:stop], gap[:, None])[0])
@@ -269,15 +271,14 @@ def _as_is(a: Tensor) -> Tensor:
     return a
 
 
-def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Tensor | None:
-    """Variances of the rows under the kernel of a term alone; None where the rows do not read the term.
+def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Tensor:
+    """Variances of the rows under the kernel of a term alone; zero where the rows do not read the term.
 
-    The rows share their factors of state: one is divided out.
+    The rows share their factors of state: the largest is divided out.
     """
-    lead = int(factors.abs().argmax())
-    if float(factors[lead]) == 0.0:
-        return None
-    return prior.kernel_diagonal(rows, t)[:, lead] / factors[lead] ** 2
+    lead = factors.abs().argmax().reshape(1)  # a tensor: on a card nothing waits for it
+    squared = factors[lead] ** 2
+    return prior.kernel_diagonal(rows, t).index_select(1, lead)[:, 0] / torch.where(squared > 0, squared, 1.0)
 
 
 def _noise_whitening(scale: Tensor | None, rows: RowBlock):
@@ -286,7 +287,7 @@ def _noise_whitening(scale: Tensor | None, rows: RowBlock):
         return (lambda a: a), 0.0
     if scale.ndim == 2:
         inverse = 1.0 / scale.reshape(-1)
-        return (lambda a: a * (inverse if a.ndim == 1 else inverse[:, None])), float(-2.0 * inverse.log().sum())
+        return (lambda a: a * (inverse if a.ndim == 1 else inverse[:, None])), -2.0 * inverse.log().sum()
     lower = torch.linalg.cholesky(scale)
     n, m = rows.frames, rows.components
 
@@ -294,7 +295,7 @@ def _noise_whitening(scale: Tensor | None, rows: RowBlock):
         blocks = a.reshape(n, m, -1)
         return torch.linalg.solve_triangular(lower, blocks, upper=False).reshape(a.shape)
 
-    return whiten, float(2.0 * lower.diagonal(dim1=1, dim2=2).log().sum())
+    return whiten, 2.0 * lower.diagonal(dim1=1, dim2=2).log().sum()
 
 
 def _block_trace(noise: Tensor, missing: Tensor) -> Tensor:

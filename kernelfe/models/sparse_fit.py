@@ -101,7 +101,7 @@ def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) 
         n = len(label.y)
         keep = max(1, min(n, round(fraction * n)))
         index = np.sort(np.random.default_rng(seed).permutation(n)[:keep])
-        out.append(label.subset(torch.from_numpy(index)))
+        out.append(label.subset(torch.from_numpy(index).to(label.y.device)))
     return out
 
 
@@ -112,14 +112,15 @@ def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, s
         found = longest.setdefault(label.states.molecule, label.states)
         longest[label.states.molecule] = label.states if len(label.states) > len(found) else found
     share = max(1, size // len(longest))
-    parts = [s[torch.from_numpy(np.sort(rng.permutation(len(s))[:share]))] for s in longest.values()]
+    device = prior.device
+    parts = [s[torch.from_numpy(np.sort(rng.permutation(len(s))[:share])).to(device)] for s in longest.values()]
     out = []
     for term in prior.terms:
         z = torch.cat([part.environments(term.spec.descriptor).z for part in parts])
         if len(z) > size:
             copies = orbit_size(term)  # orbits are kept whole
             kept = np.sort(rng.permutation(len(z) // copies)[: max(1, size // copies)])
-            z = z.unflatten(0, (-1, copies))[torch.from_numpy(kept)].flatten(0, 1)
+            z = z.unflatten(0, (-1, copies))[torch.from_numpy(kept).to(device)].flatten(0, 1)
         out.append(z)
     return out
 

@@ -47,7 +47,9 @@ class States:
     _environments: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_frames(cls, frames, temperature=None, counts=None, device: str = "cpu", molecule=None) -> States:
+    def from_frames(
+        cls, frames, temperature=None, counts=None, device: str | torch.device = "cpu", molecule=None
+    ) -> States:
         """Convert Frames (or a slice of them); ``temperature`` replaces theirs."""
 
         def tensor(array):
@@ -108,6 +110,20 @@ class States:
             bound = descriptor if self.molecule is None else self.molecule.bound(descriptor)
             self._environments[descriptor] = bound.environments(self.coordinates, cell=self.cell)
         return self._environments[descriptor]
+
+    def to(self, device: torch.device) -> States:
+        """The same states on a device."""
+        if self.temperature.device == device:
+            return self
+        return States(
+            self.coordinates.to(device),
+            self.temperature.to(device),
+            {name: value.to(device) for name, value in self.parameters.items()},
+            self.counts.to(device),
+            None if self.fields is None else self.fields.to(device),
+            None if self.cell is None else self.cell.to(device),
+            self.molecule,
+        )
 
     def __getitem__(self, index) -> States:
         return States(

@@ -211,8 +211,8 @@ class JointPredictions:
                     out[at[i] : at[i + 1], at[j] : at[j + 1]] += prior
                     if j > i:
                         out[at[j] : at[j + 1], at[i] : at[i + 1]] += prior.T
-        covariance = out.numpy()
-        return Joint(torch.cat(means).numpy(), 0.5 * (covariance + covariance.T), tuple(sizes))
+        covariance = out.cpu().numpy()
+        return Joint(torch.cat(means).cpu().numpy(), 0.5 * (covariance + covariance.T), tuple(sizes))
 
     def covariance(
         self, X, quantity="free_energy", other=None, *, temperature=None, X2=None, temperature2=None
@@ -237,11 +237,11 @@ class JointPredictions:
         with torch.no_grad():
             a = self._block(X, functionals.get(quantity), temperature, None)[0]
             if other is None and X2 is None and temperature2 is None:
-                return self.posterior_.covariance(a, a).numpy()
+                return self.posterior_.covariance(a, a).cpu().numpy()
             functional = functionals.get(quantity if other is None else other)
             t2 = temperature if temperature2 is None else temperature2
             b = self._block(X if X2 is None else X2, functional, t2, None)[0]
-            return self.posterior_.covariance(a, b).numpy()
+            return self.posterior_.covariance(a, b).cpu().numpy()
 
     def sample(self, X, quantities="free_energy", n=1, seed=0, *, temperature=None) -> dict[str, FloatArray]:
         """Joint draws from the posterior: functions A that the data allow, read at X.
@@ -288,7 +288,7 @@ class JointPredictions:
         for part in query._parts:
             block, states, baseline = self._block(part.X, part.functional, part.temperature, part.parameters)
             mean = predict_mean(self.posterior_, block) + baseline_rows(baseline, part.functional, states)
-            matrix = None if part.matrix is None else torch.from_numpy(np.ascontiguousarray(part.matrix))
+            matrix = None if part.matrix is None else torch.from_numpy(np.ascontiguousarray(part.matrix)).to(mean)
             if matrix is not None and matrix.shape[1] != len(block):
                 raise DataError(
                     f"a matrix of shape {tuple(matrix.shape)} cannot combine the {len(block)} rows of "
@@ -329,8 +329,8 @@ def undefined_rows(functional: Functional, states: States) -> Tensor:
         What is read, and where.
     """
     m = int(torch.Size(functional.shape(states.coordinate_shape, states.field_count)).numel())
-    out = torch.zeros(len(states), m, dtype=torch.bool)
     x = states.coordinates
+    out = torch.zeros(len(states), m, dtype=torch.bool, device=x.device)
     if functional.spatial is Spatial.VALUE or x.ndim != 3 or x.shape[1] < 2:
         return out.reshape(-1)
     first = x[:, :, 0].sort(dim=1).values  # coincident beads share their first coordinate: rarely more to be done

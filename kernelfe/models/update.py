@@ -71,8 +71,9 @@ def condition(model, frames: Frames, labels=None, noise=None):
     if model.concave_:
         raise DataError("the model is conditioned on C ≥ 0, which more labels would change: condition before that")
     own = (model.baseline_, model.composition_.counts, model.molecule_)
-    sets = assemble.label_sets(frames, labels, noise, *own)
-    known = NoiseLevels.of(model.noise_, model.noise_temperature_)
+    device = model.posterior_.prior.device
+    sets = [label.to(device) for label in assemble.label_sets(frames, labels, noise, *own)]
+    known = NoiseLevels.of(model.noise_, model.noise_temperature_).to(device)
     for label in sets:
         if label.learned and label.kind not in known.kinds:
             raise DataError(f"labels of kind {label.kind!r} have no noise: the fit learned none, give noise=")

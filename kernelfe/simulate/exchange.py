@@ -66,13 +66,30 @@ class ExchangeAction:
         self.walker = torch.arange(ladders * rungs)  # which walker sits in each replica
         # per walker, the end of the ladder it saw last: 1 bottom, −1 top, 0 neither yet
         self.heading = torch.zeros(ladders * rungs, dtype=torch.long)
+        self._partners = [self.partners(parity) for parity in (0, 1)]
         self.reset()
 
     def reset(self) -> None:
         """Forget the statistics of the burn-in."""
-        self.attempts = np.zeros(self.rungs - 1, int)
-        self.accepted = np.zeros(self.rungs - 1, int)
-        self.half_trips = torch.zeros(self.ladders * self.rungs, dtype=torch.long)
+        # counted where the replicas are: nothing waits for the numbers
+        self._counts = self.walker.new_zeros(2, self.rungs)
+        self.half_trips = torch.zeros_like(self.walker)
+
+    @property
+    def attempts(self) -> np.ndarray:
+        """Swaps of rungs k and k + 1 that were tried, (rungs − 1,)."""
+        return self._counts[0, :-1].cpu().numpy()
+
+    @property
+    def accepted(self) -> np.ndarray:
+        """Those that were accepted, (rungs − 1,)."""
+        return self._counts[1, :-1].cpu().numpy()
+
+    def _to(self, device: torch.device) -> None:
+        if self.walker.device != device:
+            self.walker, self.heading = self.walker.to(device), self.heading.to(device)
+            self._counts, self.half_trips = self._counts.to(device), self.half_trips.to(device)
+            self._partners = [self.partners(parity).to(device) for parity in (0, 1)]
 
     def partners(self, parity: int) -> Tensor:
         """(ladders·rungs,) long: partner of every replica when pairs start at rung ``parity``."""
@@ -86,7 +103,8 @@ class ExchangeAction:
         parity = self.round % 2 if self.rungs > 2 else 0
         self.round += 1
         device = state.positions.device
-        partner = self.partners(parity).to(device)
+        self._to(device)
+        partner = self._partners[parity]
         cross, cross_forces = evaluate(model, state.positions, state.temperature[partner])
         beta = 1 / (BOLTZMANN * state.temperature)
         exponent = exchange_exponent(state.energy, cross, beta, partner)
@@ -101,14 +119,13 @@ class ExchangeAction:
         state.velocities = state.velocities[origin] * scale[:, None, None]  # exact: v/sqrt(T) keeps its distribution
         state.energy = torch.where(accept, cross[origin], state.energy)
         state.forces = torch.where(accept[:, None, None], cross_forces[origin], state.forces)
-        self._count(partner.cpu(), accept.cpu(), origin.cpu())
+        self._count(partner, accept, origin)
 
     def _count(self, partner: Tensor, accept: Tensor, origin: Tensor) -> None:
-        replica = torch.arange(len(partner))
+        replica = torch.arange(len(partner), device=partner.device)
         lower = partner > replica
-        rung = (replica % self.rungs).numpy()
-        self.attempts += np.bincount(rung[lower.numpy()], minlength=self.rungs)[: self.rungs - 1]
-        self.accepted += np.bincount(rung[(lower & accept).numpy()], minlength=self.rungs)[: self.rungs - 1]
+        both = torch.stack([lower, lower & accept]).long()
+        self._counts += both.reshape(2, self.ladders, self.rungs).sum(1)
         self.walker = self.walker[origin]
         ends = self.walker.reshape(self.ladders, self.rungs)
         for walkers, heading in ((ends[:, 0], 1), (ends[:, -1], -1)):
@@ -247,7 +264,7 @@ def run_replica_exchange(
         swap_acceptance=np.divide(
             swaps.accepted, swaps.attempts, out=np.full(rungs - 1, np.nan), where=swaps.attempts > 0
         ),
-        round_trips=(swaps.half_trips // 2).reshape(ladders, rungs).numpy(),
+        round_trips=(swaps.half_trips // 2).reshape(ladders, rungs).cpu().numpy(),
         seconds=joint.seconds,
         state=state,
     )

@@ -27,6 +27,7 @@ from ..models.protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 from .guard import GUARD, DomainGuard, DomainWatch
 from .moves import Move, metropolis
+from .record import Record
 from .state import (
     FEMTOSECOND,
     LangevinState,
@@ -63,7 +64,7 @@ def langevin_init(
     model
         The free energy model.
     positions
-        (replicas, beads, 3), Å; copied. The device of a tensor is kept.
+        (replicas, beads, 3), Å; copied to the device of the model, if it has one.
     temperature
         K; one number or (replicas,).
     masses
@@ -88,7 +89,7 @@ def langevin_init(
     SamplingError
         If the model is not finite at the start.
     """
-    start = as_tensor(positions).to(dtype=dtype, copy=True).contiguous()
+    start = as_tensor(positions).to(device=getattr(model, "device", None), dtype=dtype, copy=True).contiguous()
     if start.ndim != 3 or start.shape[-1] != 3 or 0 in start.shape:
         raise DataError(
             f"positions have shape {tuple(start.shape)}, expected (replicas, beads, 3); "
@@ -166,7 +167,9 @@ def langevin_step(model: FreeEnergyModel, state: LangevinState) -> LangevinState
     state.energy, state.forces = evaluate(model, x, state.model_temperature)
     v.addcmul_(state.forces, state.kick)
     state.step += 1
-    check_stability(state, kinetic=state.step % KINETIC_EVERY == 0)
+    kinetic = state.step % KINETIC_EVERY == 0
+    if kinetic or not x.is_cuda:  # on a card every look waits for all that was queued; what is not finite stays so
+        check_stability(state, kinetic)
     return state
 
 
@@ -265,18 +268,16 @@ def drive(
     samples = steps // stride
     if samples == 0:
         raise DataError(f"steps={steps} is less than stride={stride}: nothing would be recorded")
-    kind = np.float32 if state.positions.dtype == torch.float32 else np.float64
-    positions = np.empty((samples, *state.positions.shape), kind)
-    energies = np.empty((samples, len(state.energy)), kind)
-    begin, done = time.perf_counter(), 0
+    record, begin = Record(samples, state), time.perf_counter()
     watch = None if guard is None else DomainWatch(guard, model, state)
     actions = [*actions] if watch is None else [*actions, watch]
 
     def collect() -> Trajectory:
         moved = [action.statistics for action in actions if isinstance(action, MoveAction)]
+        positions, energies = record.arrays()
         return Trajectory(
-            positions=positions[:done],
-            energies=energies[:done],
+            positions=positions,
+            energies=energies,
             temperature=state.temperature.cpu().numpy().astype(float),
             interval=stride * state.timestep,
             seconds=time.perf_counter() - begin,
@@ -296,9 +297,7 @@ def drive(
                     for action in actions:
                         action.reset()
                 if index > burn_in and (index - burn_in) % stride == 0:
-                    positions[done] = state.positions.cpu().numpy()
-                    energies[done] = state.energy.cpu().numpy()
-                    done += 1
+                    record.take(state)
                 bar.update()
     except BaseException as error:
         error.trajectory = collect()  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -77,13 +78,11 @@ def metropolis(
     exponent = (state.energy - energy) / (BOLTZMANN * state.temperature)
     uniform = torch.rand(exponent.shape, generator=state.generator, dtype=torch.float64, device=exponent.device)
     accept = torch.isfinite(energy) & (uniform.log() < exponent)
-    state.positions[accept] = proposal[accept]
+    state.positions.copy_(torch.where(accept[:, None, None], proposal, state.positions))
     state.energy = torch.where(accept, energy, state.energy)
     state.forces = torch.where(accept[:, None, None], forces, state.forces)
     if statistics is not None:
-        kinds, taken = kind.cpu().numpy(), accept.cpu().numpy()
-        statistics.attempts += np.bincount(kinds, minlength=len(statistics.names))
-        statistics.accepted += np.bincount(kinds[taken], minlength=len(statistics.names))
+        statistics.add(kind, accept)
     return accept
 
 
@@ -169,11 +168,7 @@ class TorsionMoves:
         if beads < self._beads:
             raise DataError(f"TorsionMoves: bonds name bead {self._beads - 1}, the positions have {beads} beads")
         device = positions.device
-        mask = torch.zeros(len(self.axes), beads, dtype=torch.bool)
-        for row, side in zip(mask, self._sides, strict=True):
-            row[list(side)] = True
-        ends = torch.tensor(self.axes, device=device)
-        widths = torch.tensor(self.width, dtype=positions.dtype, device=device)
+        mask, ends, widths = _constants(self.axes, self._sides, self.width, beads, (positions.dtype, device))
         kind = torch.randint(len(self.axes), (n,), generator=generator, device=device)
         width = widths[torch.randint(len(self.width), (n,), generator=generator, device=device)]
         angle = (2 * torch.rand(n, generator=generator, dtype=positions.dtype, device=device) - 1) * width
@@ -188,7 +183,18 @@ class TorsionMoves:
         along = (arm * axis).sum(-1, keepdim=True) * axis
         turned = arm * cosine + torch.linalg.cross(axis.expand_as(arm), arm) * sine + along * (1 - cosine)
         turned += origin[:, None, :]
-        return torch.where(mask.to(device)[kind][:, :, None], turned, positions), kind
+        return torch.where(mask[kind][:, :, None], turned, positions), kind
+
+
+@lru_cache(maxsize=32)  # a memo of a pure function: asked for with every round
+def _constants(axes, sides, width, beads: int, like: tuple[torch.dtype, torch.device]) -> tuple[Tensor, Tensor, Tensor]:
+    """Which beads each kind of move turns, (kinds, beads); the ends of its axis, (kinds, 2); widths."""
+    dtype, device = like
+    with torch.inference_mode(False):
+        mask = torch.zeros(len(axes), beads, dtype=torch.bool, device="cpu")
+        for row, side in zip(mask, sides, strict=True):
+            row[list(side)] = True
+        return mask.to(device), torch.tensor(axes, device=device), torch.tensor(width, dtype=dtype, device=device)
 
 
 __all__ = ["Move", "TorsionMoves", "metropolis"]

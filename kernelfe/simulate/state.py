@@ -126,7 +126,9 @@ _SAVED = ("positions", "velocities", "energy", "forces", "temperature", "masses"
 MAX_STATE = 4 << 30
 
 
-def load_state(path: str | os.PathLike[str], seed: int | None = None) -> LangevinState:
+def load_state(
+    path: str | os.PathLike[str], seed: int | None = None, device: str | torch.device = "cpu"
+) -> LangevinState:
     """A state written by :meth:`LangevinState.save`, to be continued with :func:`~kernelfe.simulate.sample`.
 
     Parameters
@@ -134,7 +136,10 @@ def load_state(path: str | os.PathLike[str], seed: int | None = None) -> Langevi
     path
         The file.
     seed
-        Continue with other random numbers than those that would have come: the way out of a run that ended badly.
+        Continue with other random numbers than those that would have come: the way out of a run that ended badly, and
+        the only way from a card to the processor or back, which draw theirs differently.
+    device
+        Where the run is continued: that of the model.
 
     Raises
     ------
@@ -149,7 +154,7 @@ def load_state(path: str | os.PathLike[str], seed: int | None = None) -> Langevi
     if str(arrays.get("format", "")) != _FORMAT:
         raise ModelFileError(f"{path} is no state of a Langevin run: write one with LangevinState.save")
     try:
-        tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in _SAVED}
+        tensors = {name: torch.from_numpy(np.array(arrays[name])).to(device) for name in _SAVED}
         n, beads, _ = tensors["positions"].shape
         wanted = {"energy": (n,), "temperature": (n,), "masses": (beads,)}
         fits = n > 0 and beads > 0
@@ -161,9 +166,12 @@ def load_state(path: str | os.PathLike[str], seed: int | None = None) -> Langevi
         timestep, friction, step = arrays["numbers"].tolist()
         if not (fits and 0 < timestep < np.inf and 0 <= friction < np.inf and 0 <= step < 2**53):
             raise ValueError("shapes or numbers that cannot be")
-        generator = torch.Generator()
+        generator = torch.Generator(device=tensors["positions"].device)
         if seed is None:
-            generator.set_state(torch.from_numpy(np.array(arrays["generator"])))
+            random = torch.from_numpy(np.array(arrays["generator"]))
+            if random.shape != generator.get_state().shape:
+                raise ValueError("its random numbers are those of another kind of device, pass seed=")
+            generator.set_state(random)
         else:
             generator.manual_seed(int(seed))
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -201,7 +209,6 @@ def integrator_constants(temperature: Tensor, masses: Tensor, timestep: float, f
     }
 
 
-@dataclass
 class MoveStatistics:
     """How often each kind of Monte Carlo move was tried and accepted, burn-in excluded.
 
@@ -213,9 +220,34 @@ class MoveStatistics:
         (kinds,) counts over all replicas.
     """
 
-    names: tuple[str, ...]
-    attempts: np.ndarray
-    accepted: np.ndarray
+    def __init__(self, names: tuple[str, ...], attempts: np.ndarray, accepted: np.ndarray):
+        self.names = names
+        self._counts = np.stack([attempts, accepted])
+        self._waiting: Tensor | None = None  # counts where the replicas are: nothing waits for them
+
+    def add(self, kind: Tensor, accept: Tensor) -> None:
+        """Count moves of these kinds, and which of them were accepted, shapes (n,)."""
+        if self._waiting is None:
+            self._waiting = kind.new_zeros(2, len(self.names))
+        self._waiting[0].index_add_(0, kind, torch.ones_like(kind))
+        self._waiting[1].index_add_(0, kind, accept.to(kind.dtype))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Attempts and acceptances, (2, kinds)."""
+        if self._waiting is not None:
+            self._counts, self._waiting = self._counts + self._waiting.cpu().numpy(), None
+        return self._counts
+
+    @property
+    def attempts(self) -> np.ndarray:
+        """(kinds,)."""
+        return self.counts[0]
+
+    @property
+    def accepted(self) -> np.ndarray:
+        """(kinds,)."""
+        return self.counts[1]
 
     @property
     def rate(self) -> np.ndarray:

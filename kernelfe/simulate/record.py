@@ -1,0 +1,58 @@
+"""What a run keeps of its replicas; from a card samples come back many at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .state import LangevinState
+
+#: Numbers that wait on a card before they are brought back: half a gigabyte of them in double precision.
+WAITING_NUMBERS = 1 << 26
+
+
+class Record:
+    """Positions and energies of the samples of a run.
+
+    Parameters
+    ----------
+    samples
+        How many there will be.
+    state
+        The replicas.
+    """
+
+    def __init__(self, samples: int, state: LangevinState):
+        kind = np.float32 if state.positions.dtype == torch.float32 else np.float64
+        self._positions = np.empty((samples, *state.positions.shape), kind)
+        self._energies = np.empty((samples, len(state.energy)), kind)
+        self._done = 0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._patience = max(1, WAITING_NUMBERS // state.positions.numel())
+
+    def take(self, state: LangevinState) -> None:
+        """Keep the replicas as they are now."""
+        if state.positions.is_cuda:
+            self._waiting.append((state.positions.clone(), state.energy.clone()))
+            if len(self._waiting) >= self._patience:
+                self._fetch()
+            return
+        self._positions[self._done] = state.positions.numpy()
+        self._energies[self._done] = state.energy.numpy()
+        self._done += 1
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (samples so far, replicas, beads, 3) and energies (samples so far, replicas)."""
+        self._fetch()
+        return self._positions[: self._done], self._energies[: self._done]
+
+    def _fetch(self) -> None:
+        if not self._waiting:
+            return
+        part = slice(self._done, self._done + len(self._waiting))
+        self._positions[part] = torch.stack([positions for positions, _ in self._waiting]).cpu().numpy()
+        self._energies[part] = torch.stack([energy for _, energy in self._waiting]).cpu().numpy()
+        # on a card a run is not looked at after every step: what blew up before that was noticed is no sample
+        unsound = np.flatnonzero(~np.isfinite(self._energies[part]).all(1))
+        self._done, self._waiting = part.start + int(unsound[0]) if len(unsound) else part.stop, []
