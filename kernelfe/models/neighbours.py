@@ -20,7 +20,7 @@ from .prior import RowBlock
 from .select import frame_of_rows, select
 
 #: Rows of a neighbourhood: a frame and the frames that it looks at.
-GROUP_ROWS = 130
+GROUP_ROWS = 100
 #: Frames to look at below which none is looked at: with three neighbours ethanol took 270 iterations, with none 169.
 FEWEST = 5
 #: Numbers in a batch of neighbourhoods, in all arrays of that size.
