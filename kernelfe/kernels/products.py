@@ -22,8 +22,11 @@ from .base import Kernel
 from .radial import RadialKernel
 from .scalars import half_squared_distances
 
-#: Entries of a block of pairs: a megabyte, which stays in the cache of a core or two.
+#: Entries of a block of pairs, and nodes in it at most: long thin products are twice as slow as square ones on a CPU.
 BLOCK_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}
+BLOCK_NODES = {"cpu": 1 << 10, "cuda": 1 << 26}
+#: Columns that thin products are filled up to a multiple of: eleven take as long as sixteen, or longer.
+ALIGNED = 8
 #: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
 GENERAL_ENTRIES = 1 << 20
 
@@ -65,15 +68,17 @@ class PairProducts:
         # differences are all a radial kernel sees: about the centre little cancels
         self.z, self.nodes = (z - centre), (nodes - centre)
         self.rows = range(len(z)) if rows is None else rows
-        entries = BLOCK_ENTRIES["cuda" if z.is_cuda else "cpu"] if self.fused else GENERAL_ENTRIES // (1 + z.shape[1])
-        self.step = max(1, entries // max(1, len(nodes)))
+        kind = "cuda" if z.is_cuda else "cpu"
+        entries = BLOCK_ENTRIES[kind] if self.fused else GENERAL_ENTRIES // (1 + z.shape[1])
+        self.width = min(max(1, len(nodes)), BLOCK_NODES[kind] if self.fused else len(nodes))
+        self.step = max(1, entries // max(1, self.width))
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
         self.keep = self.bytes <= cache_bytes
-        self._kept: dict[int, tuple[Tensor, ...]] = {}
+        self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         if self.fused:
             self._nodes = self.nodes.to(dtype)
             ones = torch.ones(len(nodes), 1, dtype=dtype, device=z.device)
-            self._nodes1 = torch.cat([self._nodes, ones], 1)
+            self._nodes1 = _aligned(torch.cat([self._nodes, ones], 1))
 
     @property
     def bytes(self) -> int:
@@ -133,60 +138,77 @@ class PairProducts:
         if self.single and c is not None:  # κ (c + q): the coefficient goes with the constant of q
             offset = offset + c
         inner = torch.cat([w, offset[:, None, :]], 1).permute(2, 1, 0).contiguous()  # (P, D + 1, m)
-        return inner, c, w.flatten(1)
+        return inner, c, _aligned(w.flatten(1))
 
-    def _pairs(self, start: int, stop: int) -> tuple[Tensor, ...]:
+    def _pairs(self, start: int, stop: int, nodes: slice) -> tuple[Tensor, ...]:
         """κ or (κ, κ', κ'') of a block; κ only where it is needed."""
-        if start in self._kept:
-            return self._kept[start]
-        s = half_squared_distances(self.z[start:stop], self.nodes)
+        if (start, nodes.start) in self._kept:
+            return self._kept[start, nodes.start]
+        s = half_squared_distances(self.z[start:stop], self.nodes[nodes])
         if self.single:
             out: tuple[Tensor, ...] = (self.kernel.value_(s).to(self.dtype),)  # type: ignore[attr-defined]
         else:
             k0, k1, k2 = self.kernel.functions(s)  # type: ignore[attr-defined]
             out = (k1.to(self.dtype), k2.to(self.dtype), *([k0.to(self.dtype)] if self.values else []))
         if self.keep:
-            self._kept[start] = out
+            self._kept[start, nodes.start] = out
         return out
 
     def _fused_block(self, start: int, stop: int, inner, c, w) -> tuple[Tensor | None, Tensor | None]:
-        pairs = self._pairs(start, stop)
         z = self.z[start:stop].to(self.dtype)
         z1 = torch.cat([z, z.new_ones(len(z), 1)], 1)
         size, width = (c.shape[1] if inner is None else len(inner)), z.shape[1]
-        values, slopes = [], []
-        buffer = z.new_empty(len(z), len(self.nodes))
-        for p in range(size):
-            if inner is not None:
-                torch.mm(z1, inner[p], out=buffer)  # q, for the Gaussian kernel with c
-            if self.single:
-                radial = buffer.mul_(pairs[0]) if inner is not None else torch.mul(pairs[0], c[:, p], out=buffer)
-                sign, value_first = -1.0, True
-            else:
-                first, second = pairs[:2]
-                if self.values:
-                    part = z.new_zeros(len(z)) if c is None else pairs[2] @ c[:, p]
-                    values.append(part if inner is None else part - torch.linalg.vecdot(first, buffer))
-                if not self.slopes:
-                    continue
-                if inner is None:
-                    radial = torch.mul(first, c[:, p], out=buffer)
-                else:  # −radial = κ'' q − κ' c
-                    radial = buffer.mul_(second)
-                    if c is not None:
-                        radial.addcmul_(first, c[:, p], value=-1.0)
-                sign, value_first = (1.0 if inner is None else -1.0), False
-            summed = radial @ self._nodes1  # Σ_j radial z_j, and Σ_j radial
-            total = summed[:, width:]
-            if value_first and self.values:
-                values.append(total[:, 0])
-            if self.slopes:
-                slopes.append((z * total - summed[:, :width]) * sign)
-        value = torch.stack(values, 1).to(torch.float64) if values else None
+        value = z.new_zeros(len(z), size)
+        summed = z.new_zeros(size, len(z), self._nodes1.shape[1])  # Σ_j radial z_j, and Σ_j radial
+        spread = None if w is None or not self.slopes else z.new_zeros(len(z), w.shape[1])  # Σ_j κ' w_j
+        for first in range(0, len(self.nodes), self.width):
+            part = slice(first, min(first + self.width, len(self.nodes)))
+            pairs = self._pairs(start, stop, part)
+            buffer = torch.empty_like(pairs[0])
+            for p in range(size):
+                if inner is not None:
+                    torch.mm(z1, inner[p][:, part], out=buffer)  # q, for the Gaussian kernel with c
+                self._radial(buffer, pairs, None if c is None else c[part, p], inner is not None, value[:, p])
+                if self.single or self.slopes:
+                    summed[p].addmm_(buffer, self._nodes1[part])
+            if spread is not None:
+                spread.addmm_(pairs[0], w[part])
+        total = summed[:, :, width]
+        if self.single:
+            value = total.mT
         if not self.slopes:
-            return value, None
-        gradient = torch.stack(slopes, 2)
-        if w is not None:  # − κ' w of all right-hand sides at once
-            more = (pairs[0] @ w).reshape(len(z), width, size)
+            return value.to(torch.float64), None
+        gradient = (z * total[:, :, None] - summed[:, :, :width]).permute(1, 2, 0)
+        if self.single or inner is not None:  # summed was −radial
+            gradient = -gradient
+        if spread is not None:  # − κ' w of all right-hand sides at once
+            more = spread[:, : width * size].reshape(len(z), width, size)
             gradient = gradient + more if self.single else gradient - more
-        return value, gradient.to(torch.float64)
+        return value.to(torch.float64) if self.values else None, gradient.to(torch.float64)
+
+    def _radial(self, buffer: Tensor, pairs, c: Tensor | None, with_q: bool, value: Tensor) -> None:
+        """What multiplies δ, up to a sign, into ``buffer``, which holds q or nothing; the values are added up."""
+        if self.single:
+            if with_q:
+                buffer.mul_(pairs[0])
+            else:
+                torch.mul(pairs[0], c, out=buffer)  # type: ignore[arg-type]
+            return
+        first, second = pairs[:2]
+        if self.values and c is not None:
+            value.addmv_(pairs[2], c)
+        if self.values and with_q:
+            value.sub_(torch.linalg.vecdot(first, buffer))
+        if not self.slopes:
+            return
+        if not with_q:
+            torch.mul(first, c, out=buffer)  # type: ignore[arg-type]
+            return
+        buffer.mul_(second)  # −radial = κ'' q − κ' c
+        if c is not None:
+            buffer.addcmul_(first, c, value=-1.0)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """With columns of zeros up to a multiple of :data:`ALIGNED`."""
+    return torch.nn.functional.pad(x, (0, -x.shape[1] % ALIGNED))

@@ -107,7 +107,7 @@ def test_agrees_with_cholesky(case):
         assert np.abs(a - b).max() <= MEAN * scale, key
         assert np.abs(sa**2 - sb**2).max() <= VARIANCE * scale**2, key
     expected, found = (m.covariance(test, "mean_energy") for m in (dense, model))
-    assert np.abs(found - expected).max() <= 1e-5 * expected.max()  # a thousandth of a millionth of the prior variance
+    assert np.abs(found - expected).max() <= 1e-6 * expected.max()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -234,7 +234,7 @@ def test_more_labels_later():
     # labels that the model has foreseen change nothing: the solve starts where it ends
     foreseen = {key: first.predict(test, key, reference=None) for key in ("mean_force", "mean_energy")}
     found = condition(first, test.replace(labels=foreseen, noise=dict.fromkeys(foreseen, 0.01))).posterior_
-    assert found.solution.iterations <= 3 < model.posterior_.solution.iterations
+    assert found.solution.iterations <= 6 < model.posterior_.solution.iterations
     assert found.weights[-4 * 13 :].abs().max() <= 1e-6 * found.weights.abs().max()
 
 
