@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
@@ -125,11 +126,12 @@ def product_count(pairs: float, dimension: int, columns: int = 1, item: int = 8,
     """Gradients at E environments of expansions with slopes on m nodes, E·m pairs, Gaussian kernel.
 
     Per right-hand side: q = z w (depth D + 1) written; κ∘q: two arrays read and one written; (κ∘q)(z, 1) read; and for
-    all of them κ w.
+    all of them κ w. The last two are filled up to a multiple of eight columns.
     """
     one = float(item) * pairs
-    each = ((2.0 * (dimension + 1) * pairs, one), (0.0, 3 * one), (2.0 * (dimension + 1) * pairs, one))
-    out = Count(each * columns + ((2.0 * dimension * columns * pairs, one),))
+    summed, spread = (8 * math.ceil(number / 8) for number in (dimension + 1, dimension * columns))
+    each = ((2.0 * (dimension + 1) * pairs, one), (0.0, 3 * one), (2.0 * summed * pairs, one))
+    out = Count(each * columns + ((2.0 * spread * pairs, one),))
     return out if kept else kernel_count(pairs, dimension, item) + out
 
 

@@ -198,8 +198,8 @@ class IterativePosterior:
     def solve(self, b: Tensor) -> Tensor:
         """(K + noise)⁻¹ b for b of shape (N,) or (N, k), for covariances: with products in double precision.
 
-        Without restarts the error of bᵀ(K + noise)⁻¹b is small of second order, as a posterior variance of a millionth of
-        the prior's needs.
+        Without restarts the error of bᵀ(K + noise)⁻¹b is small of second order: a posterior variance may be a millionth
+        of the prior's.
         """
         if self.solver.precision != "mixed":
             return self.solved(b).value
