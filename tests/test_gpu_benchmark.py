@@ -146,8 +146,8 @@ def test_predictions_for_a_card(script):
     rows = {row["name"]: row for row in result["rows"]}
     assert not result["measured"] and all(row["seconds"] is None for row in rows.values())
     product = next(row for name, row in rows.items() if "float64, kernel kept" in name)
-    # 6 D + 4 operations and 48 bytes per pair
-    assert product["flops"] == (6 * 30 + 4) * 1e10 and product["bytes"] == 48e10
+    # 2 (D + 1) operations, twice 2 times 32 (columns filled up to a multiple of eight), and 48 bytes per pair
+    assert product["flops"] == (2 * 31 + 4 * 32) * 1e10 and product["bytes"] == 48e10
     assert product["predicted_seconds"] == pytest.approx(48e10 / 4.3e12, rel=1e-6)  # memory is what it waits for
 
 
