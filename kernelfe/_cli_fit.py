@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -15,7 +16,8 @@ def say_fitted(model: Any, frames: Any, output: str, refined: Any) -> None:
             f"  noise of {kind}: {level:.4g} at {model.noise_temperature_:.0f} K, power of T {power:.2f} (eV, Å)"
         )
     click.echo(
-        f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}; log evidence {model.log_evidence_:.6g}"
+        f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}"
+        + ("" if math.isnan(model.log_evidence_) else f"; log evidence {model.log_evidence_:.6g}")
     )
     if refined is not None:
         last = refined.rounds[-1]

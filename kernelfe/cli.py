@@ -141,7 +141,9 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.argument("data", type=FILE)
 @click.option("--output", "-o", default="model.kfe", show_default=True, type=click.Path(dir_okay=False))
 @click.option("--labels", help="Label kinds to condition on, separated by commas.  [default: all that are present]")
-@click.option("--solver", type=click.Choice(["auto", "dense", "sparse"]), default="auto", show_default=True)
+@click.option(
+    "--solver", type=click.Choice(["auto", "dense", "iterative", "sparse"]), default="auto", show_default=True
+)
 @click.option(
     "--density",
     is_flag=True,
@@ -162,7 +164,7 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option(
     "--checkpoint",
     type=click.Path(file_okay=False),
-    help="Folder for what the fit has reached: the same command goes on after an interruption (sparse solver).",
+    help="Folder for what a sparse or iterative fit has reached: the same command goes on after an interruption.",
 )
 @data_options
 def fit(
@@ -180,14 +182,16 @@ def fit(
 ) -> None:
     """Fit a model to the labels in DATA: .npz of Frames.save or of another program (--layout), .extxyz, .traj.
 
-    Under torchrun, processes share the work of the sparse solver.
+    Under torchrun, processes share the work of the sparse and of the iterative solver.
     """
-    from . import FreeEnergyRegressor, Sparse
+    from . import FreeEnergyRegressor, Iterative, Sparse
     from ._cli_fit import condition_on_density, say_fitted
     from .linalg import launched
 
-    if (density or checkpoint) and solver == "dense":
-        raise click.UsageError(f"{'--density' if density else '--checkpoint'} needs the sparse solver")
+    if density and solver in ("dense", "iterative"):
+        raise click.UsageError("--density needs the sparse solver")
+    if checkpoint is not None and not (density or solver in ("iterative", "sparse")):
+        raise click.UsageError("--checkpoint needs --solver sparse or --solver iterative: the others keep nothing")
     if timestep is not None and not density:
         raise click.UsageError("--timestep belongs to the sampling of --density")
 
@@ -201,7 +205,7 @@ def fit(
             raise click.UsageError("--density samples in one process: fit without it, or without torchrun")
         chosen: Any = "sparse" if density else solver
         if checkpoint is not None:
-            chosen = Sparse(checkpoint=checkpoint)
+            chosen = (Iterative if chosen == "iterative" else Sparse)(checkpoint=checkpoint)
         shown = sys.stderr.isatty() and processes.first
         model = FreeEnergyRegressor(labels=kinds, solver=chosen, random_state=seed, progress=shown).fit(frames)
         if processes.first:

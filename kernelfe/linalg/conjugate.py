@@ -29,6 +29,8 @@ SINGLE_PRECISION = 1e-2
 LOOK_EVERY = 4
 #: Sweeps without a twofold gain after which nothing more is to be had.
 STALLED = 2
+#: Growth of the residual within a sweep of single-precision products at which it is given up.
+GROWTH = 1e2
 
 
 @dataclass
@@ -99,11 +101,19 @@ def conjugate_gradients(
     product = operator.product if fast is None else fast
     spent, weak, best = 0, 0, math.inf
     direction: tuple[Tensor, Tensor] | None = None
+    safe: Tensor | None = None
     while True:
         r = columns if spent == 0 and start is None else columns - operator.product(x)
         spent += 0 if spent == 0 and start is None else 1
         z = preconditioner.solve(r)
         found = _size(r, z, norm)
+        if fast is not None and safe is not None and not found <= best:  # the sweep made it worse
+            logger.info("products in single precision do not converge: going on in double")
+            x.copy_(safe)
+            product, fast, weak, direction = operator.product, None, 0, None
+            r, spent = columns - operator.product(x), spent + 1
+            z = preconditioner.solve(r)
+            found = _size(r, z, norm)
         if not math.isfinite(found):
             raise SolverError(
                 "conjugate gradients met non-finite numbers: the covariance of the labels is not positive definite in "
@@ -120,6 +130,7 @@ def conjugate_gradients(
             raise SolverError(_advice(found, tolerance, spent, max_iterations, weak > STALLED))
         # a little below the tolerance, so that the true residual passes
         goal = 0.5 * tolerance if fast is None else max(0.5 * tolerance, SINGLE_PRECISION * found)
+        safe = x.clone() if fast is not None else None
         spent, direction = _sweep(
             product,
             preconditioner,
@@ -132,6 +143,7 @@ def conjugate_gradients(
             max_iterations,
             callback,
             direction if weak == 0 else None,
+            GROWTH * found if fast is not None else math.inf,
         )
         logger.debug("%d products, residual %.1e before this sweep", spent, found)
 
@@ -141,7 +153,7 @@ def _size(r: Tensor, z: Tensor, norm: Tensor) -> float:
     return float(((r * z).sum(0).abs().sqrt() / norm).max())
 
 
-def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback, direction):
+def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback, direction, ceiling=math.inf):
     """Conjugate gradients from the residual ``r`` on until ``goal``; ``x`` is changed in place.
 
     ``direction`` of the sweep before is gone on with: what it knew of the spectrum is kept, only the residual is new.
@@ -155,7 +167,8 @@ def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback,
     while spent < limit:
         ap = product(p)
         curvature = (p * ap).sum(0)
-        # a column that is solved has nothing left to divide by
+        # a column that is solved has nothing left to divide by; of one that is not, these products know no way down
+        lost = (curvature <= 0) & (rz.abs().sqrt() > goal * norm)
         step = torch.where(curvature > 0, rz / curvature, torch.zeros_like(rz))
         x += step * p
         previous = r
@@ -167,7 +180,8 @@ def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback,
             residual = float((new.abs().sqrt() / norm).max())
             if callback is not None:
                 callback(Step(spent, residual, x))
-            if not residual > goal:  # also where it is not a number: the true residual tells
+            # also where it is not a number: the true residual tells
+            if not goal < residual < ceiling or bool(lost.any()):
                 break
         # Polak and Ribière's form: a preconditioner in single precision is not exactly the same at every step
         change = new - (previous * z).sum(0)

@@ -61,16 +61,24 @@ def lead(
     if not processes.first:
         return _follow(what, steps, processes)
 
+    inside = False
+
     def call(step: int, *tensors: Tensor) -> Any:
+        nonlocal inside
         described = [[tensor.device.type, *tensor.shape] for tensor in tensors]
         _say({"step": step, "tensors": described}, processes)
         processes.broadcast(tensors)
-        return steps[step](*tensors)
+        inside = True
+        found = steps[step](*tensors)
+        inside = False
+        return found
 
     try:
         found = work(call)
     except Exception as error:
         logger.error("process 0 of %d failed in %s: %s", processes.size, what, error)
+        if inside:  # the others are in the step, which tells them by itself
+            raise
         with suppress(ProcessError):  # others may have failed first: the own error is the one to raise
             _say({"failed": f"{type(error).__name__}: {error}"[:MESSAGE]}, processes)
         raise

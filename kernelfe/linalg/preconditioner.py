@@ -23,6 +23,8 @@ from ..errors import SolverError
 JITTERS = (0.0, 1e-12, 1e-9, 1e-6)
 #: Largest variance, in units of what is left to the local part, up to which that may be in single precision.
 LARGEST_IN_SINGLE = 1e8
+#: Numbers gathered at a time in applying the factor to several right-hand sides.
+GATHERED_NUMBERS = 1 << 23
 #: Numbers gathered at a time for many right-hand sides: what stays in a cache.
 CACHED_NUMBERS = 1 << 18
 
@@ -92,6 +94,9 @@ class LocalFactor:
 
     def solve(self, x: Tensor) -> Tensor:
         """U Uᵀ x, shape (N, k)."""
+        step = max(1, GATHERED_NUMBERS // self.index.numel())
+        if x.shape[1] > step:  # rows are gathered as often as they are looked at
+            return torch.cat([self.solve(part) for part in x.split(step, 1)], 1)
         picked = x.to(self.factor.dtype)[self.index]  # (groups, height, k)
         back = torch.bmm(self.factor, torch.bmm(self.factor.mT, picked)).to(x.dtype)
         return torch.zeros_like(x).index_add_(0, self.index.reshape(-1), back.flatten(0, 1))

@@ -168,8 +168,8 @@ def hyperparameter_ensemble(model: Any, draws: int = 16, seed: int = 0) -> Hyper
         )
     if not isinstance(posterior, DensePosterior):
         raise DataError(
-            "an ensemble of hyperparameters needs the labels, which a model of the sparse solver does not keep: fit "
-            "with solver='dense', if need be to some of the frames"
+            "an ensemble of hyperparameters needs a model of the dense solver: fit with solver='dense', if need be to "
+            "some of the frames"
         )
     if draws < 1:
         raise DataError(f"draws={draws}: at least one model is needed")

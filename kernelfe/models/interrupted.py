@@ -155,6 +155,7 @@ def started(
     names = {*wanted, *(f"{what}.{t}" for what in ("inducing", "whitening") for t in terms)}
     if set(found) != names or any(found[name].shape != tensor.shape for name, tensor in wanted.items()):
         raise ModelFileError("it holds other hyperparameters than the model has")
+    found = {name: tensor.to(prior.device) for name, tensor in found.items()}
     before = {name: tensor.clone() for name, tensor in wanted.items()}
     for name, tensor in wanted.items():
         tensor.copy_(found[name])
@@ -165,7 +166,11 @@ def started(
             jets, matrix = basis.jets[t], whitening[t]
             gram = prior.terms[t].kernel.gram(jets, jets).flatten(2).flatten(0, 1)
             fits = len(gram) == len(matrix)
-            error = (matrix.T @ gram @ matrix - torch.eye(matrix.shape[1])).abs().max() if fits and len(gram) else 0.0
+            error = (
+                (matrix.T @ gram @ matrix - torch.eye(matrix.shape[1]).to(gram)).abs().max()
+                if fits and len(gram)
+                else 0.0
+            )
             if not fits or not float(error) < WHITE:
                 for name, tensor in wanted.items():
                     tensor.copy_(before[name])

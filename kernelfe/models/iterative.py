@@ -98,7 +98,7 @@ class IterativePosterior:
         with torch.no_grad():
             if weights is None:
                 self.solution = self._fitted(start, watched, Processes() if processes is None else processes)
-                weights = self.solution.value
+                weights = self.solution.value.to(prior.device)  # that of another process comes by its processor
             self.weights = weights
             self.blocks = self.gram.blocks if self._gram is not None else [label.rows(prior) for label in labels]
             self.expansions = weight_expansions(prior, self.blocks, weights)
@@ -217,13 +217,14 @@ class IterativePosterior:
 
     def explained(self, left: Tensor, right: Tensor) -> Tensor:
         """Prior minus posterior covariance of rows, or combinations of rows, from their features."""
+        if left is not right:  # the second order needs the solutions of both
+            both = torch.cat([left, right])
+            return self.explained(both, both)[: len(left), len(left) :]
         step = max(1, BATCH_NUMBERS // max(1, left.shape[1]))
-        parts = [self.solve(part.T.contiguous()) for part in right.split(step)]
-        out = torch.cat([left @ part for part in parts], 1)
-        if left is right:
-            missed = [self._missed(part.T, x) for part, x in zip(right.split(step), parts, strict=True)]
-            out += torch.cat(parts, 1).mT @ torch.cat(missed, 1)
-        return out
+        parts = [self.solve(part.T.contiguous()) for part in left.split(step)]
+        missed = [self._missed(part.T, x) for part, x in zip(left.split(step), parts, strict=True)]
+        solved = torch.cat(parts, 1)
+        return left @ solved + solved.mT @ torch.cat(missed, 1)
 
     def _missed(self, b: Tensor, x: Tensor) -> Tensor:
         """R = b − A x. With x for A⁻¹b, bᵀx + xᵀR is in error by the square of what bᵀx alone is in error by."""

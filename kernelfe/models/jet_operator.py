@@ -310,9 +310,13 @@ def distinct(parts: list[Tensor], width: int) -> tuple[Tensor, list[Tensor]]:
     return z[kept], list(index.split([len(part) for part in parts]))
 
 
-def invariant(term, reads: list[NodeRead], copies: int, orbits: int = 4) -> bool:
-    """Whether all environments of an orbit see the sum over another orbit alike, tried on a few orbits."""
-    z = reads[0].jets.z[: orbits * copies]
+def invariant(term, reads: list[NodeRead], copies: int, orbits: int = 16) -> bool:
+    """Whether all environments of an orbit see the sum over another orbit alike, tried on a few orbits.
+
+    Those tried are from all over the labels: frames that are symmetric themselves would say nothing.
+    """
+    every = reads[0].jets.z.unflatten(0, (-1, copies))
+    z = every[torch.linspace(0, len(every) - 1, min(orbits, len(every)), device=every.device).long()].flatten(0, 1)
     with torch.no_grad():
         sums = term.kernel.value(z, z).unflatten(1, (-1, copies)).sum(2).unflatten(0, (-1, copies))
     return bool(((sums - sums[:, :1]).abs() <= 1e-10 * sums.abs().max()).all())

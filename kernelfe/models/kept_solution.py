@@ -124,7 +124,11 @@ class KeptSolution:
         """Called at every iteration: write the solution if the last one written is old."""
         self._step = step
         if time.perf_counter() - self._written > self.interval:
-            self.write()
+            try:
+                self.write()
+            except (OSError, DataError) as error:  # a full disk need not end a solve
+                self._written = time.perf_counter()
+                logger.warning("the solution could not be kept, the solve goes on: %s", error)
 
     def write(self) -> str:
         """Write the present solution; returns a sentence that says so, empty if there is nothing to write."""

@@ -51,7 +51,7 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
     ----------
     terms : Term, list of (name, Term) or None
         The sum that models A; None: one term on all bead distances (or on the variables).
-    solver : "auto", "dense", "sparse", Dense or Sparse
+    solver : "auto", "dense", "iterative", "sparse", or a spec: Dense, Iterative, Sparse
         How to condition; "auto" says why it chose in ``solver_reason_``.
     baseline : spec, None or False
         Physical baseline subtracted from every label; None: Boltzmann inversion for molecules, False: none.
@@ -84,7 +84,7 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         With solver="auto", how a sparse answer compares with the exact one on a sample
         (:mod:`kernelfe.models.solver_check`).
     log_evidence_ : float
-        Log evidence (or its collapsed lower bound) of the labels.
+        Log evidence (or its collapsed lower bound) of the labels; nan for ``Iterative`` unless evidence_rows=None.
     density_ : dict or None
         Temperature → effective number of frames whose density the model was conditioned on (kernelfe.training);
         None for labels alone.

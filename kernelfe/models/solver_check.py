@@ -130,17 +130,25 @@ class Comparison:
             sparse = SparsePosterior.fit(basis, stacked, self.noise)
         except SolverError:
             sparse = by_rows(basis, self.train, self.noise, block_rows)
-        deviation, ratio = {}, {}
+        off: dict[str, list] = {}
+        widths: dict[str, list] = {}
         for label, rows, (mean, std) in zip(self.test, self._rows(), self.exact, strict=True):
             seen = std > 0.0
-            off = (predict_mean(sparse, rows) - mean)[seen] / std[seen]
-            deviation[label.kind] = float(off.square().mean().sqrt()) if len(off) else 0.0
-            widths = (sparse.variance(rows).clamp_min(0.0).sqrt()[seen] / std[seen]) if len(off) else std.new_ones(1)
-            ratio[label.kind] = float(widths.median())
+            off.setdefault(label.kind, []).append((predict_mean(sparse, rows) - mean)[seen] / std[seen])
+            found = sparse.variance(rows).clamp_min(0.0).sqrt()[seen] / std[seen]
+            widths.setdefault(label.kind, []).append(found)
+        # several molecules have labels of the same kind
+        deviation = {kind: _over(parts, lambda x: x.square().mean().sqrt(), 0.0) for kind, parts in off.items()}
+        ratio = {kind: _over(parts, torch.median, 1.0) for kind, parts in widths.items()}
         count = max(len(z) // orbit_size(term) for z, term in zip(basis.inducing, self.prior.terms, strict=True))
         rows_used = sum(len(label) for label in self.train)
         self.seconds += time.perf_counter() - begin
         return SolverCheck(rows_used, count, deviation, ratio, self.seconds)
+
+
+def _over(parts: list, reduce: Callable, otherwise: float) -> float:
+    values = torch.cat(parts)
+    return float(reduce(values)) if len(values) else otherwise
 
 
 def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[list[LabelSet], list[LabelSet]]:
@@ -149,6 +157,9 @@ def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[
     train, test = [], []
     for label in labels:
         n = len(label.y)
+        if n < 2:  # nothing to compare with
+            train.append(label)
+            continue
         some = max(1, min(n - 1, round(rows * n / total)))
         others = max(1, min(n - some, math.ceil(HELD_OUT * some)))
         order = np.random.default_rng(seed).permutation(n)

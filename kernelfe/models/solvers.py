@@ -209,6 +209,8 @@ class Sparse(Spec):
             object.__setattr__(self, "checkpoint", os.fspath(self.checkpoint))
         if min(self.inducing, self.block_rows, self.evidence_rows, self.evidence_inducing) < 1:
             raise DataError(f"{self}: every number must be at least 1")
+        if self.final_iterations < 0:
+            raise DataError(f"Sparse: final_iterations={self.final_iterations} must not be negative")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, without the checkpoint: it belongs to a machine, not to a model."""

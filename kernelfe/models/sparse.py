@@ -189,6 +189,7 @@ def accumulate(
         lambda g, chunk: sum(len(b.index) * labels[b.label].y.shape[1] for b in groups[g].chunk(chunk)),
         processes=Processes() if processes is None else processes,
         checkpoint=checkpoint,
+        device=basis.prior.device,
         resumed=None if progress is None else progress.update,
     )
     equations = NormalEquations(basis.ranks, basis.functions)

@@ -72,7 +72,7 @@ def fit_sparse_posterior(
             else:
                 basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
         if processes.size > 1:  # eigenvectors of equal matrices differ by signs between machines
-            basis = started(processes.give(start(basis, noise)), prior, noise, solver.gradients, own=True)
+            basis = started(processes.give(start(basis, noise), prior.device), prior, noise, solver.gradients, own=True)
             check = shared_check(check, processes)
         digest = checkpoint.write(START, start(basis, noise)) if checkpoint is not None and processes.first else ""
         digest = processes.gather_bytes(digest.encode())[0].decode()

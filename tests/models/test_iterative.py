@@ -263,3 +263,39 @@ def test_other_units_of_energy_change_nothing(factor):
     for (a, sa), (b, sb) in zip(in_units(1.0), in_units(factor), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6 * np.abs(a).max())
         np.testing.assert_allclose(sb, sa, rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-4])
+def test_where_single_precision_does_not_converge_it_goes_on_in_double(noise):
+    """Smooth and nearly without noise: single precision makes the residual grow."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1.5, 1.5, (150, 2))
+    labels = {"temperature": 300.0, "mean_force": np.sin(2.0 * x)}
+    term = Term(None, RBF(lengthscale=1.5), SecondOrder(300.0, 1.0, 1e-12, 1e-12))
+    own = {"terms": term, "noise": {"mean_force": noise}, "optimizer": None}
+    mixed, dense = (FreeEnergyRegressor(solver=solver, **own).fit(x, labels) for solver in (Iterative(), Dense()))
+    a, b = mixed.predict(x[:20], "mean_force"), dense.predict(x[:20], "mean_force")
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+    assert mixed.posterior_.solution.iterations < 300
+
+
+def test_a_kernel_that_tells_copies_apart_is_noticed_behind_symmetric_frames():
+    frames = molecule(12)
+    x = np.array(frames.positions)
+    for k in range(4):  # chains that are their own mirror images say nothing of the kernel
+        a, b, h = 1.5 + 0.04 * k, 0.7 + 0.02 * k, 1.0 + 0.03 * k
+        x[k] = [[-a, 0.0, 0.0], [-b, h, 0.0], [b, h, 0.0], [a, 0.0, 0.0]]
+    frames = frames.replace(positions=x)
+    iterative_model, dense = (iterative(frames, solver, terms=uneven()) for solver in (TIGHT, Dense()))
+    test = molecule(3, seed=4)
+    a, b = (model.predict(test, "mean_force") for model in (iterative_model, dense))
+    assert np.abs(a - b).max() <= MEAN * np.abs(b).max()
+
+
+def test_covariances_between_two_sets_are_of_second_order():
+    frames, dense = cholesky("one term")
+    model = iterative(frames, Iterative(), terms=dense.terms)
+    a, b = molecule(3, seed=5), molecule(4, seed=6)
+    found, expected = (m.covariance(a, "mean_energy", X2=b) for m in (model, dense))
+    scale = np.sqrt(np.outer(*(np.diag(dense.covariance(f, "mean_energy")) for f in (a, b))))
+    assert (np.abs(found - expected) <= 1e-4 * scale).all()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kernelfe import FreeEnergyRegressor, Sparse, Term
+from kernelfe import Frames, FreeEnergyRegressor, Sparse, Term
+from kernelfe.datasets import EliminatedMode
 from kernelfe.kernels import RBF
 from kernelfe.models import assemble, solver_check, solvers
 from kernelfe.models.evidence import NoiseLevels
@@ -83,3 +84,25 @@ def test_deviation_and_ratio_are_those_of_the_predictions():
     assert float((wanted - torch.from_numpy(mean.reshape(-1))).abs().max()) < 1e-3 * std.min()
     assert 0.0 < found.deviation["mean_force"] < 3.0 and 0.5 < found.ratio["mean_force"] < 5.0
     assert found.seconds > 0.0
+
+
+def test_a_single_label_of_a_kind_is_learned_from(monkeypatch, small_limits):
+    frames = variables(80, parameter=1.0)
+    anchor = EliminatedMode().frames(frames.coordinates[:1], frames.temperature[:1], ("free_energy",), 1.0)
+    anchored = Frames.concatenate([frames, anchor.replace(noise={"free_energy": 0.005})])
+    model = auto(monkeypatch, anchored, Term(None, RBF(2.0), THERMAL), 60)
+    assert set(model.solver_check_.deviation) == {"mean_force", "mean_energy"}
+
+
+def test_labels_of_one_kind_from_several_sets_are_taken_together(monkeypatch, small_limits):
+    model = auto(monkeypatch, variables(80, parameter=1.0), Term(None, RBF(2.0), THERMAL), 60)
+    posterior = model.posterior_
+    labels = assemble.label_sets(
+        variables(80, parameter=1.0), None, None, model.baseline_, model.composition_.counts, model.molecule_
+    )
+    prior, noise = posterior.prior, NoiseLevels.of(model.noise_, model.noise_temperature_)
+    comparison = solver_check.Comparison(prior, [*labels, *labels], noise, np.random.default_rng(0))
+    parts = [label.kind for label in comparison.test]
+    assert len(parts) == 4 and len(comparison.check(posterior.basis, 1000).deviation) == 2
+    one = solver_check.Comparison(prior, labels, noise, np.random.default_rng(0))
+    assert len(one.test) == 2
