@@ -177,11 +177,11 @@ def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback,
         z = preconditioner.solve(r)
         new = (r * z).sum(0)
         if spent % every == 0 or spent >= limit:
-            residual = float((new.abs().sqrt() / norm).max())
+            residual = float((new.abs().sqrt() / norm).masked_fill(lost, math.inf).max())
             if callback is not None:
                 callback(Step(spent, residual, x))
             # also where it is not a number: the true residual tells
-            if not goal < residual < ceiling or bool(lost.any()):
+            if not goal < residual < ceiling:
                 break
         # Polak and Ribière's form: a preconditioner in single precision is not exactly the same at every step
         change = new - (previous * z).sum(0)

@@ -130,6 +130,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_what_two_processes_left_is_gone_on_from_by_two_and_by_one(tmp_path):
     folders = [str(tmp_path / name) for name in "ab"]
     first, second = (one.value() for one in run(2, SEVERAL.format(folders=folders)))
