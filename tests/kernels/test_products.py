@@ -1,0 +1,64 @@
+"""Products on blocks of pairs against products with all pairs at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernelfe.kernels import RBF, Matern52, RationalQuadratic
+from kernelfe.kernels import products as module
+from kernelfe.kernels.products import PairProducts
+
+ENVIRONMENTS, NODES, WIDTH = 23, 30, 5
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_ENTRIES", {"cpu": 50, "cuda": 50})
+    monkeypatch.setattr(module, "BLOCK_NODES", {"cpu": 7, "cuda": 7})
+
+
+@pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0), RationalQuadratic(1.0)], ids=str)
+@pytest.mark.parametrize("given", ["c", "w", "cw"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_blocks_are_all_pairs(small_blocks, kernel, given, keep):
+    kernel = kernel.ready(WIDTH)
+    z, nodes = drawn(ENVIRONMENTS, WIDTH), drawn(NODES, WIDTH, seed=1)
+    c = drawn(NODES, 3, seed=2) if "c" in given else None
+    w = drawn(NODES, WIDTH, 3, seed=3) if "w" in given else None
+    value, gradient = kernel.jet_product(z, nodes, torch.zeros(NODES, 3, dtype=z.dtype) if c is None else c, w)
+    pairs = PairProducts(kernel, z, nodes, cache_bytes=1 << 30 if keep else 0)
+    for _ in range(2):  # the second time from what was kept
+        found, slopes = pairs.product(c, w)
+        torch.testing.assert_close(found, value, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(slopes, gradient, rtol=1e-12, atol=1e-12)
+    assert PairProducts(kernel, z, nodes, slopes=False).product(c, w)[1] is None
+    torch.testing.assert_close(PairProducts(kernel, z, nodes, slopes=False).product(c, w)[0], value)
+    only, found = PairProducts(kernel, z, nodes, values=False).product(c, w)
+    assert only is None
+    torch.testing.assert_close(found, gradient)
+
+
+@pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0)], ids=str)
+def test_single_precision_is_that_precise(small_blocks, kernel):
+    kernel = kernel.ready(WIDTH)
+    z, nodes = drawn(ENVIRONMENTS, WIDTH), drawn(NODES, WIDTH, seed=1)
+    c, w = drawn(NODES, 2, seed=2), drawn(NODES, WIDTH, 2, seed=3)
+    exact = PairProducts(kernel, z, nodes).product(c, w)
+    found = PairProducts(kernel, z, nodes, dtype=torch.float32).product(c, w)
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == torch.float64 and 0.0 < float((a - b).abs().max()) < 1e-5 * float(b.abs().max())
+
+
+def test_rows_of_one_process_are_a_part_of_the_product(small_blocks):
+    kernel = RBF(1.0).ready(WIDTH)
+    z, nodes, w = drawn(ENVIRONMENTS, WIDTH), drawn(NODES, WIDTH, seed=1), drawn(NODES, WIDTH, 1, seed=3)
+    value, gradient = PairProducts(kernel, z, nodes).product(None, w)
+    step = PairProducts(kernel, z, nodes).step
+    own = range(2 * step, min(ENVIRONMENTS, 3 * step))
+    found, slopes = PairProducts(kernel, z, nodes, rows=own).product(None, w)
+    assert torch.equal(found, value[own.start : own.stop]) and torch.equal(slopes, gradient[own.start : own.stop])
