@@ -111,9 +111,7 @@ def conjugate_gradients(
             logger.info("products in single precision do not converge: going on in double")
             x.copy_(safe)
             product, fast, weak, direction = operator.product, None, 0, None
-            r, spent = columns - operator.product(x), spent + 1
-            z = preconditioner.solve(r)
-            found = _size(r, z, norm)
+            continue
         if not math.isfinite(found):
             raise SolverError(
                 "conjugate gradients met non-finite numbers: the covariance of the labels is not positive definite in "
