@@ -75,10 +75,13 @@ class PairProducts:
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
         self.keep = self.bytes <= cache_bytes
         self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._room: Tensor | None = None
         if self.fused:
             self._nodes = self.nodes.to(dtype)
             ones = torch.ones(len(nodes), 1, dtype=dtype, device=z.device)
             self._nodes1 = _aligned(torch.cat([self._nodes, ones], 1))
+            ones = torch.ones(len(z), 1, dtype=dtype, device=z.device)
+            self._z1 = torch.cat([self.z.to(dtype), ones], 1)
 
     @property
     def bytes(self) -> int:
@@ -107,37 +110,41 @@ class PairProducts:
         """
         given = c if c is not None else w
         assert given is not None, "an expansion needs coefficients"
-        size, width = given.shape[-1], self.z.shape[1]
-        count = len(self.rows)
-        value = self.z.new_zeros(count, size) if self.values else None
-        gradient = self.z.new_zeros(count, width, size) if self.slopes else None
+        size = given.shape[-1]
         work = self._prepared(c, w) if self.fused else ()
+        values, gradients = [], []
         for start, stop in self.blocks():
-            at = slice(start - self.rows.start, stop - self.rows.start)
             if self.fused:
                 v, g = self._fused_block(start, stop, *work)
             else:
                 coefficients = c if c is not None else w.new_zeros(len(self.nodes), size)  # type: ignore[union-attr]
                 v, g = self.kernel.jet_product(self.z[start:stop], self.nodes, coefficients, w)
-            if value is not None:
-                value[at] = v
-            if gradient is not None:
-                gradient[at] = g
-        return value, gradient
+            values.append(v)
+            gradients.append(g)
+        return (
+            self._joined(values, size) if self.values else None,
+            self._joined(gradients, self.z.shape[1], size) if self.slopes else None,
+        )
+
+    def _joined(self, parts: list[Tensor], *shape: int) -> Tensor:
+        """What was found block by block."""
+        if not parts:
+            return self.z.new_zeros(0, *shape)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     # ------------------------------------------------------------------ radial kernels
 
     def _prepared(self, c: Tensor | None, w: Tensor | None):
-        """Per right-hand side what q is made of: (D + 1, m); the coefficients c, (m, P); all slopes w, (m, D·P)."""
+        """Per right-hand side what q is made of: (m, D + 1); the coefficients c, (m, P); all slopes w, (m, D·P)."""
         dtype = self.dtype
         c = None if c is None else c.to(dtype)
         if w is None:
             return None, c, None
         w = w.to(dtype)
-        offset = -torch.einsum("md,mdp->mp", self._nodes, w)
+        offset = -(self._nodes[:, :, None] * w).sum(1)
         if self.single and c is not None:  # κ (c + q): the coefficient goes with the constant of q
             offset = offset + c
-        inner = torch.cat([w, offset[:, None, :]], 1).permute(2, 1, 0).contiguous()  # (P, D + 1, m)
+        inner = torch.cat([w, offset[:, None, :]], 1).permute(2, 0, 1).contiguous()  # (P, m, D + 1)
         return inner, c, _aligned(w.flatten(1))
 
     def _pairs(self, start: int, stop: int, nodes: slice) -> tuple[Tensor, ...]:
@@ -154,21 +161,27 @@ class PairProducts:
             self._kept[start, nodes.start] = out
         return out
 
+    def _workspace(self, like: Tensor) -> Tensor:
+        """Room for a block of pairs; the same for every block, since touching new memory takes longer than using it."""
+        if self._room is None or self._room.numel() < like.numel():
+            self._room = torch.empty(like.numel(), dtype=self.dtype, device=like.device)
+        return self._room[: like.numel()].view(like.shape)
+
     def _fused_block(self, start: int, stop: int, inner, c, w) -> tuple[Tensor | None, Tensor | None]:
-        z = self.z[start:stop].to(self.dtype)
-        z1 = torch.cat([z, z.new_ones(len(z), 1)], 1)
+        z1 = self._z1[start:stop]
+        z = z1[:, :-1]
         size, width = (c.shape[1] if inner is None else len(inner)), z.shape[1]
-        value = z.new_zeros(len(z), size)
+        value = z.new_zeros(len(z), size) if self.values and not self.single else None
         summed = z.new_zeros(size, len(z), self._nodes1.shape[1])  # Σ_j radial z_j, and Σ_j radial
         spread = None if w is None or not self.slopes else z.new_zeros(len(z), w.shape[1])  # Σ_j κ' w_j
         for first in range(0, len(self.nodes), self.width):
             part = slice(first, min(first + self.width, len(self.nodes)))
             pairs = self._pairs(start, stop, part)
-            buffer = torch.empty_like(pairs[0])
+            buffer = self._workspace(pairs[0])
             for p in range(size):
                 if inner is not None:
-                    torch.mm(z1, inner[p][:, part], out=buffer)  # q, for the Gaussian kernel with c
-                self._radial(buffer, pairs, None if c is None else c[part, p], inner is not None, value[:, p])
+                    torch.mm(z1, inner[p, part].mT, out=buffer)  # q, for the Gaussian kernel with c
+                self._radial(buffer, pairs, None if c is None else c[part, p], inner is not None, value, p)
                 if self.single or self.slopes:
                     summed[p].addmm_(buffer, self._nodes1[part])
             if spread is not None:
@@ -176,17 +189,20 @@ class PairProducts:
         total = summed[:, :, width]
         if self.single:
             value = total.mT
+        values = value.to(torch.float64) if value is not None and self.values else None
         if not self.slopes:
-            return value.to(torch.float64), None
-        gradient = (z * total[:, :, None] - summed[:, :, :width]).permute(1, 2, 0)
-        if self.single or inner is not None:  # summed was −radial
-            gradient = -gradient
+            return values, None
+        if self.single or inner is not None:  # summed is −radial
+            gradient = torch.addcmul(summed[:, :, :width], z, total[:, :, None], value=-1.0)
+        else:
+            gradient = z * total[:, :, None] - summed[:, :, :width]
+        gradient = gradient.permute(1, 2, 0)
         if spread is not None:  # − κ' w of all right-hand sides at once
             more = spread[:, : width * size].reshape(len(z), width, size)
             gradient = gradient + more if self.single else gradient - more
-        return value.to(torch.float64) if self.values else None, gradient.to(torch.float64)
+        return values, gradient.to(torch.float64)
 
-    def _radial(self, buffer: Tensor, pairs, c: Tensor | None, with_q: bool, value: Tensor) -> None:
+    def _radial(self, buffer: Tensor, pairs, c: Tensor | None, with_q: bool, value: Tensor | None, p: int) -> None:
         """What multiplies δ, up to a sign, into ``buffer``, which holds q or nothing; the values are added up."""
         if self.single:
             if with_q:
@@ -195,10 +211,10 @@ class PairProducts:
                 torch.mul(pairs[0], c, out=buffer)  # type: ignore[arg-type]
             return
         first, second = pairs[:2]
-        if self.values and c is not None:
-            value.addmv_(pairs[2], c)
-        if self.values and with_q:
-            value.sub_(torch.linalg.vecdot(first, buffer))
+        if value is not None and c is not None:
+            value[:, p].addmv_(pairs[2], c)
+        if value is not None and with_q:
+            value[:, p].sub_(torch.linalg.vecdot(first, buffer))
         if not self.slopes:
             return
         if not with_q:

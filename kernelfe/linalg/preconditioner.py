@@ -1,4 +1,4 @@
-"""A preconditioner from a low-rank part and the neighbourhood of every row: P = L Lᵀ + (U Uᵀ)⁻¹.
+"""A preconditioner from a low-rank part and the neighbourhood of every row: P = F Fᵀ + L Lᵀ + (U Uᵀ)⁻¹.
 
 L carries what is smooth: Nyström features on a few environments, mean functions. What is left, A − L Lᵀ, falls off
 quickly with distance, and its inverse is approximated by Vecchia's factor U: group by group of rows, each conditioned
@@ -6,11 +6,14 @@ on a few near rows of groups before it (Vecchia 1988; Katzfuss & Guinness 2021).
 rows it looks at, so with all rows in one group P = A. The combination is that of Gyger, Furrer & Sigrist (2024), whose
 low-rank part alone needs several times as many iterations where the kernel is neither very smooth nor very rough.
 
-P⁻¹ = V − V L (1 + Lᵀ V L)⁻¹ Lᵀ V with V = U Uᵀ.
+Without F, functions of so large a prior variance that they are hardly penalised,
+P₀⁻¹ = V − V L (1 + Lᵀ V L)⁻¹ Lᵀ V with V = U Uᵀ. With it, P⁻¹ x = P₀⁻¹ (x − F (1 + GᵀF)⁻¹ Gᵀ x), G = P₀⁻¹ F: what
+varies that much is taken away in double precision, before anything in single precision would have to resolve it.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -19,12 +22,18 @@ from torch import Tensor
 
 from ..errors import SolverError
 
+logger = logging.getLogger(__name__)
+
 #: Relative jitters tried in turn on the residual of a group.
 JITTERS = (0.0, 1e-12, 1e-9, 1e-6)
-#: Largest variance, in units of what is left to the local part, up to which that may be in single precision.
-LARGEST_IN_SINGLE = 1e8
+#: By how much P⁻¹ may miss its identities before single precision is given up.
+CONSISTENT = 0.2
+#: Steps of the power iteration that measures it.
+POWER_STEPS = 3
 #: Numbers gathered at a time in applying the factor to several right-hand sides.
 GATHERED_NUMBERS = 1 << 23
+#: Columns of a product with itself that are computed together: smaller ones waste less, larger ones run faster.
+SQUARE_COLUMNS = 256
 #: Numbers gathered at a time for many right-hand sides: what stays in a cache.
 CACHED_NUMBERS = 1 << 18
 
@@ -32,27 +41,38 @@ CACHED_NUMBERS = 1 << 18
 class LocalFactor:
     """Vecchia's sparse inverse factor: (U Uᵀ)⁻¹ ≈ B for a symmetric positive definite B.
 
+    Rows come in sites of equal size, all rows of a frame for example, which are read and written as one.
+
     Parameters
     ----------
+    sites
+        Rows of each site, shape (sites, R); together every row once.
     index
-        Rows that each group looks at, earlier ones first, its own last, shape (groups, height); filled up on the left
-        with any rows, whose factor is zero.
+        Sites that each group looks at, earlier ones first, its own last, shape (groups, k); filled up on the left with
+        any sites, whose factor is zero.
     factor
-        U group by group, shape (groups, height, width); filled up on the left with zero columns.
+        U group by group, shape (groups, k·R, width); filled up on the left with zero columns.
     own
         Rows of each group itself, shape (groups,).
     used
-        Rows that each group looks at, its own among them, shape (groups,).
+        Sites that each group looks at, its own among them, shape (groups,).
     """
 
-    def __init__(self, index: Tensor, factor: Tensor, own: Tensor, used: Tensor):
-        self.index, self.factor, self.own, self.used = index, factor, own.tolist(), used.tolist()
-        self.rows = int(own.sum())
+    def __init__(self, sites: Tensor, index: Tensor, factor: Tensor, own: Tensor, used: Tensor):
+        self.sites, self.index, self.factor, self.rows = sites, index, factor, sites.numel()
+        self.own, self.used = own.tolist(), used.tolist()
         diagonal = factor[:, factor.shape[1] - factor.shape[2] :].diagonal(dim1=1, dim2=2)
         filled = torch.arange(factor.shape[2], device=own.device) < factor.shape[2] - own[:, None]
         self._logdet = -2.0 * float(
             diagonal.masked_fill(filled.to(diagonal.device), 1.0).to(torch.float64).abs().log().sum()
         )
+        flat, order = sites.reshape(-1), torch.arange(self.rows, device=sites.device)
+        self._place = None if torch.equal(flat, order) else torch.empty_like(flat).scatter_(0, flat, order)
+        # who looks at a site, site by site: sums over them are sums of consecutive rows
+        self._looks = index.reshape(-1).argsort(stable=True)
+        self._first = torch.bincount(index.reshape(-1), minlength=len(sites)).cumsum(0)
+        self._first = torch.cat([self._first.new_zeros(1), self._first[:-1]])
+        self._transposed: Tensor | None = None
 
     @classmethod
     def of_groups(
@@ -62,7 +82,7 @@ class LocalFactor:
         block: Callable[[Tensor], Tensor],
         dtype: torch.dtype = torch.float64,
     ) -> LocalFactor:
-        """Group by group.
+        """Group by group, with sites of a single row.
 
         Parameters
         ----------
@@ -89,31 +109,64 @@ class LocalFactor:
             index[g, height - len(rows) :] = rows
             found = last_columns(block(rows)[None], len(mine))[0]
             factor[g, height - len(rows) :, width - len(mine) :] = found
+        sizes = torch.tensor([len(mine) for mine in own], device=index.device)
         used = torch.tensor([len(mine) + len(others) for mine, others in zip(own, near, strict=True)], device="cpu")
-        return cls(index, factor, torch.tensor([len(mine) for mine in own], device=index.device), used)
+        return cls(torch.arange(int(sizes.sum()), device=index.device)[:, None], index, factor, sizes, used)
+
+    def to(self, dtype: torch.dtype) -> None:
+        """Keep and apply U in another precision."""
+        self.factor, self._transposed = self.factor.to(dtype), None
 
     def solve(self, x: Tensor) -> Tensor:
         """U Uᵀ x, shape (N, k)."""
-        step = max(1, GATHERED_NUMBERS // self.index.numel())
+        (groups, looked_at), each = self.index.shape, self.sites.shape[1]
+        step = max(1, GATHERED_NUMBERS // (groups * looked_at * each))
         if x.shape[1] > step:  # rows are gathered as often as they are looked at
             return torch.cat([self.solve(part) for part in x.split(step, 1)], 1)
-        picked = x.to(self.factor.dtype)[self.index]  # (groups, height, k)
-        back = torch.bmm(self.factor, torch.bmm(self.factor.mT, picked)).to(x.dtype)
-        return torch.zeros_like(x).index_add_(0, self.index.reshape(-1), back.flatten(0, 1))
+        if self._transposed is None:
+            self._transposed = self.factor.mT.contiguous()
+        # a row vector times a matrix takes half the time of the matrix times a column
+        picked = self._picked(self._by_site(x.to(self.factor.dtype)), slice(None))
+        back = torch.bmm(torch.bmm(picked.mT, self.factor), self._transposed)  # (groups, columns, k·R)
+        back = back.unflatten(2, (looked_at, each)).permute(0, 2, 3, 1).reshape(groups * looked_at, -1)
+        out = torch.nn.functional.embedding_bag(self._looks, back, self._first, mode="sum")
+        out = out.view(self.rows, -1).to(x.dtype)
+        return out if self._place is None else out.index_select(0, self._place)
 
     def whitened(self, x: Tensor) -> Iterator[Tensor]:
-        """Uᵀ x for x of shape (N, k), some groups at a time; rows of no group are zero."""
+        """Uᵀ x for x of shape (N, k) with rows in the order of :attr:`sites`, some groups at a time.
+
+        Rows of no group are zero.
+        """
         height, width = self.factor.shape[1:]
         few = max(1, CACHED_NUMBERS // (height * x.shape[1]))  # gathered rows that stay in the cache
         many = max(1, (1 << 24) // max(1, width * x.shape[1]))
+        by_site = x.reshape(len(self.sites), -1)
         for outer in range(0, len(self.index), many):
             stop = min(len(self.index), outer + many)
             out = x.new_empty(stop - outer, width, x.shape[1])
             for start in range(outer, stop, few):
                 part = slice(start, min(stop, start + few))
                 at = slice(part.start - outer, part.stop - outer)
-                torch.bmm(self.factor[part].mT.to(x), x[self.index[part]], out=out[at])
+                torch.bmm(self.factor[part].mT.to(x), self._picked(by_site, part), out=out[at])
             yield out.flatten(0, 1)
+
+    def _by_site(self, x: Tensor) -> Tensor:
+        """Rows of a site side by side, shape (sites, R·k)."""
+        x = x if self._place is None else x.index_select(0, self.sites.reshape(-1))
+        return x.reshape(len(self.sites), -1)
+
+    def _picked(self, by_site: Tensor, groups: slice) -> Tensor:
+        """What groups look at, shape (groups, k·R, columns)."""
+        index = self.index[groups]
+        found = by_site.index_select(0, index.reshape(-1))
+        return found.view(len(index), self.factor.shape[1], -1)
+
+    def columns(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Group by group, the rows that it looks at, its own last, and its columns of U, shape (rows, own)."""
+        for g, (own, used) in enumerate(zip(self.own, self.used, strict=True)):
+            rows = self.sites[self.index[g, -used:]].reshape(-1)
+            yield rows, self.factor[g, -len(rows) :, -own:]
 
     def logdet(self) -> float:
         """log det (U Uᵀ)⁻¹."""
@@ -122,11 +175,11 @@ class LocalFactor:
     def root(self, noise: Tensor) -> Tensor:
         """U⁻ᵀ ε: of covariance (U Uᵀ)⁻¹ for standard normal ε, shape (N, n), group by group."""
         out, at = torch.zeros_like(noise), 0
-        for g, count in enumerate(self.own):
-            factor, index = self.factor[g, :, -count:].to(noise.dtype), self.index[g]
-            part = noise[at : at + count] - factor[:-count].mT @ out[index[:-count]]
+        for rows, columns in self.columns():
+            count, factor = columns.shape[1], columns.to(noise.dtype)
+            part = noise[at : at + count] - factor[:-count].mT @ out[rows[:-count]]
             at += count
-            out[index[-count:]] = torch.linalg.solve_triangular(factor[-count:].mT, part, upper=False)
+            out[rows[-count:]] = torch.linalg.solve_triangular(factor[-count:].mT, part, upper=False)
         return out
 
 
@@ -145,16 +198,20 @@ def last_columns(blocks: Tensor, count: int) -> Tensor:
 
 
 class LowRankAndLocal:
-    """P = L Lᵀ + (U Uᵀ)⁻¹ (see the module).
+    """P = F Fᵀ + L Lᵀ + (U Uᵀ)⁻¹ (see the module).
 
     Parameters
     ----------
     local
         U.
     low_rank
-        L, shape (N, r), or None.
+        L, shape (N, r) with rows in the order of ``local.sites``, or None.
     left, right
-        Faster ways to L a and Lᵀ x than with the matrix, if there are any; the matrix is then not kept.
+        Faster ways to Φ a and Φᵀ x than with a matrix, for L = Φ S, if there are any; L is then not kept.
+    root
+        S, shape (r, r); None: one.
+    broad
+        F, shape (N, m) with few columns, or None.
 
     Raises
     ------
@@ -168,54 +225,154 @@ class LowRankAndLocal:
         low_rank: Tensor | None = None,
         left: Callable[[Tensor], Tensor] | None = None,
         right: Callable[[Tensor], Tensor] | None = None,
+        root: Tensor | None = None,
+        broad: Tensor | None = None,
     ):
-        self.local, self.rank, self.rows = local, 0 if low_rank is None else low_rank.shape[1], local.rows
-        if low_rank is None or not self.rank:
-            self.rank = 0
-            return
-        capacity = torch.eye(self.rank, dtype=torch.float64, device=low_rank.device)
-        for part in local.whitened(low_rank):  # LᵀVL = (UᵀL)ᵀ UᵀL
-            capacity.addmm_(part.mT, part)
-        self.capacity, info = torch.linalg.cholesky_ex(capacity)
-        if int(info):
-            raise SolverError("the low-rank part of the preconditioner is not finite: check the hyperparameters")
-        if left is None or right is None:
-            matrix = low_rank
-            left, right = (lambda a: (matrix @ a.to(matrix)).to(a)), (lambda x: (matrix.mT @ x.to(matrix)).to(x))
-        self._left, self._right = left, right
+        self.local, self.rows = local, local.rows
+        self._low_rank = self._broad = None
+        if low_rank is not None and low_rank.shape[1]:
+            self._low_rank = _LowRank(local, low_rank, left, right, root)
+        if broad is not None and broad.shape[1]:
+            solved = self.solve(broad)
+            self._broad = _Broad(broad, solved)
+
+    @property
+    def rank(self) -> int:
+        """Columns of L and F."""
+        parts = [part for part in (self._low_rank, self._broad) if part is not None]
+        return sum(part.rank for part in parts)
 
     def solve(self, x: Tensor) -> Tensor:
         """P⁻¹ x, shape (N, k)."""
-        out = self.local.solve(x)
-        if not self.rank:
-            return out
-        inner = torch.cholesky_solve(self._right(out), self.capacity)
-        return out - self.local.solve(self._left(inner))
+        if self._broad is not None:
+            x = self._broad.without(x)
+        if self._low_rank is None:
+            return self.local.solve(x)
+        # taken away from x, not from V x, whose differences U in single precision would not resolve
+        return self.local.solve(x - self._low_rank.explained(self.local.solve(x)))
 
-    def to_single(self) -> None:
-        """Keep U in single precision, unless eigenvalues of 1 + LᵀVL are so large that P⁻¹ would lose its digits."""
-        if not self.rank or float(self.capacity.square().sum(1).max()) < LARGEST_IN_SINGLE:
-            self.local.factor = self.local.factor.to(torch.float32)
+    def consistent(self) -> bool:
+        """Whether Lᵀ P₀⁻¹ L is what it has to be, 1 − (1 + LᵀVL)⁻¹, also where rounding is divided by little.
+
+        P₀⁻¹ is a difference: of what varies a million times more than U can resolve, a millionth is left. Where U is in
+        single precision that may be nothing, or negative. The largest deviation is found by a few power iterations.
+        """
+        low_rank = self._low_rank
+        if low_rank is None:
+            return True
+        seeded = torch.Generator().manual_seed(0)
+        x = torch.randn(low_rank.rank, 1, generator=seeded, dtype=torch.float64, device="cpu")
+        x, size = x.to(low_rank.capacity.device), math.inf
+        for _ in range(POWER_STEPS):
+            x = x / x.norm()
+            y = low_rank.left(x)
+            found = low_rank.right(self.local.solve(y - low_rank.explained(self.local.solve(y))))
+            x = found - x + torch.cholesky_solve(x, low_rank.capacity)
+            size = float(x.norm())
+            if not 0.0 < size < CONSISTENT:
+                break
+        logger.debug("the inverse of the preconditioner misses its identities by %.1e", size)
+        return size < CONSISTENT
 
     def subtracted(self) -> Tensor | None:
-        """W with P⁻¹ = U Uᵀ − W Wᵀ, shape (N, r); None without a low-rank part."""
-        if not self.rank:
-            return None
-        unit = torch.eye(self.rank, dtype=self.capacity.dtype, device=self.capacity.device)
-        root = torch.linalg.solve_triangular(self.capacity.mT, unit, upper=True)
-        return self.local.solve(self._left(root))
+        """W with P⁻¹ = U Uᵀ − W Wᵀ, shape (N, r + m); None without L and F."""
+        parts = [] if self._low_rank is None else [self.local.solve(self._low_rank.explained_root())]
+        if self._broad is not None:
+            parts.append(self._broad.subtracted())
+        return torch.cat(parts, 1) if parts else None
 
     def logdet(self) -> float:
         """log det P."""
-        more = 2.0 * float(self.capacity.diagonal().log().sum()) if self.rank else 0.0
-        return self.local.logdet() + more
+        parts = [part for part in (self.local, self._low_rank, self._broad) if part is not None]
+        return sum(part.logdet() for part in parts)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws of N(0, P), shape (N, n)."""
         device = self.local.factor.device
         noise = torch.randn(self.rows + self.rank, n, generator=generator, dtype=torch.float64, device="cpu").to(device)
-        out = self.local.root(noise[: self.rows])
-        return out + self._left(noise[self.rows :]) if self.rank else out
+        out, at = self.local.root(noise[: self.rows]), self.rows
+        for part in (self._low_rank, self._broad):
+            if part is not None:
+                out = out + part.left(noise[at : at + part.rank])
+                at += part.rank
+        return out
+
+
+class _LowRank:
+    """L, and 1 + LᵀVL; see :class:`LowRankAndLocal` for the parameters."""
+
+    def __init__(self, local: LocalFactor, low_rank: Tensor, left, right, root: Tensor | None):
+        self.rank, self._root = low_rank.shape[1], root
+        unit = torch.eye(self.rank, dtype=torch.float64, device=low_rank.device)
+        capacity = torch.zeros_like(unit)
+        for part in local.whitened(low_rank):  # LᵀVL = (UᵀL)ᵀ UᵀL
+            _add_square(capacity, part)
+        self.capacity, info = torch.linalg.cholesky_ex(unit + capacity)
+        if int(info):
+            raise SolverError("the low-rank part of the preconditioner is not finite: check the hyperparameters")
+        # Φ T (Φ T)ᵀ = L (1 + LᵀVL)⁻¹ Lᵀ: two products with T instead of two with S and two triangular solves
+        inverse = torch.linalg.solve_triangular(self.capacity, unit, upper=False).mT
+        self._inner = inverse if root is None else root @ inverse
+        if left is None or right is None:
+            matrix = low_rank[local.sites.reshape(-1).argsort()].to(torch.float64)
+            left, right = (lambda a: matrix @ a), (lambda x: matrix.mT @ x)
+        self._left, self._right = left, right
+
+    def left(self, a: Tensor) -> Tensor:
+        """L a."""
+        return self._left(a if self._root is None else self._root @ a)
+
+    def right(self, x: Tensor) -> Tensor:
+        """Lᵀ x."""
+        found = self._right(x)
+        return found if self._root is None else self._root.mT @ found
+
+    def explained(self, x: Tensor) -> Tensor:
+        """L (1 + LᵀVL)⁻¹ Lᵀ x."""
+        return self._left(self._inner @ (self._inner.mT @ self._right(x)))
+
+    def explained_root(self) -> Tensor:
+        """Φ T."""
+        return self._left(self._inner)
+
+    def logdet(self) -> float:
+        """log det (1 + LᵀVL)."""
+        return 2.0 * float(self.capacity.diagonal().log().sum())
+
+
+class _Broad:
+    """F and G = P₀⁻¹ F."""
+
+    def __init__(self, broad: Tensor, solved: Tensor):
+        self.rank, self._matrix, self._solved = broad.shape[1], broad, solved
+        self._capacity = torch.eye(self.rank, dtype=torch.float64, device=broad.device) + solved.mT @ broad
+        self._weights = torch.linalg.solve(self._capacity, solved.mT)
+
+    def without(self, x: Tensor) -> Tensor:
+        """x − F (1 + GᵀF)⁻¹ Gᵀ x."""
+        return torch.addmm(x, self._matrix, self._weights @ x, alpha=-1.0)
+
+    def left(self, a: Tensor) -> Tensor:
+        """F a."""
+        return self._matrix @ a
+
+    def subtracted(self) -> Tensor:
+        """G C⁻ᵀ for 1 + GᵀF = C Cᵀ."""
+        factor = torch.linalg.cholesky(0.5 * (self._capacity + self._capacity.mT))
+        return torch.linalg.solve_triangular(factor.mT, self._solved, upper=True, left=False)
+
+    def logdet(self) -> float:
+        """log det (1 + GᵀF)."""
+        return float(torch.linalg.slogdet(self._capacity)[1])
+
+
+def _add_square(total: Tensor, part: Tensor) -> None:
+    """Add partᵀ part, one half of it computed."""
+    part = part.to(total.dtype)  # what is added up is a million times larger than what it is added to, one
+    for start in range(0, len(total), SQUARE_COLUMNS):
+        stop = min(start + SQUARE_COLUMNS, len(total))
+        total[:stop, start:stop].addmm_(part[:, :stop].mT, part[:, start:stop])
+        total[start:stop, :start] = total[:start, start:stop].mT
 
 
 def _cholesky(blocks: Tensor) -> Tensor:

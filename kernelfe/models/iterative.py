@@ -133,9 +133,8 @@ class IterativePosterior:
     def preconditioner(self) -> LowRankAndLocal:
         """What makes the iterations few."""
         if self._preconditioner is None:
-            self._preconditioner = precondition(self.gram, self.solver.rank)
-            if self.solver.precision == "mixed":
-                self._preconditioner.to_single()
+            dtype = torch.float32 if self.solver.precision == "mixed" else torch.float64
+            self._preconditioner = precondition(self.gram, self.solver.rank, dtype=dtype)
         return self._preconditioner
 
     def _fitted(self, start: Tensor | None, watched: Watched | None, processes: Processes) -> Solution:

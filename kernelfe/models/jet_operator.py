@@ -197,14 +197,18 @@ class JetGram:
                 parts.append(torch.bmm(label.noise, part.reshape(n, m, -1)).reshape(part.shape))
         return torch.cat(parts)
 
-    def diagonal(self) -> Tensor:
-        """Diagonal of A, shape (N,)."""
+    def noise_diagonal(self) -> Tensor:
+        """The noise's part of :meth:`diagonal`."""
         parts = []
-        for block, label, variances in zip(self.blocks, self.label_sets, self.variances, strict=True):
+        for label, variances in zip(self.label_sets, self.variances, strict=True):
             if variances is None:
                 variances = label.noise.diagonal(dim1=1, dim2=2).reshape(-1)  # type: ignore[union-attr]
-            parts.append(self.prior.diagonal(block) + variances)
+            parts.append(variances)
         return torch.cat(parts)
+
+    def diagonal(self) -> Tensor:
+        """Diagonal of A, shape (N,)."""
+        return torch.cat([self.prior.diagonal(block) for block in self.blocks]) + self.noise_diagonal()
 
     def target(self) -> Tensor:
         """Labels minus prior means, shape (N,)."""

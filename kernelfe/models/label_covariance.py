@@ -79,9 +79,8 @@ class LabelCovariance:
         def part(rows: Tensor, factor: Tensor) -> Tensor:
             return (factor * (local_gram(self.slopes, bare, rows) @ factor)).sum()
 
-        for g, (own, used) in enumerate(zip(local.own, local.used, strict=True)):
-            rows, factor = local.index[g, -used:], local.factor[g, -used:, -own:].to(torch.float64)
-            total = total + checkpoint(part, rows, factor, use_reentrant=False)
+        for rows, columns in local.columns():
+            total = total + checkpoint(part, rows, columns.to(torch.float64), use_reentrant=False)
         low_rank = preconditioner.subtracted()
         return total if low_rank is None else total - self.bilinear(low_rank, low_rank)
 

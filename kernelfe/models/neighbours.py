@@ -29,51 +29,77 @@ BATCH_NUMBERS = 1 << 21
 SPREAD_OUT = 3000
 
 
-def local_factor(gram: JetGram, features: Tensor | None, group_rows: int = GROUP_ROWS) -> LocalFactor:
-    """Vecchia's factor of A − L Lᵀ without mean functions.
+class Neighbourhoods:
+    """Which labels are conditioned on which; from it, Vecchia's factor of A − L Lᵀ without mean functions.
 
     Parameters
     ----------
     gram
         A.
-    features
-        L, shape (N, r), or None.
-    group_rows
-        Rows of a neighbourhood at most, if more than one frame fits.
+
+    Attributes
+    ----------
+    order
+        Labels in the order in which features of them are wanted, frame by frame, shape (N,); None: as they are.
     """
-    site, where = sites(gram)
-    count = int(site.max()) + 1 if len(site) else 0
-    order = torch.argsort(site, stable=True)
-    sizes = torch.bincount(site, minlength=count)
-    typical = max(1, int(sizes.to(torch.float64).mean()))
-    looked_at = max(0, group_rows // typical - 1) if where is not None else 0
-    if looked_at < FEWEST:
-        looked_at = 0
-    if where is None or not looked_at:
-        sequence = torch.arange(count, device=site.device)
-        near = [sequence[:0]] * count
-    else:
-        sequence = (
-            spread_out(where) if count <= SPREAD_OUT else torch.randperm(count, generator=_seeded(), device="cpu")
-        )
-        sequence = sequence.to(where.device)
-        near = nearest_before(where, sequence, looked_at)
-    uniform = UniformSites.of(gram, order, sizes) if where is not None else None
-    if uniform is not None:
-        return uniform.factor(sequence, near, features)
-    rows_of = order.split(sizes.tolist())
-    bare = [RowBlock(b.frames, b.components, b.terms, [], b.prior_mean) for b in gram.blocks]
 
-    def residual(rows: Tensor) -> Tensor:
-        block = local_gram(gram, bare, rows)
-        if features is not None:
-            part = features[rows]
-            block.addmm_(part, part.mT, alpha=-1.0)
-        return block
+    def __init__(self, gram: JetGram):
+        self.gram = gram
+        site, self.where = sites(gram)
+        self.count = int(site.max()) + 1 if len(site) else 0
+        self._order = torch.argsort(site, stable=True)
+        self._sizes = torch.bincount(site, minlength=self.count)
+        self._uniform = None if self.where is None else UniformSites.of(gram, self._order, self._sizes)
+        self.order = None if self._uniform is None else self._order
 
-    own = [rows_of[s] for s in sequence.tolist()]
-    others = [torch.cat([rows_of[s] for s in few.tolist()]) if len(few) else order[:0] for few in near]
-    return LocalFactor.of_groups(own, others, residual)
+    def factor(
+        self, features: Tensor | None, group_rows: int = GROUP_ROWS, dtype: torch.dtype = torch.float64
+    ) -> LocalFactor:
+        """Vecchia's factor.
+
+        Parameters
+        ----------
+        features
+            L, shape (N, r), in the order of :attr:`order`, or None.
+        group_rows
+            Rows of a neighbourhood at most, if more than one frame fits.
+        dtype
+            In which it is computed and kept.
+
+        Raises
+        ------
+        SolverError
+            If rows of one neighbourhood are not positive definite together.
+        """
+        typical = max(1, int(self._sizes.to(torch.float64).mean()))
+        looked_at = max(0, group_rows // typical - 1) if self.where is not None else 0
+        looked_at = 0 if looked_at < FEWEST else min(looked_at, self.count - 1)
+        if self.where is None or not looked_at:
+            sequence = torch.arange(self.count, device=self._order.device)
+            near = sequence.new_zeros(self.count, 0)
+        else:
+            sequence = (
+                spread_out(self.where)
+                if self.count <= SPREAD_OUT
+                else torch.randperm(self.count, generator=_seeded(), device="cpu")
+            ).to(self.where.device)
+            near = nearest_before(self.where, sequence, looked_at)
+        if self._uniform is not None:
+            return self._uniform.factor(sequence, near, features, dtype)
+        rows_of = self._order.split(self._sizes.tolist())
+        bare = [RowBlock(b.frames, b.components, b.terms, [], b.prior_mean) for b in self.gram.blocks]
+
+        def residual(rows: Tensor) -> Tensor:
+            block = local_gram(self.gram, bare, rows)
+            if features is not None:
+                part = features[rows].to(torch.float64)
+                block.addmm_(part, part.mT, alpha=-1.0)
+            return block.to(dtype)
+
+        own = [rows_of[s] for s in sequence.tolist()]
+        few = [part[: min(i, looked_at)].tolist() for i, part in enumerate(near)]
+        others = [torch.cat([rows_of[s] for s in part]) if part else self._order[:0] for part in few]
+        return LocalFactor.of_groups(own, others, residual, dtype)
 
 
 def sites(gram: JetGram) -> tuple[Tensor, Tensor | None]:
@@ -114,16 +140,20 @@ def spread_out(where: Tensor) -> Tensor:
     return chosen
 
 
-def nearest_before(where: Tensor, sequence: Tensor, count: int) -> list[Tensor]:
-    """For each place in the sequence, the ``count`` nearest of those before it."""
-    ordered, out = where[sequence], []
+def nearest_before(where: Tensor, sequence: Tensor, count: int) -> Tensor:
+    """For each place in the sequence, the ``count`` nearest of those before it, shape (places, count).
+
+    The i-th has i before it: where that is less than ``count``, only the first i columns of its row mean anything.
+    """
+    ordered = where[sequence]
+    out = sequence.new_zeros(len(sequence), count)
     step = max(1, (1 << 22) // max(1, len(ordered)))
     for start in range(0, len(ordered), step):
         stop = min(start + step, len(ordered))
         distance = torch.cdist(ordered[start:stop], ordered[:stop])
         later = torch.arange(stop, device=where.device) >= torch.arange(start, stop, device=where.device)[:, None]
         few = torch.topk(distance.masked_fill_(later, torch.inf), min(count, stop), largest=False).indices
-        out += [sequence[row[: min(i, count)]] for i, row in enumerate(few, start)]
+        out[start:stop, : few.shape[1]] = sequence[few]
     return out
 
 
@@ -167,29 +197,30 @@ class UniformSites:
             terms.append(found)
         return cls(gram, rows, terms, _site_noise(gram, rows))
 
-    def factor(self, sequence: Tensor, near: list[Tensor], features: Tensor | None) -> LocalFactor:
-        """Vecchia's factor in the order of ``sequence``."""
-        count, each = self.rows.shape
-        looked_at = max(map(len, near))
+    def factor(self, sequence: Tensor, near: Tensor, features: Tensor | None, dtype: torch.dtype) -> LocalFactor:
+        """Vecchia's factor in the order of ``sequence``; rows of features as in :attr:`rows`."""
+        (count, each), looked_at = self.rows.shape, near.shape[1]
         height = (looked_at + 1) * each
-        index = torch.zeros(count, height, dtype=torch.long, device=self.rows.device)
-        factor = torch.zeros(count, height, each, dtype=torch.float64, device=self.rows.device)
+        index = torch.zeros(count, looked_at + 1, dtype=torch.long, device=self.rows.device)
+        factor = torch.zeros(count, height, each, dtype=dtype, device=self.rows.device)
         copies = max((z.shape[1] for z, _, _ in self.terms), default=1)
         width = 0 if features is None else features.shape[1]
+        by_site = None if features is None else features.reshape(count, -1)  # rows of a site are gathered as one
         batch = max(1, BATCH_NUMBERS // (height * max(height * copies, width)))
-        lengths = torch.tensor([len(few) for few in near], device="cpu")
-        for length in torch.unique(lengths).tolist():  # the first ones have fewer before them
-            places = torch.nonzero(lengths == length)[:, 0]
-            for part, here in zip(places.split(batch), places.to(self.rows.device).split(batch), strict=True):
-                who = torch.stack([torch.cat([near[i], sequence[i : i + 1]]) for i in part.tolist()])
-                rows = self.rows[who].flatten(1)
-                block = self.block(who)
-                if features is not None:
-                    own = features[rows]
-                    block.baddbmm_(own, own.mT, alpha=-1.0)
-                index[here, height - rows.shape[1] :] = rows
-                factor[here, height - rows.shape[1] :] = last_columns(block, each)
-        return LocalFactor(index, factor, torch.full((count,), each, device="cpu"), (lengths + 1) * each)
+        # the first ones have fewer before them
+        spans = [(i, i + 1) for i in range(looked_at)]
+        spans += [(i, min(i + batch, count)) for i in range(looked_at, count, batch)]
+        for start, stop in spans:
+            others = near[start:stop, : min(start, looked_at)]
+            who = torch.cat([others, sequence[start:stop, None]], 1)
+            block = self.block(who).to(dtype)
+            if by_site is not None:
+                own = by_site.index_select(0, who.reshape(-1)).view(len(who), -1, width)
+                block.baddbmm_(own, own.mT, alpha=-1.0)
+            index[start:stop, looked_at + 1 - who.shape[1] :] = who
+            factor[start:stop, height - block.shape[1] :] = last_columns(block, each)
+        used = torch.arange(1, count + 1, device="cpu").clamp_max(looked_at + 1)
+        return LocalFactor(self.rows, index, factor, torch.full((count,), each, device="cpu"), used)
 
     def block(self, who: Tensor) -> Tensor:
         """Covariances within sets of sites (B, k), shape (B, k·R, k·R)."""

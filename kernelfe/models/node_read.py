@@ -48,6 +48,8 @@ class NodeRead:
     def __post_init__(self):
         #: The jets that have to be read: the first of every orbit, where the others follow from it.
         self.distinct = self.jets if self.columns is None else first_of_orbits(self.jets, len(self.columns))
+        #: Whether environment and node are the same, from the first to the last.
+        self.in_order = torch.equal(self.index, torch.arange(len(self.index), device=self.index.device))
 
     @classmethod
     def of(cls, block: RowBlock, rows: slice, jets: Jets, index: Tensor, factors: Tensor, copies: int = 1) -> NodeRead:
@@ -69,7 +71,7 @@ class NodeRead:
             read = factors[:, :, None] * read[:, None, :]
             c = self._gathered(read if self.columns is None else read.repeat_interleave(len(self.columns), 0), nodes)
         if jets.w is not None:
-            read = torch.bmm(jets.w.mT, local)  # (E, D, k)
+            read = torch.bmm(local.mT, jets.w).mT  # (E, D, k): rows times matrices are the faster ones
             read = factors[:, None, :, None] * read[:, :, None, :]
             w = self._gathered(read if self.columns is None else read[:, self.columns].flatten(0, 1), nodes)
         return c, w
@@ -81,13 +83,13 @@ class NodeRead:
         out: Tensor | None = None
         if jets.c is not None:
             assert value is not None
-            at = value[self.index]
+            at = self._at(value)
             if self.columns is not None:
                 at = at.unflatten(0, (-1, len(self.columns))).sum(1)
             out = jets.c[:, :, None] * (at * factors[:, :, None]).sum(1)[:, None, :]
         if jets.w is not None:
             assert gradient is not None
-            at = gradient[self.index]
+            at = self._at(gradient)
             if self.columns is not None:  # back to the order of the first
                 copy = torch.arange(len(self.columns), device=at.device)[:, None]
                 at = at.unflatten(0, (-1, len(self.columns)))[:, copy, self.columns.argsort(1)].sum(1)
@@ -96,7 +98,13 @@ class NodeRead:
         assert out is not None
         return self.block.scatter(out, jets)
 
+    def _at(self, per_node: Tensor) -> Tensor:
+        """What is known of nodes, by environment."""
+        return per_node if self.in_order and len(per_node) == len(self.index) else per_node[self.index]
+
     def _gathered(self, per_environment: Tensor, nodes: int) -> Tensor:
+        if self.in_order and nodes == len(self.index):
+            return per_environment
         out = per_environment.new_zeros(nodes, *per_environment.shape[1:])
         return out.index_add(0, self.index, per_environment)
 

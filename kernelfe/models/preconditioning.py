@@ -6,34 +6,45 @@ functions. Local part: :mod:`kernelfe.models.neighbours`.
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
 from torch import Tensor
 
+from ..errors import SolverError
 from ..kernels import Jets
 from ..kernels.products import PairProducts
 from ..kernels.radial import RadialKernel
-from ..linalg.normal import Whitening
-from ..linalg.preconditioner import LowRankAndLocal
+from ..linalg.preconditioner import LocalFactor, LowRankAndLocal
 from .inducing import choose_inducing
 from .jet_operator import JetGram, TermNodes
-from .neighbours import GROUP_ROWS, local_factor
+from .neighbours import GROUP_ROWS, Neighbourhoods
 from .prior import RowBlock, TermRead, frame_chunks
+from .select import select
+
+logger = logging.getLogger(__name__)
 
 #: Columns of the low-rank part at most, and bytes.
-MAX_RANK, MAX_BYTES = 2000, 1 << 29
+MAX_RANK, MAX_BYTES = 2000, 1 << 30
 #: Environments from which those of the low-rank part are chosen.
 POOL = 4000
 #: Share of the variance of values that a low-rank part must account for to be worth its cost.
 WORTHWHILE = 0.25
 #: How far environments of the low-rank part move towards the mean of those around them.
 INWARDS = 0.8
+#: Jitters of the Gram of these environments, in units of its largest eigenvalue, tried in turn.
+JITTERS = (1e-12, 1e-10, 1e-8)
+#: What the low-rank part may leave of the variance of labels, in units of their noise, so that no label has to look at
+#: its neighbours; and frames of each label set of which that is looked at.
+LITTLE, SAMPLE = 2.0, 100
 #: Products with A that the low-rank part may cost.
-WORTH = 40
+WORTH = 60
 
 
-def precondition(gram: JetGram, rank: int | None = None, group_rows: int = GROUP_ROWS) -> LowRankAndLocal:
+def precondition(
+    gram: JetGram, rank: int | None = None, group_rows: int = GROUP_ROWS, dtype: torch.dtype = torch.float64
+) -> LowRankAndLocal:
     """A preconditioner of a covariance.
 
     Parameters
@@ -44,6 +55,8 @@ def precondition(gram: JetGram, rank: int | None = None, group_rows: int = GROUP
         Columns of the low-rank part at most; None: :func:`rank_rule`.
     group_rows
         Rows of a group of the local part, with those it looks at.
+    dtype
+        Precision of features and local part; where noise and priors leave float32 no digits, float64 is taken.
 
     Raises
     ------
@@ -51,13 +64,40 @@ def precondition(gram: JetGram, rank: int | None = None, group_rows: int = GROUP
         If rows of one group are not positive definite together.
     """
     with torch.no_grad():
+        near = Neighbourhoods(gram)
         smooth = SmoothPart(gram, rank_rule(gram) if rank is None else rank)
-        features = smooth.features
-        local = local_factor(gram, features, group_rows)
-        parts = [part for part in (features, gram.mean_features) if part is not None and part.shape[1]]
-        out = LowRankAndLocal(local, torch.cat(parts, 1) if parts else None, smooth.left, smooth.right)
-        smooth.features = None  # products go through the kernel from now on
+        tried = (torch.float32, torch.float64) if dtype == torch.float32 else (torch.float64,)
+        for precision in tried:
+            features = smooth.features(near.order, precision)
+            if features is not None and left_over(gram, features, near.order) < LITTLE:
+                group_rows = 0
+            try:
+                out = smooth.with_local(near.factor(features, group_rows, precision), features)
+            except SolverError as error:
+                if precision == tried[-1]:
+                    raise
+                logger.info("preconditioner in double precision: %s", error)
+                continue
+            if precision == tried[-1] or out.consistent():
+                break
         return out
+
+
+def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
+    """What features leave unexplained of the variance of labels, in units of their noise: the mean of some frames."""
+    place, noise, at = None if order is None else order.argsort(), gram.noise_diagonal(), 0
+    left, count = 0.0, 0
+    for block in gram.blocks:
+        frames = torch.arange(0, block.frames, max(1, block.frames // SAMPLE), device=features.device)
+        rows = (
+            at + frames[:, None] * block.components + torch.arange(block.components, device=frames.device)
+        ).flatten()
+        at += len(block)
+        bare = RowBlock(block.frames, block.components, block.terms, [], block.prior_mean)
+        known = features[rows if place is None else place[rows]].to(torch.float64).square().sum(1)
+        ratio = (gram.prior.diagonal(select(bare, frames)) - known).clamp_min(0.0) / noise[rows]
+        left, count = left + float(ratio.sum()), count + len(rows)
+    return left / max(1, count)
 
 
 def rank_rule(gram: JetGram) -> int:
@@ -70,7 +110,7 @@ def rank_rule(gram: JetGram) -> int:
 
 
 class SmoothPart:
-    """Nyström features of all terms: L = K_xu K_uu^(−½), with u full jets at a few environments.
+    """Nyström features of all terms, with u full jets at a few environments: L = Φ S, Φ = K_xu, S = C⁻ᵀ, K_uu = C Cᵀ.
 
     Parameters
     ----------
@@ -83,7 +123,6 @@ class SmoothPart:
     def __init__(self, gram: JetGram, rank: int):
         self.gram = gram
         self.parts: list[_TermFeatures] = []
-        columns = []
         for t, nodes in enumerate(gram.terms):
             if not nodes.reads or not nodes.columns:
                 continue
@@ -95,24 +134,42 @@ class SmoothPart:
             if part.explained() < WORTHWHILE:
                 continue  # too rough for it: neighbours alone take as few iterations
             self.parts.append(part)
-            columns.append(part.features())
-        self.features: Tensor | None = torch.cat(columns, 1) if columns else None
-        self.mean = gram.mean_features
+
+    def features(self, order: Tensor | None, dtype: torch.dtype = torch.float64) -> Tensor | None:
+        """L of the labels in some order, shape (N, columns · rank), or None."""
+        if not self.parts:
+            return None
+        place = (
+            None
+            if order is None
+            else torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        )
+        columns = sum(part.rank for part in self.parts)
+        out = torch.zeros(self.gram.rows, columns, dtype=dtype, device=self.gram.prior.device)
+        at = 0
+        for part in self.parts:
+            part.add_features(out[:, at : at + part.rank], place)
+            at += part.rank
+        return out
+
+    def with_local(self, local: LocalFactor, features: Tensor | None) -> LowRankAndLocal:
+        """The preconditioner from features and what neighbours know of the rest."""
+        if features is None:
+            return LowRankAndLocal(local, broad=self.gram.mean_features)
+        root = torch.block_diag(*[part.root for part in self.parts for _ in range(part.nodes.columns)])
+        return LowRankAndLocal(local, features, self.left, self.right, root, self.gram.mean_features)
 
     def left(self, a: Tensor) -> Tensor:
-        """[L F] a, shape (N, k)."""
+        """Φ a, shape (N, k)."""
         out, at = a.new_zeros(self.gram.rows, a.shape[1]), 0
         for part in self.parts:
             part.add_left(out, a[at : at + part.rank])
             at += part.rank
-        return out if self.mean is None else out.addmm_(self.mean, a[at:])
+        return out
 
     def right(self, x: Tensor) -> Tensor:
-        """[L F]ᵀ x, shape (columns, k)."""
-        parts = [part.right(x) for part in self.parts]
-        if self.mean is not None:
-            parts.append(self.mean.mT @ x)
-        return torch.cat(parts)
+        """Φᵀ x, shape (columns, k)."""
+        return torch.cat([part.right(x) for part in self.parts])
 
 
 def towards_others(u: Tensor, pool: Tensor, kernel) -> Tensor:
@@ -138,9 +195,8 @@ class _TermFeatures:
         pool = z[::step]
         u = towards_others(pool[choose_inducing(pool, kernel, count)], pool, kernel)
         self.jets = Jets.full(u)
-        covariance = kernel.gram(self.jets, self.jets).flatten(2).flatten(0, 1)
-        self.whitening = Whitening.of(covariance, 1e-10).matrix
-        self.rank = self.whitening.shape[1] * nodes.columns
+        self.factor = jittered(kernel.gram(self.jets, self.jets).flatten(2).flatten(0, 1))
+        self.rank = len(self.factor) * nodes.columns
         self.towards = PairProducts(kernel, nodes.nodes, u, cache_bytes=1 << 28)
         self.back = PairProducts(kernel, u, nodes.nodes, cache_bytes=1 << 28)
 
@@ -148,13 +204,22 @@ class _TermFeatures:
         """Share of the variance of values that the features account for, on a sample of environments."""
         kernel, z = self.nodes.term.kernel, self.nodes.nodes
         some = Jets.values(z[:: max(1, len(z) // 200)])
-        known = kernel.gram(some, self.jets).flatten(2).flatten(0, 1) @ self.whitening
+        known = self.whitened(kernel.gram(some, self.jets).flatten(2).flatten(0, 1))
         return float(known.square().sum() / kernel.diagonal(some).sum())
 
-    def features(self) -> Tensor:
-        """L, shape (N, columns · rank): thermal column by thermal column."""
-        out = self.whitening.new_zeros(self.gram.rows, self.nodes.columns, self.whitening.shape[1])
-        width = self.jets.z.shape[0] * self.jets.rows
+    @property
+    def root(self) -> Tensor:
+        """S = C⁻ᵀ."""
+        unit = torch.eye(len(self.factor), dtype=self.factor.dtype, device=self.factor.device)
+        return torch.linalg.solve_triangular(self.factor, unit, upper=False).mT
+
+    def whitened(self, covariance: Tensor) -> Tensor:
+        """Rows of K_xu, to rows of L."""
+        return torch.linalg.solve_triangular(self.factor, covariance.mT, upper=False).mT
+
+    def add_features(self, out: Tensor, place: Tensor | None) -> None:
+        """Add L to ``out`` (N, columns · rank), thermal column by thermal column; ``place``: where each label goes."""
+        width = len(self.factor)
         for read in self.nodes.reads:
             m = read.block.components
             step = max(1, (1 << 22) // (m * width))
@@ -167,24 +232,43 @@ class _TermFeatures:
                 if not len(jets.z):
                     continue
                 block = self.nodes.term.kernel.gram(jets, self.jets).flatten(2)
-                psi = part.scatter(block, jets) @ self.whitening
+                psi = self.whitened(part.scatter(block, jets))
                 factors = read.factors[start:stop].repeat_interleave(m, 0)
-                rows = slice(read.rows.start + start * m, read.rows.start + stop * m)
+                rows = torch.arange(read.rows.start + start * m, read.rows.start + stop * m, device=out.device)
+                rows = rows if place is None else place[rows]
                 for column in range(self.nodes.columns):
-                    out[rows, column].addcmul_(psi, factors[:, column, None])
-        return out.flatten(1)
+                    scaled = (psi * factors[:, column, None]).to(out.dtype)
+                    out[:, column * width : (column + 1) * width].index_add_(0, rows, scaled)
 
     def add_left(self, out: Tensor, a: Tensor) -> None:
-        """Add L a to ``out``."""
+        """Add Φ a to ``out``."""
         columns, k = self.nodes.columns, a.shape[1]
         inner = a.reshape(columns, -1, k).permute(1, 0, 2).reshape(-1, columns * k)
-        coefficients = (self.whitening @ inner).unflatten(0, (len(self.jets.z), self.jets.rows))
+        coefficients = inner.unflatten(0, (len(self.jets.z), self.jets.rows))
         value, gradient = self.towards.product(coefficients[:, 0].contiguous(), coefficients[:, 1:].contiguous())
         self.nodes.add_labels(out, value, gradient, every=True)
 
     def right(self, x: Tensor) -> Tensor:
-        """Lᵀ x."""
+        """Φᵀ x."""
         value, gradient = self.back.product(*self.nodes.coefficients(x))
         read = torch.cat([value[:, None], gradient], 1).flatten(0, 1)  # type: ignore[index,list-item]
-        found = (self.whitening.mT @ read).unflatten(1, (self.nodes.columns, x.shape[1]))
+        found = read.unflatten(1, (self.nodes.columns, x.shape[1]))
         return found.permute(1, 0, 2).reshape(-1, x.shape[1])
+
+
+def jittered(gram: Tensor) -> Tensor:
+    """Cholesky factor of a Gram of environments that may nearly repeat one another.
+
+    Raises
+    ------
+    SolverError
+        If the Gram is not finite.
+    """
+    diagonal = gram.diagonal().clone()
+    units = diagonal.sqrt()
+    largest = float((gram.abs() / (units * units[:, None])).sum(1).max())  # no eigenvalue of the correlations is above
+    for jitter in JITTERS:
+        factor, info = torch.linalg.cholesky_ex(gram + torch.diag(jitter * largest * diagonal))
+        if not int(info):
+            return factor
+    raise SolverError("the Gram of the environments of the preconditioner is not finite: check the descriptors")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kernelfe.errors import SolverError
 from kernelfe.linalg import LocalFactor, LowRankAndLocal
+from kernelfe.linalg.preconditioner import last_columns
 
 from .matrices import generator, normal, positive
 
@@ -166,25 +167,78 @@ def test_faster_ways_to_the_low_rank_part_are_used():
     assert calls == ["right", "left"]
 
 
-def test_in_single_precision():
-    """The factor takes half the memory; what it is applied to stays in double precision."""
-    matrix, low = positive(30, condition=50.0), normal(30, 4)
+def test_sites_of_several_rows():
+    """Rows of a frame read as one: the same factor as row by row."""
+    matrix, each, count = positive(24, seed=3), 4, 6
+    rows = torch.randperm(24, generator=generator(1)).reshape(count, each)
+    index = torch.tensor([[0, 0], *([i - 1, i] for i in range(1, count))])
+    factor = torch.zeros(count, 2 * each, each, dtype=torch.float64)
+    for g in range(count):
+        used = rows[index[g, 1:]] if g == 0 else rows[index[g]]
+        flat = used.reshape(-1)
+        factor[g, -len(flat) :] = last_columns(matrix[flat][:, flat][None], each)[0]
+    sites = LocalFactor(rows, index, factor, torch.full((count,), each), torch.arange(1, count + 1).clamp_max(2))
+    plain = local(matrix, list(rows), [rows[max(0, g - 1) : g].reshape(-1) for g in range(count)])
+    x = normal(24, 3)
+    torch.testing.assert_close(sites.solve(x), plain.solve(x), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(sites.root(x), plain.root(x), rtol=1e-11, atol=1e-11)
+    assert sites.logdet() == pytest.approx(plain.logdet(), abs=1e-10)
+    found = torch.cat(list(sites.whitened(x[rows.reshape(-1)])))
+    torch.testing.assert_close(found, torch.cat(list(plain.whitened(x))), rtol=1e-11, atol=1e-11)
+    # the low-rank part has its rows in the order of the sites
+    low = normal(24, 5, seed=9)
+    one = LowRankAndLocal(sites, low[rows.reshape(-1)])
+    torch.testing.assert_close(one.solve(x), LowRankAndLocal(plain, low).solve(x), rtol=1e-10, atol=1e-10)
+
+
+@given(st.integers(4, 30), st.integers(0, 5), st.integers(1, 3), st.integers(0, 1000))
+def test_broad_functions(n, rank, count, seed):
+    """F Fᵀ with variances of a million, and of 10¹²."""
+    matrix = positive(n, seed, condition=100.0)
+    own, near = divided(n, 3, 4, seed)
+    low, size = normal(n, rank, seed=seed), 1e6 if seed % 2 else 1e3
+    broad = size * normal(n, count, seed=seed + 1)
+    found = LowRankAndLocal(local(matrix, own, near), low, broad=broad)
+    v = vecchia(matrix, own, near)
+    p = broad @ broad.T + low @ low.T + torch.linalg.inv(v)
+    assert found.rank == rank + count
+    x = normal(n, 2, seed=seed)
+    # P⁻¹ x by projection: what F does not see, and next to nothing of the rest
+    weight = torch.linalg.inv(low @ low.T + torch.linalg.inv(v))
+    middle = torch.linalg.inv(torch.eye(count) / size**2 + broad.T @ weight @ broad / size**2)
+    expected = weight @ x - weight @ broad @ middle @ (broad.T @ (weight @ x)) / size**2
+    scale = (weight @ x).abs().max()
+    assert (found.solve(x) - expected).abs().max() <= 1e-8 * scale
+    # the determinant of a sum, since that of p has lost its digits
+    seen = torch.eye(count, dtype=torch.float64) + broad.T @ weight @ broad
+    logdet = torch.linalg.slogdet(seen)[1] - torch.linalg.slogdet(weight)[1]
+    assert found.logdet() == pytest.approx(float(logdet), abs=1e-6)
+    w = found.subtracted()
+    assert (found.local.solve(x) - w @ (w.T @ x) - expected).abs().max() <= 1e-7 * scale
+    draws = found.sample(n + rank + count, generator(7))
+    noise = torch.randn(n + rank + count, n + rank + count, generator=generator(7), dtype=torch.float64)
+    m = torch.linalg.solve(noise.T, draws.T).T
+    assert (m @ m.T - p).abs().max() <= 1e-7 * p.abs().max()
+
+
+def test_single_precision_resolves_what_is_left_beside_broad_functions():
+    """U in single precision knows seven digits of numbers; functions of a variance of 10¹² go before it sees them."""
+    matrix, low, broad = positive(30, condition=50.0), normal(30, 4), 1e6 * normal(30, 1, seed=5)
     own, near = divided(30, 5, 8)
-    double, single = (LowRankAndLocal(local(matrix, own, near), low) for _ in range(2))
-    single.to_single()
+    double = LowRankAndLocal(local(matrix, own, near), low, broad=broad)
+    single = LowRankAndLocal(local(matrix, own, near, dtype=torch.float32), low.float(), broad=broad)
     x = normal(30, 2)
     found, expected = single.solve(x), double.solve(x)
     assert found.dtype == torch.float64 and single.local.factor.dtype == torch.float32
     assert 0.0 < (found - expected).abs().max() <= 1e-4 * expected.abs().max()
-    assert single.logdet() == double.logdet()
-    assert local(matrix, own, near, dtype=torch.float32).solve(x).dtype == torch.float64
-    alone = LowRankAndLocal(local(matrix, own, near))
-    alone.to_single()
-    assert alone.local.factor.dtype == torch.float32
-    # what a large low-rank part takes away again would be lost in single precision
-    large = LowRankAndLocal(local(matrix, own, near), 1e5 * low)
-    large.to_single()
-    assert large.local.factor.dtype == torch.float64
+    assert single.logdet() == pytest.approx(double.logdet(), abs=1e-3)
+    assert single.consistent() and double.consistent()
+    # as a low-rank part like any other it would be lost
+    large = torch.cat([low, broad], 1)
+    assert LowRankAndLocal(local(matrix, own, near), large).consistent()
+    assert not LowRankAndLocal(local(matrix, own, near, dtype=torch.float32), large.float()).consistent()
+    alone = LowRankAndLocal(local(matrix, own, near, dtype=torch.float32))
+    assert alone.consistent() and alone.solve(x).dtype == torch.float64
 
 
 def test_repeated_rows_take_a_jitter_and_bad_ones_an_error():
