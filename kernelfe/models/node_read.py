@@ -47,7 +47,15 @@ class NodeRead:
 
     def __post_init__(self):
         #: The jets that have to be read: the first of every orbit, where the others follow from it.
-        self.distinct = self.jets if self.columns is None else first_of_orbits(self.jets, len(self.columns))
+        jets = self.jets if self.columns is None else first_of_orbits(self.jets, len(self.columns))
+        if jets.w is not None:  # Jacobians may come frame by frame in the last place, where every read would copy them
+            jets = Jets(jets.z, jets.c, jets.w.contiguous(), jets.frame, jets.label)
+        self.distinct = jets
+        if self.columns is not None:
+            #: Columns of the first for all columns of an orbit, and columns of an orbit in the order of the first.
+            self.there = self.columns.flatten()
+            copy = torch.arange(len(self.columns), device=self.columns.device)[:, None]
+            self.back = (self.columns.argsort(1) + copy * self.columns.shape[1]).flatten()
         #: Whether environment and node are the same, from the first to the last.
         self.in_order = torch.equal(self.index, torch.arange(len(self.index), device=self.index.device))
 
@@ -73,7 +81,9 @@ class NodeRead:
         if jets.w is not None:
             read = torch.bmm(local.mT, jets.w).mT  # (E, D, k): rows times matrices are the faster ones
             read = factors[:, None, :, None] * read[:, :, None, :]
-            w = self._gathered(read if self.columns is None else read[:, self.columns].flatten(0, 1), nodes)
+            if self.columns is not None:
+                read = read.index_select(1, self.there).unflatten(1, self.columns.shape).flatten(0, 1)
+            w = self._gathered(read, nodes)
         return c, w
 
     def labels(self, value: Tensor | None, gradient: Tensor | None) -> Tensor:
@@ -90,9 +100,9 @@ class NodeRead:
         if jets.w is not None:
             assert gradient is not None
             at = self._at(gradient)
-            if self.columns is not None:  # back to the order of the first
-                copy = torch.arange(len(self.columns), device=at.device)[:, None]
-                at = at.unflatten(0, (-1, len(self.columns)))[:, copy, self.columns.argsort(1)].sum(1)
+            if self.columns is not None:
+                at = at.unflatten(0, (-1, len(self.columns))).flatten(1, 2)
+                at = at.index_select(1, self.back).unflatten(1, self.columns.shape).sum(1)
             slopes = torch.bmm(jets.w, (at * factors[:, None, :, None]).sum(2))
             out = slopes if out is None else out + slopes
         assert out is not None
@@ -115,7 +125,7 @@ def first_of_orbits(jets: Jets, copies: int, weight: float = 1.0) -> Jets:
     return Jets(
         jets.z[part],
         None if jets.c is None else weight * jets.c[part],
-        None if jets.w is None else weight * jets.w[part],  # also makes it contiguous
+        None if jets.w is None else weight * jets.w[part],
         None if jets.frame is None else jets.frame[part],
         None if jets.label is None else jets.label[part],
     )
