@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,12 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in SOURCES.items()}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """The source of one module, parsed."""
+    return ast.parse(SOURCES[name].read_text(encoding="utf-8"), str(SOURCES[name]))
 
 
 def resolve(source: str, node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -117,11 +123,14 @@ def imports_of(source: str) -> list[Import]:
         for child in ast.iter_child_nodes(node):
             visit(child, lazy)
 
-    visit(TREES[source], False)
+    visit(tree(source), False)
     return found
 
 
-IMPORTS = [found for name in SOURCES for found in imports_of(name)]
+@cache
+def every_import() -> list[Import]:
+    """All imports of ours in the package."""
+    return [found for name in SOURCES for found in imports_of(name)]
 
 
 def layer(module: str) -> str:
@@ -153,7 +162,7 @@ def test_every_module_has_a_place():
 def test_layers_import_downwards_only():
     wrong = [
         f"{SOURCES[i.source].relative_to(PACKAGE.parent)}:{i.line} imports kernelfe.{i.target}"
-        for i in IMPORTS
+        for i in every_import()
         if layer(i.source) in {*ALLOWED, *OUTERMOST, ""} and not allowed(i)
     ]
     assert not wrong, "imports against the arrows of the design:\n" + "\n".join(wrong)
@@ -187,7 +196,7 @@ def test_allowed_layers_form_no_cycle():
 def test_modules_form_no_cycle():
     """No import cycle between modules at import time, inside a layer or across."""
     graph: dict[str, set[str]] = {name: set() for name in SOURCES}
-    for found in IMPORTS:
+    for found in every_import():
         if not found.lazy and found.target in graph:
             # A package's __init__ gathers its modules; what they import from it by name is a cycle, and is found.
             graph[found.source].add(found.target)
@@ -251,7 +260,7 @@ def unsafe_uses(tree: ast.AST) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_nothing_executes_what_a_file_contains(name):
-    assert unsafe_uses(TREES[name]) == []
+    assert unsafe_uses(tree(name)) == []
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,13 @@ an array were alone on the card. Without a card ``--predict`` writes the same ta
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from pathlib import Path
 from statistics import median
 
+import _harness
 import numpy as np
 import torch
 from _counts import Count, Rates, iteration_count, kernel_count, product_count, sparse_count, step_count
@@ -275,7 +274,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--predict", action="store_true", help="measure nothing: count, at the rates of an H200")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of the exact fit, for --predict")
     parser.add_argument("--configurations", type=int, help="n of the fits")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    _harness.json_argument(parser)
     args = parser.parse_args(argv)
     sizes = SMALL if args.small else Sizes()
     if args.configurations is not None:
@@ -294,8 +293,7 @@ def main(argv: list[str] | None = None) -> dict:
     result = {"date": date.today().isoformat(), "kernelfe": kernelfe.__version__, "torch": torch.__version__}
     result |= {"rates": asdict(rates), "sizes": asdict(sizes), "measured": not args.predict, "rows": rows}
     print(table(result))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    _harness.write(result, args.json)
     return result
 
 
