@@ -100,6 +100,16 @@ def test_growth_leaves_out_peers_that_failed(harness, script, tmp_path):
     assert json.loads(json.dumps(found)) == found
 
 
+def test_figures_go_to_a_file_or_to_standard_output(harness, tmp_path, capsys):
+    result = {"seconds": 1.5, "rows": [{"n": 3}]}
+    harness.write(result, None)
+    assert capsys.readouterr().out == ""
+    harness.write(result, Path("-"))
+    assert json.loads(capsys.readouterr().out) == result
+    harness.write(result, tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text()) == result and capsys.readouterr().out == ""
+
+
 def test_medians_and_exponents(harness):
     runs = [{"status": "ok", "seconds": s, "peak_mb": 1.0, "versions": {}} for s in (3.0, 1.0, 2.0)]
     out = harness.summary(runs)

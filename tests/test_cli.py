@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import ase.io
 import numpy as np
@@ -44,7 +45,9 @@ def test_fit_conditions_on_the_labels_asked_for(folder):
     assert set(model.noise_) == {"mean_force", "generalized_force"}
 
 
-def test_fit_conditions_on_density(folder, tmp_path):
+def test_fit_conditions_on_density(folder, tmp_path, monkeypatch):
+    short = partial(kernelfe.training.minimize_relative_entropy, rounds=2, replicas=80, steps=60, burn_in=20)
+    monkeypatch.setattr(kernelfe.training, "minimize_relative_entropy", short)
     out = tmp_path / "m.kfe"
     ran = call("fit", folder / "data.npz", "--density", "--labels", "mean_force", "-o", out)
     assert ran.exit_code == 0, ran.output

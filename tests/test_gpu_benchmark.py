@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kernelfe.kernels import RBF
 from kernelfe.kernels.products import PairProducts
 
-ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
+sys.path.insert(0, str(FOLDER))  # as when a script there is run: its neighbours are importable
 VIEWS = (
     "view",
     "expand",
@@ -32,7 +33,7 @@ VIEWS = (
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "docs" / "benchmarks" / "gpu.py"
+    path = FOLDER / "gpu.py"
     spec = importlib.util.spec_from_file_location("benchmark_gpu", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -12,6 +12,7 @@ reported as such: a peer that needs too much does not stop the others.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -334,16 +335,27 @@ def arguments(parser, repeats: int = 3) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit-seconds", type=float, default=3600.0, help="of one process")
     parser.add_argument("--limit-gb", type=float, default=16.0, help="resident memory of one process")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    json_argument(parser)
     parser.add_argument("--plot", type=Path, help="with sizes: write the plot of growth to this file")
+    child_arguments(parser)
+
+
+def json_argument(parser) -> None:
+    """Where to write what :func:`write` takes."""
+    parser.add_argument("--json", type=Path, help="also write all figures to this file; -: print them")
+
+
+def child_arguments(parser) -> None:
+    """What a script tells itself when it starts a process for one peer."""
     for hidden in ("--child", "--spec", "--out"):
-        parser.add_argument(hidden, help=_suppress())
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
 
 
-def _suppress() -> str:
-    import argparse
-
-    return argparse.SUPPRESS
+def peer_arguments(parser, labels: Mapping[str, str], default: str) -> None:
+    """Which peers run, where those of other environments are, and the seed of the problem."""
+    parser.add_argument("--only", nargs="+", choices=list(labels), help="peers to run; all if not given")
+    parser.add_argument("--peers", type=Path, help=f"folder of environments.py; {default} of this Python if not given")
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def limits_of(args) -> Limits:
@@ -352,6 +364,8 @@ def limits_of(args) -> Limits:
 
 
 def write(result: dict, path: Path | None) -> None:
-    """Write figures as JSON, if a file was named."""
-    if path:
-        Path(path).write_text(json.dumps(result, indent=1) + "\n")
+    """Write figures as JSON, if a file was named; -: one line of standard output."""
+    if path == Path("-"):
+        print(json.dumps(result))
+    elif path:
+        path.write_text(json.dumps(result, indent=1) + "\n")

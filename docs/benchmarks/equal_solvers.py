@@ -22,6 +22,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+import _harness
 import numpy as np
 from value_gradient import Problem, kernelfe_model, problem, smooth
 
@@ -149,9 +150,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser.add_argument("--tolerance", type=float, default=1e-6, help="of conjugate gradients")
     parser.add_argument("--precision", choices=("mixed", "double"), default="double", help="of its products")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file; -: print them")
-    for hidden in ("--child", "--spec", "--out"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    _harness.json_argument(parser)
+    _harness.child_arguments(parser)
     args = parser.parse_args(argv)
     if args.child:
         child(args.child, json.loads(args.spec), Path(args.out))
@@ -161,10 +161,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     rows = [row for spec in specs for row in compare(spec)]
     result = {"date": date.today().isoformat(), "options": options, "rows": rows}
     print(table(result))
-    if args.json == Path("-"):
-        print(json.dumps(result))
-    elif args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    _harness.write(result, args.json)
     return result
 
 

@@ -24,6 +24,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+import _harness
 import numpy as np
 
 SIZES = (1, 2, 3)
@@ -219,14 +220,11 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--frames", type=int, default=150_000)
     parser.add_argument("--inducing", type=int, default=200)
     parser.add_argument("--block-rows", type=int, default=256)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file; -: print them")
+    _harness.json_argument(parser)
     args = parser.parse_args(argv)
     result = measure(args)
     print(table(result))
-    if args.json == Path("-"):
-        print(json.dumps(result))
-    elif args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    _harness.write(result, args.json)
     return result
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -35,7 +34,7 @@ from kernelfe.models import assemble
 from kernelfe.models.sparse import accumulate
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _harness import processor, status
+from _harness import json_argument, processor, status, write
 
 DATA = "alanine-dipeptide"
 LABELS = ["mean_force", "mean_energy"]
@@ -188,7 +187,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser.add_argument("--inducing", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    json_argument(parser)
     parser.add_argument("--plot", type=Path, help="also draw them into this file")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -198,8 +197,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         return None
     result = measure(args)
     print(markdown(result))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(result, args.json)
     if args.plot:
         plot(result, args.plot)
     return result

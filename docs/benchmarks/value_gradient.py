@@ -294,10 +294,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser.add_argument("--dimension", type=int, default=10)
     parser.add_argument("--lengthscale", type=float, nargs="+", default=list(LENGTHSCALES))
     parser.add_argument("--sizes", type=int, nargs="+", help="growth over these n, at the first length scale")
-    parser.add_argument("--only", nargs="+", choices=list(LABELS), help="peers to run; all if not given")
-    parser.add_argument("--peers", type=Path, help="folder of environments.py; gpytorch of this Python if not given")
+    _harness.peer_arguments(parser, LABELS, "gpytorch")
     parser.add_argument("--reference-rows", type=int, default=16_500, help="compare with Cholesky up to these rows")
-    parser.add_argument("--seed", type=int, default=0)
     _harness.arguments(parser)
     args = parser.parse_args(argv)
     if args.child:

@@ -78,11 +78,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 4000, 8000])
     parser.add_argument("--dimension", type=int, default=10)
     parser.add_argument("--lengthscale", type=float, default=0.7)
-    parser.add_argument("--only", nargs="+", choices=list(LABELS), help="peers to run; all if not given")
-    parser.add_argument(
-        "--peers", type=Path, help="folder of environments.py; scikit-learn of this Python if not given"
-    )
-    parser.add_argument("--seed", type=int, default=0)
+    _harness.peer_arguments(parser, LABELS, "scikit-learn")
     _harness.arguments(parser)
     args = parser.parse_args(argv)
     if args.child:

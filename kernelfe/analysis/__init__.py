@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from ..statistics import replica_effective_sample_size
-from .basins import (
-    BASIN_QUANTITIES,
-    BasinDraws,
-    BasinSamples,
-    BasinThermodynamics,
-    basin_draws,
-    basin_thermodynamics,
-    boltzmann_weights,
-)
+from .basin_samples import BasinSamples, boltzmann_weights
+from .basins import BASIN_QUANTITIES, BasinDraws, BasinThermodynamics, basin_draws, basin_thermodynamics
 from .calibration import Calibration, calibration_of, label_calibration, parity_calibration
 from .divergence import (
     axis_edges,

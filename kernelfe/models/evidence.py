@@ -96,7 +96,7 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     test oracle); computed here because gpytorch clamps noise variances at an absolute 1e-6, which is
     larger than those of labels in eV/K, and switches to loose iterations at 800 rows.
     """
-    blocks = [label.rows(prior) for label in labels]
+    blocks = [label.kept_rows(prior) for label in labels]
     gram = torch.cat([torch.cat([prior.gram(a, b) for b in blocks], 1) for a in blocks])
     fixed = (
         torch.zeros_like(gram) if any(label.noise is not None and label.noise.ndim == 3 for label in labels) else None

@@ -94,10 +94,17 @@ class LabelSet:
 
     def rows(self, prior: Prior, index: slice | Tensor = slice(None)) -> RowBlock:
         """The rows of some frames under ``prior``."""
-        rows = prior.rows(self.functional, self.states[index])
-        if self.minus is None:
+        return self._rows(prior, self.states[index], None if self.minus is None else self.minus[index])
+
+    def kept_rows(self, prior: Prior) -> RowBlock:
+        """All rows; environments of descriptors are kept with the states, for a search that asks again and again."""
+        return self._rows(prior, self.states, self.minus)
+
+    def _rows(self, prior: Prior, states: States, minus: States | None) -> RowBlock:
+        rows = prior.rows(self.functional, states)
+        if minus is None:
             return rows
-        return difference(rows, prior.rows(functionals_of(self.kind)[1] or self.functional, self.minus[index]))
+        return difference(rows, prior.rows(functionals_of(self.kind)[1] or self.functional, minus))
 
     def subset(self, index: Tensor) -> LabelSet:
         """The labels of some frames."""

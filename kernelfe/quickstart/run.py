@@ -125,8 +125,8 @@ def _compare(folder: Path, plan: Plan, package: str, workers: int | None, progre
     results = run_cases(cases, plan.sampler, package, count, progress)
     numbers = metrics(results, reference, plan, package)
 
-    torch.set_num_threads(1 if count == 1 else min(2, count))
-    final = analyse(folder, frames, reference, plan.seed)
+    with threads(1 if count == 1 else min(2, count)):
+        final = analyse(folder, frames, reference, plan.seed)
     best = next(r for r in results if r["keep"])
     p = np.array(best["probability"])
     truth = reference.probability[reference.temperatures.tolist().index(TARGET)]
@@ -153,6 +153,17 @@ def _compare(folder: Path, plan: Plan, package: str, workers: int | None, progre
     comparison_page(numbers, figures, final.model).write(folder / "report.html")
     write_json(folder / "metrics.json", numbers)
     return numbers
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads of torch inside the block; afterwards as many as before, for whatever else the caller does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def write_json(path: Path, numbers: dict[str, Any]) -> None:

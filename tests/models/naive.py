@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -86,6 +87,20 @@ def matern52(s):
     return torch.where(near, 1.0 - 5.0 * s / 3.0 + 25.0 * s * s / 6.0, far)
 
 
+def tau(t, t0):
+    return t - t0 - t * torch.log(t / t0)
+
+
+#: What the squares of the three scales of a term multiply in its covariance of two temperatures.
+HEAT_PARTS = (
+    lambda t, t2, t0: torch.ones_like(t * t2),
+    lambda t, t2, t0: t * t2,
+    lambda t, t2, t0: tau(t, t0) * tau(t2, t0),
+)
+#: Derivatives that terms share: the means of two models differ in their scales alone.
+SHARED: dict[tuple, torch.Tensor] = {}
+
+
 @dataclass
 class NaiveTerm:
     """A term on distances: all three as one environment (``together``), or one environment each."""
@@ -108,9 +123,7 @@ class NaiveTerm:
 
     def heat(self, t, t2):
         """a_u² + T T' a_s² + τ τ' a_c²."""
-        tau = [x - self.t0 - x * torch.log(x / self.t0) for x in (t, t2)]
-        u, s, c = self.scales
-        return u**2 + s**2 * t * t2 + c**2 * tau[0] * tau[1]
+        return sum(a**2 * part(t, t2, self.t0) for a, part in zip(self.scales, HEAT_PARTS, strict=True))
 
     def parameter(self, lam, lam2):
         """Σ_j (λ − λ0)^j (λ' − λ0)^j scale^2j / j!²."""
@@ -219,14 +232,19 @@ class NaiveGP:
         return np.full(len(a.t) * m, offset * seen)
 
     def _state(self, index, name, n, n2, a, b):
-        term = self.terms[index]
-        function = getattr(term, name)
-        for _ in range(n):
-            function = jacfwd(function, 0)
-        for _ in range(n2):
-            function = jacfwd(function, 1)
-        x, y = (a.t, b.t) if name == "heat" else (a.lam, b.lam)
-        return _once(term, (name, n, n2, a.number, b.number), lambda: grid(lambda p, q: function(*p, *q), (x,), (y,)))
+        term, pair = self.terms[index], (n, n2, a.number, b.number)
+        if name == "parameter":
+            own = type(term).parameter is not NaiveTerm.parameter
+            cache, key = (term.cache, name) if own else (SHARED, term.expansion)
+            return _once(cache, (key, *pair), lambda: differentiated(term.parameter, n, n2, a.lam, b.lam))
+        if type(term).heat is not NaiveTerm.heat:
+            return _once(term.cache, (name, *pair), lambda: differentiated(term.heat, n, n2, a.t, b.t))
+        out = torch.zeros(len(a.t), len(b.t), dtype=torch.float64)
+        for number, (scale, part) in enumerate(zip(term.scales, HEAT_PARTS, strict=True)):
+            if scale:  # linear in the squares of the scales
+                key, heat = ("part", number, term.t0, *pair), partial(part, t0=term.t0)
+                out = out + scale**2 * _once(SHARED, key, partial(differentiated, heat, n, n2, a.t, b.t))
+        return out
 
     def _space(self, index, where, where2, a, b):
         sizes = {"value": 1, "gradient": 9, "strain": 6, "along": a.fields.shape[1]}
@@ -257,13 +275,22 @@ class NaiveGP:
 
             return grid(pair, (a.r, a.cell, a.images), (b.r, b.cell, b.images)).transpose(1, 2)
 
-        return _once(self.terms[index], (where, where2, a.number, b.number), compute)
+        return _once(self.terms[index].cache, (where, where2, a.number, b.number), compute)
 
 
-def _once(term, key, compute):
-    if key not in term.cache:
-        term.cache[key] = compute()
-    return term.cache[key]
+def differentiated(function, n, n2, x, y):
+    """∂ⁿ/∂xⁿ ∂ⁿ'/∂yⁿ' of a function of two numbers, at all pairs."""
+    for _ in range(n):
+        function = jacfwd(function, 0)
+    for _ in range(n2):
+        function = jacfwd(function, 1)
+    return grid(lambda p, q: function(*p, *q), (x,), (y,))
+
+
+def _once(cache, key, compute):
+    if key not in cache:
+        cache[key] = compute()
+    return cache[key]
 
 
 def condition(k, y, mean, kx, kxx, mean_x):

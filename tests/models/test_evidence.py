@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kernelfe import Frames, FreeEnergyRegressor
+from kernelfe.descriptors import Distances
 from kernelfe.errors import SolverError
 from kernelfe.functionals import get
 from kernelfe.kernels import RBF, Matern52, SecondOrder, Term
@@ -191,3 +192,23 @@ def test_calibration_on_data_drawn_from_the_prior():
     for key, found in squares.items():
         degrees = draws * len(truth) if key != "mean_force" else draws * 10
         assert np.mean(found) == pytest.approx(1.0, abs=5 * math.sqrt(2 / degrees)), key
+
+
+def test_a_search_measures_the_frames_once(monkeypatch):
+    """Distances do not depend on hyperparameters: they are taken with the first evidence, the values are the same."""
+    sets, prior, noise = problem(molecule(6, noise=False), one_term())
+    asked, real = [], Distances.environments
+
+    def counted(self, *arguments, **more):
+        asked.append(self)
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(Distances, "environments", counted)
+    first = dense_log_evidence(prior, sets, noise)
+    assert len(sets) == 2 and len(asked) == 1  # forces and energies are of the same states
+    assert torch.equal(dense_log_evidence(prior, sets, noise), first) and len(asked) == 1
+    fit_dense(prior, sets, noise)
+    assert len(asked) == 1
+    assert dense_log_evidence(prior, sets, noise) > first + 1.0
+    fresh = problem(molecule(6, noise=False), one_term())[0]
+    assert torch.equal(dense_log_evidence(prior, sets, noise), dense_log_evidence(prior, fresh, noise))

@@ -17,6 +17,7 @@ from kernelfe.models import (
     condition,
     enforce_concavity,
     hyperparameter_ensemble,
+    hyperparameters,
     joint_predictive,
     local_terms,
     noise_covariance,
@@ -85,7 +86,9 @@ def test_lists_of_molecules(molecules):
         enforce_concavity(molecules, [SMALL, LARGE])
 
 
-def test_an_ensemble_of_several_molecules():
+def test_an_ensemble_of_several_molecules(monkeypatch):
+    """Whatever is drawn; how well the draws represent the posterior is asked in test_hyperparameters."""
+    monkeypatch.setattr(hyperparameters, "WIDTHS", ((1.0, 12), (1.7, 4)))
     molecules = several([SMALL[:3], LARGE[:3]])
     many = hyperparameter_ensemble(molecules, draws=2)
     means, stds = many.predict([SMALL, LARGE], "mean_force", return_std=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import sys
 import tempfile
@@ -10,23 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import kernelfe
 from kernelfe.datasets import Reference
 from kernelfe.errors import DataError, KernelfeError
 from kernelfe.quickstart import DENSITY, LABEL_SETS, TARGET, Case, Plan, Sampler, run, run_cases, training_rows
-from kernelfe.quickstart.cases import effective_samples
+from kernelfe.quickstart.cases import effective_samples, run_case
 from kernelfe.quickstart.collect import all_is_best, floors, frame_ratios, group
-from kernelfe.quickstart.run import filled_when_complete
+from kernelfe.quickstart.run import filled_when_complete, threads
 
 TINY = Sampler(replicas=40, burn_in=20, steps=60, stride=5, effective=200, longest=90)
 
 
+PLAN = Plan(sizes=(4, 8), subsets=1, sampler=TINY, single=8, single_subsets=1, small=True)
+
+
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
+    """One run for all that is asked of it, in one worker: starting a process costs more than four of these cases."""
     folder = tmp_path_factory.mktemp("quickstart") / "made" / "here"
-    plan = Plan(sizes=(4, 8), subsets=1, sampler=TINY, single=8, single_subsets=1, small=True)
-    return folder, run(folder, plan, workers=2, progress=False)
+    return folder, run(folder, PLAN, workers=1, progress=False)
 
 
 def test_files_are_complete_and_nothing_is_left_aside(outcome):
@@ -126,18 +131,34 @@ def test_report_is_one_file_that_loads_nothing(outcome):
     assert f"{row['mean']:.3f}"[:4] in page
 
 
-def test_results_do_not_depend_on_the_number_of_processes():
-    cases = [Case("forces", 4, s, 2, seed=s) for s in range(2)]
-    one, two = (run_cases(cases, TINY, "kernelfe_data", workers, progress=False) for workers in (1, 2))
-    assert [r["divergence"] for r in one] == [r["divergence"] for r in two]
-    assert one[0]["divergence"] != one[1]["divergence"]
+def test_results_do_not_depend_on_the_number_of_processes(outcome):
+    """Two of the cases again, each in a process of its own; before, one process ran them after eight others."""
+    cases = [case for case in PLAN.cases() if case.labels == "forces" and not case.single]
+    two = run_cases(cases, TINY, "kernelfe_data", 2, progress=False)
+    one = {(r["labels"], r["size"], len(r["temperatures"])): r for r in outcome[1]["cases"]}
+    assert [r["size"] for r in two] == [8, 4] and two[0]["divergence"] != two[1]["divergence"]
+    for result in two:
+        before = one[result["labels"], result["size"], len(result["temperatures"])]
+        for key in ("divergence", "log_evidence", "noise", "held_out", "effective_samples"):
+            assert result[key] == before[key], key
 
 
 def test_an_error_in_a_worker_comes_back_typed():
     with pytest.raises(DataError, match="2 disjoint subsets of 4000 frames need 8000"):
         run_cases([Case("forces", 4000, 0, 2)], TINY, "kernelfe_data", 1, progress=False)
-    with pytest.raises(KernelfeError, match="not installed"):
-        run_cases([Case("forces", 8, 0, 1)], TINY, "no_such_package", 1, progress=False)
+    with pytest.raises(KernelfeError, match="not installed") as caught:  # the same here: processes start slowly
+        run_case(Case("forces", 8, 0, 1), TINY, "no_such_package")
+    sent = pickle.loads(pickle.dumps(caught.value))  # what a pool does with it
+    assert type(sent) is type(caught.value) and str(sent) == str(caught.value)
+
+
+def test_the_threads_of_the_caller_are_as_before():
+    """A quickstart takes two threads for its last part; whoever called it gets back what was set."""
+    before = torch.get_num_threads()
+    with pytest.raises(DataError), threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise DataError("something")
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("size", [75, 300, 1250])

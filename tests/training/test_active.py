@@ -12,6 +12,8 @@ from kernelfe.training import ActivePlan, learn_actively
 
 NOISE = {"mean_force": 0.02, "mean_energy": 0.02}
 PLAN = ActivePlan(rounds=3, batch=12, candidates=60, samples=80, replicas=40, steps=40, burn_in=60)
+#: Where it is not looked at what is learned, but what becomes of it.
+QUICK = ActivePlan(rounds=3, batch=4, candidates=12, samples=16, replicas=8, steps=20, burn_in=20)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_chance_asks_among_the_same_candidates(start, truth):
     seen = []
     out = learn_actively(
         model, labelled(truth)(frames, 0), labelled(truth), target=350.0, temperatures=[450], noise=NOISE,
-        plan=ActivePlan(**(PLAN.get_params() | {"rounds": 1})), at_random=True, progress=False,
+        plan=ActivePlan(**(QUICK.get_params() | {"rounds": 1})), at_random=True, progress=False,
         callback=lambda number, m: seen.append(number),
     )  # fmt: skip
     assert np.isnan(out.rounds[0].promised)
@@ -101,7 +103,7 @@ def test_drivers_that_do_not_do_their_work(start, truth, driver, message):
     model, frames = start
     with pytest.raises(DataError, match=message):
         learn_actively(
-            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=PLAN,
+            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=QUICK,
             progress=False,
         )  # fmt: skip
 
@@ -119,11 +121,11 @@ def test_what_interrupts_the_loop_leaves_with_what_was_learned(start, truth):
 
     with pytest.raises(KeyboardInterrupt) as caught:
         learn_actively(
-            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=PLAN,
+            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=QUICK,
             progress=False,
         )  # fmt: skip
     found = caught.value.learned
-    assert len(found.rounds) == 2 and len(found.frames) == len(frames) + 2 * PLAN.batch
+    assert len(found.rounds) == 2 and len(found.frames) == len(frames) + 2 * QUICK.batch
     assert found.model is not model and np.isfinite(found.model.predict(frames)).all()
 
 
@@ -136,7 +138,7 @@ def test_a_driver_without_a_label_that_is_reckoned_with(start, truth):
 
     with pytest.raises(DataError, match="no labels 'mean_force'"):
         learn_actively(
-            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=PLAN,
+            model, labelled(truth)(frames, 0), driver, target=350.0, temperatures=[450], noise=NOISE, plan=QUICK,
             progress=False,
         )  # fmt: skip
 
