@@ -43,7 +43,7 @@ class PairProducts:
     values, slopes
         Which of the two is wanted of the expansions.
     cache_bytes
-        Up to which size kernel matrices are kept between products.
+        Bytes of kernel matrices that are kept between products: of the first blocks, as many as fit.
     dtype
         In which the pairs are kept and multiplied; float32 takes half the memory and time.
     rows
@@ -73,8 +73,9 @@ class PairProducts:
         self.width = min(max(1, len(nodes)), BLOCK_NODES[kind] if self.fused else len(nodes))
         self.step = max(1, entries // max(1, self.width))
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
-        self.keep = self.bytes <= cache_bytes
+        self.cache_bytes = cache_bytes
         self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._kept_bytes = 0
         self._room: Tensor | None = None
         if self.fused:
             self._nodes = self.nodes.to(dtype)
@@ -85,7 +86,7 @@ class PairProducts:
 
     @property
     def bytes(self) -> int:
-        """Size of the kernel matrices that could be kept; 0 where there are none to keep."""
+        """Size of all kernel matrices; 0 where there are none to keep."""
         matrices = 0 if not self.fused else 1 if self.single else 2 + int(self.values)
         return matrices * len(self.rows) * len(self.nodes) * torch.finfo(self.dtype).bits // 8
 
@@ -157,8 +158,10 @@ class PairProducts:
         else:
             k0, k1, k2 = self.kernel.functions(s)  # type: ignore[attr-defined]
             out = (k1.to(self.dtype), k2.to(self.dtype), *([k0.to(self.dtype)] if self.values else []))
-        if self.keep:
+        size = sum(part.numel() * part.element_size() for part in out)
+        if size <= self.cache_bytes - self._kept_bytes:
             self._kept[start, nodes.start] = out
+            self._kept_bytes += size
         return out
 
     def _workspace(self, like: Tensor) -> Tensor:

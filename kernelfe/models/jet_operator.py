@@ -108,7 +108,7 @@ class JetGram:
     noise
         Learned noise levels.
     cache_bytes
-        Up to which size kernel matrices are kept between products, for all terms together.
+        Bytes of kernel matrices that are kept between products, for all terms together.
     dtype
         Precision of the pairs in :meth:`product`.
     """
@@ -153,7 +153,7 @@ class JetGram:
                 cache_bytes=cache_bytes,
                 dtype=dtype,
             )
-            cache_bytes -= pairs.bytes if pairs.keep else 0
+            cache_bytes -= min(pairs.bytes, cache_bytes)
             out.append(pairs)
         return out
 

@@ -38,8 +38,8 @@ class SharedProducts:
             own = processes.share(self._blocks(pairs))
             count = len(pairs.z)
             pairs.rows = range(min(count, own.start * pairs.step), min(count, own.stop * pairs.step))
-            pairs.keep = pairs.bytes <= cache_bytes
-            cache_bytes -= pairs.bytes if pairs.keep else 0
+            pairs.cache_bytes = cache_bytes
+            cache_bytes -= min(pairs.bytes, cache_bytes)
 
     def product(self, x: Tensor) -> Tensor:
         """A x for x of shape (N, k), the same x on every process."""

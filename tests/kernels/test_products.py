@@ -24,18 +24,21 @@ def small_blocks(monkeypatch):
 
 @pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0), RationalQuadratic(1.0)], ids=str)
 @pytest.mark.parametrize("given", ["c", "w", "cw"])
-@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("keep", [1 << 30, 2000, 0], ids=["all", "some", "none"])
 def test_blocks_are_all_pairs(small_blocks, kernel, given, keep):
     kernel = kernel.ready(WIDTH)
     z, nodes = drawn(ENVIRONMENTS, WIDTH), drawn(NODES, WIDTH, seed=1)
     c = drawn(NODES, 3, seed=2) if "c" in given else None
     w = drawn(NODES, WIDTH, 3, seed=3) if "w" in given else None
     value, gradient = kernel.jet_product(z, nodes, torch.zeros(NODES, 3, dtype=z.dtype) if c is None else c, w)
-    pairs = PairProducts(kernel, z, nodes, cache_bytes=1 << 30 if keep else 0)
+    pairs = PairProducts(kernel, z, nodes, cache_bytes=keep)
     for _ in range(2):  # the second time from what was kept
         found, slopes = pairs.product(c, w)
         torch.testing.assert_close(found, value, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(slopes, gradient, rtol=1e-12, atol=1e-12)
+    kept = sum(part.numel() * 8 for block in pairs._kept.values() for part in block)
+    assert kept == min(pairs.bytes, kept) <= keep and (kept > 0) == (keep > 0)
+    assert kept == pairs.bytes if keep > pairs.bytes else kept < pairs.bytes
     assert PairProducts(kernel, z, nodes, slopes=False).product(c, w)[1] is None
     torch.testing.assert_close(PairProducts(kernel, z, nodes, slopes=False).product(c, w)[0], value)
     only, found = PairProducts(kernel, z, nodes, values=False).product(c, w)
