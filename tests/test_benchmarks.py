@@ -152,6 +152,8 @@ def test_scaling_measures_fits_and_exponents(tmp_path, capsys):
     )
     with np.load(tmp_path / "o.npz", allow_pickle=False) as file:
         assert 0 < float(file["one_pass"]) and 0 < float(file["seconds"]) and 0 <= float(file["peak"]) < 500
+        assert 50 * 40 * 8e-6 < float(file["frames"]) < 50 * 80 * 8e-6  # 18 coordinates, 36 of fields, 19 labels, T
+    assert script.spread([90.0, 110.0, 100.0]) == pytest.approx(0.1)
     with pytest.raises(SystemExit, match="--cache"):
         script.all_frames(None, 50_000)
 

@@ -183,6 +183,9 @@ class NormalEquations:
             raise SolverError("no labels were given to the normal equations")
         both = groups + wide
         size, like = sum(self.ranks), both[0].rhs
+        grams = like.new_empty(len(groups), size, size)
+        for group, gram in zip(groups, grams, strict=True):
+            _mirrored(group.gram, gram)
 
         def numbers(values) -> Tensor:
             return torch.tensor(list(values), dtype=torch.float64, device=like.device)
@@ -196,9 +199,9 @@ class NormalEquations:
                 torch.stack([g.factors[t] for g in groups]) if groups else like.new_zeros(0, p)
                 for t, p in enumerate(self.functions)
             ],
-            torch.stack([_mirrored(g.gram) for g in groups]) if groups else like.new_zeros(0, size, size),
+            grams,
             torch.stack([g.rhs for g in groups]) if groups else like.new_zeros(0, size),
-            [replace(g, gram=_mirrored(g.gram)) for g in wide],
+            [replace(g, gram=_mirrored(g.gram, torch.empty_like(g.gram))) for g in wide],
             numbers(float(group.square) for group in both),
             numbers(float(group.count) for group in both),
             torch.stack([g.missing for g in groups]) if groups else like.new_zeros(0, len(self.ranks)),
@@ -206,9 +209,11 @@ class NormalEquations:
         )
 
 
-def _mirrored(upper: Tensor) -> Tensor:
-    """The symmetric matrix of which only the upper triangle was summed."""
-    return upper.triu() + upper.triu(1).mT
+def _mirrored(upper: Tensor, out: Tensor) -> Tensor:
+    """The symmetric matrix of which only the upper triangle was summed, written to ``out``."""
+    torch.triu(upper, out=out)
+    out += upper.triu(1).mT
+    return out
 
 
 def _accumulate(
@@ -259,13 +264,13 @@ class Stacked:
             for s, right in enumerate(amplitudes):
                 part_s = slice(offsets[s], offsets[s + 1])
                 weight = (left[:, :, None] * right[:, None, :]) / noise[:grouped, None, None]
-                block = weight.flatten(1).T @ self.gram[:, part_t, part_s].flatten(1)
-                shape = (left.shape[1], right.shape[1], self.ranks[t], self.ranks[s])
-                row.append(block.reshape(shape).transpose(1, 2).reshape(shape[0] * shape[2], shape[1] * shape[3]))
+                row.append(_expanded(weight, self.gram[:, part_t, part_s]))
             rows.append(torch.cat(row, 1))
             rhs.append(((left / noise[:grouped, None]).T @ self.rhs[:, part_t]).reshape(-1))
+        del row  # of the size of Λ, as are the next two
         precision, b = torch.cat(rows, 0), torch.cat(rhs)
-        precision = precision + torch.eye(len(precision), dtype=precision.dtype, device=precision.device)
+        del rows
+        precision.diagonal().add_(1.0)
         if self.wide:
             amplitude = torch.cat([v.sqrt().repeat_interleave(r) for v, r in zip(variances, self.ranks, strict=True)])
             for k, group in enumerate(self.wide):
@@ -306,7 +311,16 @@ class Stacked:
         """Posterior mean of the whitened weights and the lower Cholesky factor of Λ."""
         precision, b = self.precision(variances, noise)
         lower = _cholesky(precision)
+        del precision  # of its size the solve needs a copy of the factor
         return torch.cholesky_solve(b[:, None], lower)[:, 0], lower
+
+
+def _expanded(weight: Tensor, gram: Tensor) -> Tensor:
+    """Σ_g weight_g ⊗ G_g: of shapes (groups, p, q) and (groups, r, s), shape (p r, q s)."""
+    _, p, q = weight.shape
+    _, r, s = gram.shape
+    blocks = weight.flatten(1).T @ gram.flatten(1)
+    return blocks.reshape(p, q, r, s).transpose(1, 2).reshape(p * r, q * s)
 
 
 class _GaussianIntegral(torch.autograd.Function):

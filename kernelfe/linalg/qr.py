@@ -56,10 +56,13 @@ def precision_condition(lower: Tensor) -> float:
     """
     if not len(lower):
         return 1.0
-    scaled = lower.tril() / lower.tril().norm(dim=1, keepdim=True)
-    if not bool(torch.isfinite(scaled).all()):
+    scaled = lower.tril()
+    norms = scaled.norm(dim=1, keepdim=True)
+    if not bool((torch.isfinite(norms) & (norms > 0.0)).all()):
         return float("inf")
-    rcond, _ = lapack.dtrcon(scaled.cpu().numpy(), norm="1", uplo="L")
+    scaled /= norms
+    # columns first, as LAPACK reads them, this is the upper triangle Lᵀ, whose ∞-norm is the 1-norm of L: no copy
+    rcond, _ = lapack.dtrcon(scaled.cpu().numpy().T, norm="I", uplo="U")
     return float("inf") if rcond == 0.0 else float(rcond) ** -2
 
 

@@ -14,11 +14,11 @@ from ..descriptors import Distances, Variables
 from ..errors import DataError
 from ..kernels import RBF, Kernel, MeanFunction, ParameterExpansion, SecondOrder, Term, TermModule
 from .baseline import BoltzmannInversion
-from .labels import PAIR, LabelSet, baseline_rows, pair_labels
+from .labels import PAIR, LabelSet, baseline_rows, less_baseline, pair_labels
 from .noise import CorrelatedNoise, RelativeNoise
 from .prior import Prior
 from .shared_baseline import fit_shared
-from .states import States
+from .states import States, without_copy
 
 #: How much broader than the spread of the data the priors of mean functions are.
 BROAD = 30.0
@@ -95,12 +95,13 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
         everyone = len(index) == len(frames)
         part = frames if everyone else frames[index]
         if everyone and everywhere is not None:
-            states = everywhere
+            states, index = everywhere
         else:
             states = States.from_frames(part, counts=np.tile(counts, (len(part), 1)), molecule=molecule)
-            everywhere = states if everyone else everywhere
-        y = torch.from_numpy(np.array(part.labels[key], dtype=np.float64)).reshape(len(part), -1)
-        y -= baseline_rows(baseline, functional, states).reshape(y.shape)
+            everywhere = (states, index) if everyone else everywhere
+        y = without_copy(part.labels[key]).reshape(len(part), -1)
+        if baseline is not None:
+            y = less_baseline(y, baseline, functional, states)
         relative = isinstance(noise.get(key), RelativeNoise)
         chosen = noise[key].scale if relative else noise.get(key)
         given = None if chosen is None else numbers(chosen, f"noise of {key!r}")
@@ -143,7 +144,7 @@ def asked_for(keys) -> list:
 def _noise(key: str, noise, y: torch.Tensor) -> torch.Tensor | None:
     if noise is None:
         return None
-    noise = torch.from_numpy(np.array(noise, dtype=np.float64))
+    noise = without_copy(np.asarray(noise, dtype=np.float64))
     if not bool(torch.isfinite(noise).all()):
         raise DataError(f"noise of {key!r} holds non-finite numbers: give a positive standard deviation for every row")
     n, m = y.shape
@@ -163,7 +164,7 @@ def _noise(key: str, noise, y: torch.Tensor) -> torch.Tensor | None:
         raise DataError(f"noise of {key!r} has shape {tuple(noise.shape)}, its labels ({n}, {m} per frame)") from error
     if not bool((noise > 0).all()):
         raise DataError(f"noise of {key!r} must be positive: it is a standard deviation")
-    return noise.contiguous()
+    return noise  # one number for all rows stays one number in memory
 
 
 def named_terms(terms, frames) -> list[tuple[str, Term]]:

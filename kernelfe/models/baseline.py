@@ -248,7 +248,6 @@ class BoltzmannInversion(Spec):
         q, smallest = _measure(x, cell, bonds, walls, angles, impropers)
         split = (len(bonds), len(bonds) + len(angles))
         r, theta, chi = np.split(q, split)
-        cotangent = np.cos(theta) / np.maximum(np.sin(theta), 1e-6)
         cap = (kt.size / (1.0 / kt).sum()) / self.minimum_width**2
         bond_rows = [_harmonic(row, 2.0 / row, kt, PRIOR_WIDTHS[0], cap) for row in r]
         for bond, (_, r0), row in zip(bonds, bond_rows, r, strict=True):
@@ -260,7 +259,7 @@ class BoltzmannInversion(Spec):
                 )
         angle_rows = [
             (k, min(max(centre, 0.0), math.pi))
-            for k, centre in (_harmonic(*rows, kt, PRIOR_WIDTHS[1], cap) for rows in zip(theta, cotangent, strict=True))
+            for k, centre in (_harmonic(row, _cotangent(row), kt, PRIOR_WIDTHS[1], cap) for row in theta)
         ]
         improper_rows = {}
         for entry, row in zip(impropers, chi, strict=True):
@@ -297,16 +296,21 @@ def _measure(x: np.ndarray, cell, bonds, walls, angles, impropers) -> tuple[np.n
     like = (torch.float64, torch.device("cpu"))
     stencil = geometry.stencil(tuple(bonds) + walls, angles, impropers, x.shape[1], like)
     first, last = len(bonds), len(bonds) + len(walls)
-    bonded, smallest = [], np.full(len(walls), np.inf)
+    bonded, smallest = np.zeros((first + len(angles) + len(impropers), len(x))), np.full(len(walls), np.inf)
     if not len(stencil.tail):
-        return np.zeros((0, len(x))), smallest
+        return bonded, smallest
     for start in range(0, len(x), _FRAMES_AT_ONCE):
         block = slice(start, start + _FRAMES_AT_ONCE)
         box = None if cell is None else torch.tensor(cell if np.ndim(cell) == 2 else cell[block], dtype=torch.float64)
         q = geometry.measure(stencil, geometry.edge_vectors(stencil, torch.tensor(x[block]), box))[0].numpy()
-        bonded.append(np.concatenate((q[:first], q[last:])))
+        bonded[:first, block], bonded[first:, block] = q[:first], q[last:]
         smallest = np.minimum(smallest, q[first:last].min(1))
-    return np.concatenate(bonded, 1), smallest
+    return bonded, smallest
+
+
+def _cotangent(angle: np.ndarray) -> np.ndarray:
+    """d ln J/dθ of the volume element J = sin θ."""
+    return np.cos(angle) / np.maximum(np.sin(angle), 1e-6)
 
 
 def _harmonic(x: np.ndarray, volume: np.ndarray, kt: np.ndarray, width: float, cap: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 #: Numbers in the right-hand sides of one batched solve.
 BATCH_NUMBERS = 1 << 24
+
+
+def _of_other_frames(labels: list[LabelSet], known: list[LabelSet]) -> list[LabelSet]:
+    """Labels whose frames are numbered on from those that are known: they are others, of a data set of their own."""
+    after = 1 + max((int(label.frame.max()) for label in known if label.frame is not None), default=-1)
+    return [label if label.frame is None else replace(label, frame=label.frame + after) for label in labels]
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class IterativePosterior:
         """The posterior given more labels, too: a solve that starts at the present solution."""
         with torch.no_grad():
             more = self.weights.new_zeros(sum(len(label) for label in labels))
-        every = [*self.labels, *labels]
+        every = [*self.labels, *_of_other_frames(labels, self.labels)]
         return IterativePosterior(self.prior, every, self.noise, self.solver, start=torch.cat([self.weights, more]))
 
     @property

@@ -166,6 +166,15 @@ def pair_labels(first: States, second: States, value: Tensor, std: Tensor) -> La
     return LabelSet(PAIR, FreeEnergy(), second, value[:, None], std[:, None], minus=first)
 
 
+def less_baseline(y: Tensor, baseline, functional: Functional, states: States) -> Tensor:
+    """y − :func:`baseline_rows`, shape (n, m), in an array of its own: the only one of that size that is made."""
+    out = torch.empty_like(y)
+    for start, stop in frame_chunks(len(states), FRAMES_AT_ONCE):
+        rows = baseline_rows(baseline, functional, states[start:stop])
+        torch.sub(y[start:stop], rows.reshape(stop - start, -1), out=out[start:stop])
+    return out
+
+
 def baseline_rows(baseline, functional: Functional, states: States) -> Tensor:
     """What a temperature-independent energy V(R) contributes to the rows of a functional, shape (n·m,).
 

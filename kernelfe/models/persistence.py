@@ -381,6 +381,8 @@ def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
     for name in ("noise", "relative", "weight"):
         if getattr(label, name) is not None:
             out[f"{prefix}.{name}"] = getattr(label, name)
+    if label.frame is not None:
+        out[f"{prefix}.frame"] = label.frame.double()
     subtracted = functionals_of(label.kind)[1]
     for end, states, read in (("states", label.states, label.functional), ("minus", label.minus, subtracted)):
         if states is None or read is None:
@@ -411,7 +413,17 @@ def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Te
     weight = take(tensors, f"{prefix}.weight", n, m) if f"{prefix}.weight" in tensors else None
     require(weight is None or bool((weight > 0).all()), f"the tensor {prefix}.weight", "", "positive")
     minus = None if subtracted is None else _states(f"{prefix}.minus", header, tensors, molecule, n)
-    return LabelSet(kind, functional, states, y, noise, minus, relative, weight)
+    frame = _frame(f"{prefix}.frame", tensors, n) if f"{prefix}.frame" in tensors else None  # older files have none
+    return LabelSet(kind, functional, states, y, noise, minus, relative, weight, frame)
+
+
+def _frame(name: str, tensors: dict[str, Tensor], n: int) -> Tensor:
+    """Numbers of the frames that labels come from: whole and ascending."""
+    frame = take(tensors, name, n)
+    whole = bool((frame == frame.round()).all()) and bool((frame.abs() <= 2.0**53).all())
+    ascending = bool((frame[:1] >= 0).all()) and bool((frame.diff() > 0).all())
+    require(whole and ascending, f"the tensor {name!r}", "", "numbers of frames in ascending order")
+    return frame.long()
 
 
 def _states(

@@ -144,8 +144,7 @@ def fit_shared(spec: BoltzmannInversion, parts) -> SharedBaseline:
             )
     angles = {}
     for kind, (x, t) in pooled["angles"].items():
-        cotangent = np.cos(x) / np.maximum(np.sin(x), 1e-6)
-        k, centre = single._harmonic(x, cotangent, t, single.PRIOR_WIDTHS[1], cap)
+        k, centre = single._harmonic(x, single._cotangent(x), t, single.PRIOR_WIDTHS[1], cap)
         angles[kind] = (k, min(max(centre, 0.0), math.pi))
     impropers = {k: v for k, (x, t) in pooled["impropers"].items() if (v := _improper(k, x, t, cap)) is not None}
     longest = 2.0 * max((rest for _, rest in bonds.values()), default=math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,13 +51,17 @@ class States:
     def from_frames(
         cls, frames, temperature=None, counts=None, device: str | torch.device = "cpu", molecule=None
     ) -> States:
-        """Convert Frames (or a slice of them); ``temperature`` replaces theirs."""
+        """Convert Frames (or a slice of them); ``temperature`` replaces theirs.
+
+        On a processor the tensors read the arrays of the Frames where they lie (:func:`without_copy`) and must not be
+        changed in place: a fit needs no second copy of its frames.
+        """
 
         def tensor(array):
-            return None if array is None else torch.as_tensor(np.array(array, dtype=np.float64), device=device)
+            return None if array is None else without_copy(array).to(device)
 
         size = len(frames)
-        t = frames.temperature if temperature is None else np.asarray(temperature, float)
+        t = frames.temperature if temperature is None else np.array(temperature, float)
         if t.shape not in ((), (1,), (size,)):
             raise DataError(f"temperature has shape {t.shape}: pass a number, or one per frame, shape ({size},)")
         t = np.broadcast_to(t, (size,))
@@ -135,3 +140,16 @@ class States:
             None if self.cell is None else self.cell[index],
             self.molecule,
         )
+
+
+def without_copy(array: np.ndarray) -> Tensor:
+    """A tensor of an array of numbers, on the memory of the array where that is all its own.
+
+    A part of a larger array is copied, since it would keep all of that alive; so is what is not float64 in C order.
+    """
+    own = array.base is None or getattr(array.base, "nbytes", np.inf) <= array.nbytes
+    if not own or array.dtype != np.float64 or not array.flags.c_contiguous:
+        return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
+    with warnings.catch_warnings():  # arrays of Frames are read-only, which torch has no word for
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

@@ -353,6 +353,12 @@ TENSORS = {
     "whitening": ("sparse", put("term0.whitening", lambda a: a[1:]), "whitening"),
     "inducing": ("sparse", put("term0.inducing", lambda a: a[:, 1:]), "inducing"),
     "parameter": ("parameters", lambda t: t.pop("label0.states.parameter.lambda"), "lambda"),
+    "frames of fewer rows": ("dense", put("label0.frame", lambda a: a[1:]), "frame"),
+    "frames out of order": ("dense", put("label0.frame", lambda a: a.flip(0)), "frames in ascending order"),
+    "frames counted twice": ("dense", put("label0.frame", torch.zeros_like), "frames in ascending order"),
+    "halves of frames": ("dense", put("label0.frame", lambda a: 0.5 * a), "frames in ascending order"),
+    "frames beyond all": ("dense", put("label0.frame", lambda a: a + 1e300), "frames in ascending order"),
+    "frames below zero": ("dense", put("label0.frame", lambda a: a - 1.0), "frames in ascending order"),
 }
 
 

@@ -12,6 +12,8 @@ from kernelfe import Dense, FreeEnergyRegressor, Sparse, Term, load
 from kernelfe.descriptors import Distances
 from kernelfe.errors import DataError, ModelFileError
 from kernelfe.kernels import RBF
+from kernelfe.models import condition
+from kernelfe.models.neighbours import sites
 
 from .saved import CASES, fit
 from .systems import THERMAL, molecule, one_term, two_terms
@@ -135,3 +137,32 @@ def test_classes_of_the_user_come_in_through_classes_only(tmp_path):
     assert type(again.terms_[0][1].spec.descriptor) is MyDistances
     test = molecule(3, seed=4)
     np.testing.assert_array_equal(again.predict(test, "mean_force"), model.predict(test, "mean_force"))
+
+
+def test_labels_of_a_frame_belong_together_after_loading(tmp_path):
+    """A loaded model has the neighbourhoods of the fitted one; labels that are added are of other frames."""
+    frames = molecule(20)
+    some = frames.replace(present={"mean_force": np.arange(20) % 3 > 0, "mean_energy": np.arange(20) % 4 > 0})
+    model = FreeEnergyRegressor(terms=one_term(), solver="iterative", optimizer=None, baseline=False).fit(some)
+    model.save(tmp_path / "x.kfe")
+    again = load(tmp_path / "x.kfe")
+    for a, b in zip(model.posterior_.labels, again.posterior_.labels, strict=True):
+        assert b.frame.dtype == torch.int64 and torch.equal(a.frame, b.frame)
+    site, where = sites(model.posterior_.gram)
+    site_again, where_again = sites(again.posterior_.gram)
+    assert torch.equal(site, site_again) and torch.equal(where, where_again)
+    both = int((np.arange(20) % 3 > 0).sum() + (np.arange(20) % 4 > 0).sum()) - len(where)
+    assert both > 5  # frames with forces and an energy are one place
+    later = condition(again, molecule(6, seed=1))
+    assert len(sites(later.posterior_.gram)[1]) == len(where) + 6
+
+
+def test_labels_without_frames_load_as_before(tmp_path):
+    """Earlier files do not say which labels share a frame."""
+    model, frames = fit("dense")
+    for label in model.posterior_.labels:
+        label.frame = None
+    model.save(tmp_path / "x.kfe")
+    again = load(tmp_path / "x.kfe")
+    assert all(label.frame is None for label in again.posterior_.labels)
+    np.testing.assert_allclose(again.predict(frames, "mean_force"), model.predict(frames, "mean_force"), rtol=1e-12)
