@@ -140,7 +140,7 @@ class LocalFactor:
         """
         height, width = self.factor.shape[1:]
         few = max(1, CACHED_NUMBERS // (height * x.shape[1]))  # gathered rows that stay in the cache
-        many = max(1, (1 << 24) // max(1, width * x.shape[1]))
+        many = max(1, (1 << 22) // max(1, width * x.shape[1]))
         by_site = x.reshape(len(self.sites), -1)
         for outer in range(0, len(self.index), many):
             stop = min(len(self.index), outer + many)

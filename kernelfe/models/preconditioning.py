@@ -38,6 +38,9 @@ JITTERS = (1e-12, 1e-10, 1e-8)
 #: What the low-rank part may leave of the variance of labels, in units of their noise, so that no label has to look at
 #: its neighbours; and frames of each label set of which that is looked at.
 LITTLE, SAMPLE = 2.0, 100
+#: Numbers in an array of features on the way: the allocator keeps arrays of this size, larger ones are mapped anew and
+#: cleared by the system every time.
+CHUNK_NUMBERS = 1 << 19
 #: Products with A that the low-rank part may cost.
 WORTH = 60
 
@@ -222,7 +225,7 @@ class _TermFeatures:
         width = len(self.factor)
         for read in self.nodes.reads:
             m = read.block.components
-            step = max(1, (1 << 22) // (m * width))
+            step = max(1, CHUNK_NUMBERS // (m * width))
             alone = RowBlock(
                 read.block.frames, m, [[TermRead(read.jets, read.factors)]], [], read.block.prior_mean
             )  # a read by itself
