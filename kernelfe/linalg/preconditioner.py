@@ -36,6 +36,8 @@ GATHERED_NUMBERS = 1 << 23
 SQUARE_COLUMNS = 256
 #: Numbers gathered at a time for many right-hand sides: what stays in a cache.
 CACHED_NUMBERS = 1 << 18
+#: Numbers of Uᵀ x that are handed out at a time.
+WHITENED_NUMBERS = 1 << 22
 
 
 class LocalFactor:
@@ -113,10 +115,6 @@ class LocalFactor:
         used = torch.tensor([len(mine) + len(others) for mine, others in zip(own, near, strict=True)], device="cpu")
         return cls(torch.arange(int(sizes.sum()), device=index.device)[:, None], index, factor, sizes, used)
 
-    def to(self, dtype: torch.dtype) -> None:
-        """Keep and apply U in another precision."""
-        self.factor, self._transposed = self.factor.to(dtype), None
-
     def solve(self, x: Tensor) -> Tensor:
         """U Uᵀ x, shape (N, k)."""
         (groups, looked_at), each = self.index.shape, self.sites.shape[1]
@@ -140,7 +138,7 @@ class LocalFactor:
         """
         height, width = self.factor.shape[1:]
         few = max(1, CACHED_NUMBERS // (height * x.shape[1]))  # gathered rows that stay in the cache
-        many = max(1, (1 << 22) // max(1, width * x.shape[1]))
+        many = max(1, WHITENED_NUMBERS // max(1, width * x.shape[1]))
         by_site = x.reshape(len(self.sites), -1)
         for outer in range(0, len(self.index), many):
             stop = min(len(self.index), outer + many)

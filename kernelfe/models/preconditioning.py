@@ -1,7 +1,7 @@
 """The preconditioner of the exact solver, from what the labels know of one another.
 
-Low-rank part: Nyström features, full jets at a few environments of every term that are chosen greedily, and the mean
-functions. Local part: :mod:`kernelfe.models.neighbours`.
+Low-rank part: Nyström features, full jets at a few environments of every term that are chosen greedily. Local part:
+:mod:`kernelfe.models.neighbours`. Mean functions stand outside both.
 """
 
 from __future__ import annotations
@@ -142,11 +142,7 @@ class SmoothPart:
         """L of the labels in some order, shape (N, columns · rank), or None."""
         if not self.parts:
             return None
-        place = (
-            None
-            if order is None
-            else torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        )
+        place = None if order is None else order.argsort()
         columns = sum(part.rank for part in self.parts)
         out = torch.zeros(self.gram.rows, columns, dtype=dtype, device=self.gram.prior.device)
         at = 0
