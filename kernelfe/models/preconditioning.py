@@ -35,8 +35,8 @@ WORTHWHILE = 0.25
 INWARDS = 0.8
 #: Jitters of the Gram of these environments, in units of its largest eigenvalue, tried in turn.
 JITTERS = (1e-12, 1e-10, 1e-8)
-#: What the low-rank part may leave of the variance of labels, in units of their noise, so that no label has to look at
-#: its neighbours; and frames of each label set of which that is looked at.
+#: What the low-rank part may leave of the variance of labels, in units of their noise, so that a solve is faster
+#: without neighbours; and frames of each label set of which that is looked at.
 LITTLE, SAMPLE = 2.0, 100
 #: Numbers in an array of features on the way: the allocator keeps arrays of this size, larger ones are mapped anew and
 #: cleared by the system every time.
@@ -46,7 +46,11 @@ WORTH = 60
 
 
 def precondition(
-    gram: JetGram, rank: int | None = None, group_rows: int = GROUP_ROWS, dtype: torch.dtype = torch.float64
+    gram: JetGram,
+    rank: int | None = None,
+    group_rows: int = GROUP_ROWS,
+    dtype: torch.dtype = torch.float64,
+    little: float = 0.0,
 ) -> LowRankAndLocal:
     """A preconditioner of a covariance.
 
@@ -60,6 +64,10 @@ def precondition(
         Rows of a group of the local part, with those it looks at.
     dtype
         Precision of features and local part; where noise and priors leave float32 no digits, float64 is taken.
+    little
+        What the low-rank part may leave of the variance of labels, in units of their noise, so that no label looks at
+        its neighbours. A solve then takes less time, if more iterations (:data:`LITTLE`); the evidence, whose error
+        depends on how close P is to A, does better with all of them.
 
     Raises
     ------
@@ -72,7 +80,7 @@ def precondition(
         tried = (torch.float32, torch.float64) if dtype == torch.float32 else (torch.float64,)
         for precision in tried:
             features = smooth.features(near.order, precision)
-            if features is not None and left_over(gram, features, near.order) < LITTLE:
+            if features is not None and little and left_over(gram, features, near.order) < little:
                 group_rows = 0
             try:
                 out = smooth.with_local(near.factor(features, group_rows, precision), features)

@@ -16,7 +16,7 @@ from kernelfe.kernels import RBF, Matern52, Periodic, RationalQuadratic, SecondO
 from kernelfe.models import condition
 from kernelfe.models.dense import gram_matrix
 from kernelfe.models.jet_operator import JetGram, factor_basis
-from kernelfe.models.preconditioning import precondition
+from kernelfe.models.preconditioning import SmoothPart, left_over, precondition
 
 from .covariances import problem
 from .systems import LAMBDA, THERMAL, molecule, one_term, two_terms, variables
@@ -194,6 +194,24 @@ def test_preconditioner_is_symmetric_positive_definite_and_close(case):
         whitened = (draws * found.solve(draws)).sum(0)  # χ² of N degrees of freedom
         assert abs(float(whitened.mean()) / gram.rows - 1.0) < 5.0 * (2.0 / gram.rows / DRAWS) ** 0.5 + 1e-6
         assert found.logdet() == pytest.approx(-float(torch.linalg.slogdet(found.solve(one))[1]), rel=1e-6)
+
+
+def test_no_neighbours_where_the_low_rank_part_leaves_little():
+    gram = gram_of("one term")
+    with torch.no_grad():
+        with_them, without = (precondition(gram, rank=60, group_rows=160, little=x) for x in (0.0, 1e9))
+        assert max(with_them.local.used) > 1 and max(without.local.used) == 1
+        smooth = SmoothPart(gram, 60)
+        features = smooth.features(None)
+        noise = gram.noise_diagonal()
+        mean = gram.mean_features.square().sum(1)
+        left = (gram.diagonal() - noise - mean - features.square().sum(1)) / noise
+        assert left_over(gram, features, None) == pytest.approx(float(left.mean()), rel=1e-9)
+        order = torch.randperm(gram.rows, generator=torch.Generator().manual_seed(1))
+        assert left_over(gram, features[order], order) == pytest.approx(float(left.mean()), rel=1e-9)
+        one = torch.eye(gram.rows, dtype=torch.float64)
+        spread = torch.linalg.eigvals(without.solve(gram.product(one))).real
+        assert 0.0 < float(spread.min()) < 1.0 < float(spread.max())
 
 
 def test_one_group_of_all_rows_is_exact():
