@@ -76,7 +76,7 @@ class PairProducts:
         self.cache_bytes = cache_bytes
         self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         self._kept_bytes = 0
-        self._room: Tensor | None = None
+        self._rooms: list[Tensor] = []
         if self.fused:
             self._nodes = self.nodes.to(dtype)
             ones = torch.ones(len(nodes), 1, dtype=dtype, device=z.device)
@@ -114,18 +114,32 @@ class PairProducts:
         size = given.shape[-1]
         work = self._prepared(c, w) if self.fused else ()
         values, gradients = [], []
+        room = self._room()
         for start, stop in self.blocks():
             if self.fused:
-                v, g = self._fused_block(start, stop, *work)
+                v, g = self._fused_block(start, stop, room, *work)
             else:
                 coefficients = c if c is not None else w.new_zeros(len(self.nodes), size)  # type: ignore[union-attr]
                 v, g = self.kernel.jet_product(self.z[start:stop], self.nodes, coefficients, w)
             values.append(v)
             gradients.append(g)
+        if not room.is_cuda:  # a card's allocator keeps memory by itself
+            self._rooms.append(room)
         return (
             self._joined(values, size) if self.values else None,
             self._joined(gradients, self.z.shape[1], size) if self.slopes else None,
         )
+
+    def _room(self) -> Tensor:
+        """Room for a block of pairs, from an earlier product: touching new memory takes longer than using it.
+
+        It belongs to one product at a time; products may run in several threads.
+        """
+        try:
+            return self._rooms.pop()
+        except IndexError:
+            most = min(self.step, len(self.rows)) * self.width if self.fused else 0
+            return torch.empty(most, dtype=self.dtype, device=self.z.device)
 
     def _joined(self, parts: list[Tensor], *shape: int) -> Tensor:
         """What was found block by block."""
@@ -164,13 +178,7 @@ class PairProducts:
             self._kept_bytes += size
         return out
 
-    def _workspace(self, like: Tensor) -> Tensor:
-        """Room for a block of pairs; the same for every block, since touching new memory takes longer than using it."""
-        if self._room is None or self._room.numel() < like.numel():
-            self._room = torch.empty(like.numel(), dtype=self.dtype, device=like.device)
-        return self._room[: like.numel()].view(like.shape)
-
-    def _fused_block(self, start: int, stop: int, inner, c, w) -> tuple[Tensor | None, Tensor | None]:
+    def _fused_block(self, start: int, stop: int, room: Tensor, inner, c, w) -> tuple[Tensor | None, Tensor | None]:
         z1 = self._z1[start:stop]
         z = z1[:, :-1]
         size, width = (c.shape[1] if inner is None else len(inner)), z.shape[1]
@@ -180,7 +188,7 @@ class PairProducts:
         for first in range(0, len(self.nodes), self.width):
             part = slice(first, min(first + self.width, len(self.nodes)))
             pairs = self._pairs(start, stop, part)
-            buffer = self._workspace(pairs[0])
+            buffer = room[: pairs[0].numel()].view(pairs[0].shape)
             for p in range(size):
                 if inner is not None:
                     torch.mm(z1, inner[p, part].mT, out=buffer)  # q, for the Gaussian kernel with c

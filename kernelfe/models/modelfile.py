@@ -44,7 +44,10 @@ def checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        flat = tensor.detach().contiguous().reshape(-1)
+        if flat.stride(0) != 1:  # a single number that was expanded counts as contiguous with any stride
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 

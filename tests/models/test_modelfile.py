@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from kernelfe import load
+from kernelfe import Dense, Frames, FreeEnergyRegressor, Iterative, Sparse, load
 from kernelfe.errors import DataError, ModelFileError
 from kernelfe.models import modelfile
 
@@ -98,6 +98,22 @@ def test_files_of_another_kind(data, tmp_path):
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(ModelFileError, match=r"other\.kfe"):
         load(path)
+
+
+def test_a_label_of_one_frame_whose_noise_is_a_number(tmp_path):
+    """Its tensor is an expanded number, which torch calls contiguous with a stride of zero."""
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, (8, 2))
+    frames = Frames.from_arrays(
+        variables=x,
+        temperature=300.0,
+        labels={"mean_force": np.sin(x), "free_energy": np.zeros(8)},
+        present={"free_energy": np.arange(8) == 0},
+        noise={"mean_force": 0.02, "free_energy": 0.01},
+    )
+    for solver in (Dense(), Iterative(), Sparse(inducing=5)):
+        model = FreeEnergyRegressor(solver=solver, optimizer=None).fit(frames)
+        model.save(tmp_path / "model.kfe")
+        assert np.array_equal(load(tmp_path / "model.kfe").predict(x, "mean_force"), model.predict(x, "mean_force"))
 
 
 def test_paths_that_cannot_be_opened(tmp_path):
