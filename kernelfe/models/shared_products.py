@@ -26,7 +26,7 @@ class SharedProducts:
     processes
         Who takes part.
     cache_bytes
-        Up to which size kernel matrices are kept between products, on each process.
+        Bytes of kernel matrices that are kept between products, on each process.
     dtype
         Precision of the pairs.
     """
