@@ -9,22 +9,39 @@ pair, is kept where it fits; the rest is a few thin matrix products on blocks of
 For every right-hand side that is one product of depth D + 1 for q, one or two elementwise passes, and one product
 each with radial and κ': 6 (D + 1) operations per pair. Where κ' = −κ and κ'' = κ (the Gaussian kernel) value and slopes
 share one matrix.
+
+In few dimensions, where the elementwise passes take longer than the products, it is moments
+(:mod:`kernelfe.kernels.moments`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .base import Kernel
+from .moments import moment_factors, read_moments
 from .radial import RadialKernel
 from .scalars import half_squared_distances
 
+#: (start, stop) → values and gradients of a block of environments, or None.
+Block = Callable[[int, int], tuple[Tensor | None, Tensor | None]]
 #: Entries of a block of pairs, and nodes in it at most: long thin products are twice as slow as square ones on a CPU.
 BLOCK_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}
 BLOCK_NODES = {"cpu": 1 << 10, "cuda": 1 << 26}
+#: Dimensions up to which moments are the faster form: three times at two, twice at four.
+MOMENT_DIMENSIONS = 5
+#: Numbers in the moments of a block, and in what the kernel is multiplied by for them.
+MOMENT_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}
+#: Largest distance from the centre, in length scales, at which single precision allows it: rounding errors are those of
+#: squares of coordinates, not of differences.
+MOMENT_RADIUS = 10.0
+#: Kernel values in single precision below which they are zero: what is too small for normal numbers (κ at 13 length
+#: scales) makes products ten times slower.
+VANISHING = 1e-20
 #: Columns that thin products are filled up to a multiple of: eleven take as long as sixteen, or longer.
 ALIGNED = 8
 #: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
@@ -83,6 +100,15 @@ class PairProducts:
             self._nodes1 = _aligned(torch.cat([self._nodes, ones], 1))
             ones = torch.ones(len(z), 1, dtype=dtype, device=z.device)
             self._z1 = torch.cat([self.z.to(dtype), ones], 1)
+        #: Right-hand sides whose moments are taken at a time.
+        self._few = max(1, MOMENT_NUMBERS[kind] // ((1 + z.shape[1]) ** 2 * max(1, self.step, len(nodes))))
+        self.moments = self.fused and z.shape[1] <= MOMENT_DIMENSIONS and self._allows_moments()
+
+    def _allows_moments(self) -> bool:
+        """Whether their rounding errors are small enough."""
+        if self.dtype == torch.float64 or not len(self.nodes) or not len(self.z):
+            return True
+        return max(float(x.square().sum(1).max()) for x in (self.z, self.nodes)) <= MOMENT_RADIUS**2
 
     @property
     def bytes(self) -> int:
@@ -112,23 +138,29 @@ class PairProducts:
         given = c if c is not None else w
         assert given is not None, "an expansion needs coefficients"
         size = given.shape[-1]
-        work = self._prepared(c, w) if self.fused else ()
-        values, gradients = [], []
-        room = self._room()
-        for start, stop in self.blocks():
-            if self.fused:
-                v, g = self._fused_block(start, stop, room, *work)
-            else:
-                coefficients = c if c is not None else w.new_zeros(len(self.nodes), size)  # type: ignore[union-attr]
-                v, g = self.kernel.jet_product(self.z[start:stop], self.nodes, coefficients, w)
-            values.append(v)
-            gradients.append(g)
-        if not room.is_cuda:  # a card's allocator keeps memory by itself
+        if self.moments and size > self._few:
+            few = range(0, size, self._few)
+            parts = [self.product(*(None if x is None else x[..., i : i + self._few] for x in (c, w))) for i in few]
+            return tuple(None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))  # type: ignore
+        room: Tensor | None = None
+        if self.moments:
+            block = self._moment_block(c, w, size)
+        elif self.fused:
+            room = self._room()
+            block = partial(self._fused_block, room, *self._prepared(c, w))
+        else:
+            block = self._general_block(given.new_zeros(len(self.nodes), size) if c is None else c, w)
+        found = [block(start, stop) for start, stop in self.blocks()]
+        if room is not None and not room.is_cuda:  # a card's allocator keeps memory by itself
             self._rooms.append(room)
         return (
-            self._joined(values, size) if self.values else None,
-            self._joined(gradients, self.z.shape[1], size) if self.slopes else None,
+            self._joined([v for v, _ in found], size) if self.values else None,
+            self._joined([g for _, g in found], self.z.shape[1], size) if self.slopes else None,
         )
+
+    def _general_block(self, c: Tensor, w: Tensor | None) -> Block:
+        """Values and gradients by the kernel's own product."""
+        return lambda start, stop: self.kernel.jet_product(self.z[start:stop], self.nodes, c, w)
 
     def _room(self) -> Tensor:
         """Room for a block of pairs, from an earlier product: touching new memory takes longer than using it.
@@ -138,8 +170,7 @@ class PairProducts:
         try:
             return self._rooms.pop()
         except IndexError:
-            most = min(self.step, len(self.rows)) * self.width if self.fused else 0
-            return torch.empty(most, dtype=self.dtype, device=self.z.device)
+            return torch.empty(min(self.step, len(self.rows)) * self.width, dtype=self.dtype, device=self.z.device)
 
     def _joined(self, parts: list[Tensor], *shape: int) -> Tensor:
         """What was found block by block."""
@@ -168,17 +199,38 @@ class PairProducts:
             return self._kept[start, nodes.start]
         s = half_squared_distances(self.z[start:stop], self.nodes[nodes])
         if self.single:
-            out: tuple[Tensor, ...] = (self.kernel.value_(s).to(self.dtype),)  # type: ignore[attr-defined]
+            found: tuple[Tensor, ...] = (self.kernel.value_(s),)  # type: ignore[attr-defined]
         else:
             k0, k1, k2 = self.kernel.functions(s)  # type: ignore[attr-defined]
-            out = (k1.to(self.dtype), k2.to(self.dtype), *([k0.to(self.dtype)] if self.values else []))
+            found = (k1, k2, k0) if self.values else (k1, k2)
+        out = found
+        if self.dtype != torch.float64:
+            out = tuple(torch.nn.functional.hardshrink(part.to(self.dtype), VANISHING) for part in found)
         size = sum(part.numel() * part.element_size() for part in out)
         if size <= self.cache_bytes - self._kept_bytes:
             self._kept[start, nodes.start] = out
             self._kept_bytes += size
         return out
 
-    def _fused_block(self, start: int, stop: int, room: Tensor, inner, c, w) -> tuple[Tensor | None, Tensor | None]:
+    def _moment_block(self, c: Tensor | None, w: Tensor | None, size: int) -> Block:
+        """Values and gradients by moments."""
+        c, w = (None if x is None else x.to(self.dtype) for x in (c, w))
+        factors, sloped = moment_factors(self._nodes, c, w, self.single, self.slopes), w is not None
+
+        def block(start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
+            z1 = self._z1[start:stop]
+            sums = [None if f is None else z1.new_zeros(len(z1), f.shape[1]) for f in factors]
+            for first in range(0, len(self.nodes), self.width):
+                part = slice(first, min(first + self.width, len(self.nodes)))
+                for total, pairs, factor in zip(sums, self._pairs(start, stop, part), factors, strict=False):
+                    if total is not None and factor is not None:
+                        total.addmm_(pairs, factor[part])
+            value, gradient = read_moments(z1, sums, size, self.single, self.slopes, sloped)
+            return value.to(torch.float64), None if gradient is None else gradient.to(torch.float64)
+
+        return block
+
+    def _fused_block(self, room: Tensor, inner, c, w, start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
         z1 = self._z1[start:stop]
         z = z1[:, :-1]
         size, width = (c.shape[1] if inner is None else len(inner)), z.shape[1]

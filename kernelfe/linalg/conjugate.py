@@ -99,18 +99,18 @@ def conjugate_gradients(
     norm = (columns * preconditioner.solve(columns)).sum(0).sqrt()
     norm = torch.where(norm > 0, norm, torch.ones_like(norm))
     product = operator.product if fast is None else fast
-    spent, weak, best = 0, 0, math.inf
-    direction: tuple[Tensor, Tensor] | None = None
+    search = _Search(preconditioner, norm, max_iterations, callback)
+    weak, best = 0, math.inf
     safe: Tensor | None = None
     while True:
-        r = columns if spent == 0 and start is None else columns - operator.product(x)
-        spent += 0 if spent == 0 and start is None else 1
+        r = columns if search.spent == 0 and start is None else columns - operator.product(x)
+        search.spent += 0 if search.spent == 0 and start is None else 1
         z = preconditioner.solve(r)
         found = _size(r, z, norm)
         if fast is not None and safe is not None and not found <= best:  # the sweep made it worse
             logger.info("products in single precision do not converge: going on in double")
             x.copy_(safe)
-            product, fast, weak, direction = operator.product, None, 0, None
+            product, fast, weak, search.direction = operator.product, None, 0, None
             continue
         if not math.isfinite(found):
             raise SolverError(
@@ -120,30 +120,22 @@ def conjugate_gradients(
         weak = weak + 1 if found > 0.5 * best else 0
         best = min(best, found)
         if found <= tolerance:
-            return Solution(x.reshape(b.shape), found, spent, 0.0, time.perf_counter() - began)
+            return Solution(x.reshape(b.shape), found, search.spent, 0.0, time.perf_counter() - began)
         if weak > STALLED and fast is not None:
             logger.info("products in single precision stalled at a residual of %.1e: going on in double", found)
-            product, fast, weak, direction = operator.product, None, 0, None
-        if spent >= max_iterations or weak > STALLED:
-            raise SolverError(_advice(found, tolerance, spent, max_iterations, weak > STALLED))
+            product, fast, weak = operator.product, None, 0
+            search.direction = None
+        if search.spent >= max_iterations or weak > STALLED:
+            raise SolverError(_advice(found, tolerance, search.spent, max_iterations, weak > STALLED))
+        if weak:
+            search.direction = None
         # a little below the tolerance, so that the true residual passes
-        goal = 0.5 * tolerance if fast is None else max(0.5 * tolerance, SINGLE_PRECISION * found)
-        safe = x.clone() if fast is not None else None
-        spent, direction = _sweep(
-            product,
-            preconditioner,
-            x,
-            r,
-            z,
-            norm,
-            goal,
-            spent,
-            max_iterations,
-            callback,
-            direction if weak == 0 else None,
-            GROWTH * found if fast is not None else math.inf,
-        )
-        logger.debug("%d products, residual %.1e before this sweep", spent, found)
+        if fast is None:
+            search.sweep(product, x, r, z, 0.5 * tolerance)
+        else:
+            safe = x.clone()
+            search.sweep(product, x, r, z, max(0.5 * tolerance, SINGLE_PRECISION * found), GROWTH * found)
+        logger.debug("%d products, residual %.1e before this sweep", search.spent, found)
 
 
 def _size(r: Tensor, z: Tensor, norm: Tensor) -> float:
@@ -151,42 +143,51 @@ def _size(r: Tensor, z: Tensor, norm: Tensor) -> float:
     return float(((r * z).sum(0).abs().sqrt() / norm).max())
 
 
-def _sweep(product, preconditioner, x, r, z, norm, goal, spent, limit, callback, direction, ceiling=math.inf):
-    """Conjugate gradients from the residual ``r`` on until ``goal``; ``x`` is changed in place.
+@dataclass
+class _Search:
+    """What is kept from one sweep to the next: how many products were spent, and the last direction."""
 
-    ``direction`` of the sweep before is gone on with: what it knew of the spectrum is kept, only the residual is new.
-    """
-    r, rz = r.clone(), (r * z).sum(0)
-    p = z.clone()
-    if direction is not None:
-        last, before = direction
-        p += torch.where(before > 0, rz / before, torch.zeros_like(rz)) * last
-    every = LOOK_EVERY if r.is_cuda else 1
-    while spent < limit:
-        ap = product(p)
-        curvature = (p * ap).sum(0)
-        # a column that is solved has nothing left to divide by; of one that is not, these products know no way down
-        lost = (curvature <= 0) & (rz.abs().sqrt() > goal * norm)
-        step = torch.where(curvature > 0, rz / curvature, torch.zeros_like(rz))
-        x += step * p
-        previous = r
-        r = r - step * ap
-        spent += 1
-        z = preconditioner.solve(r)
-        new = (r * z).sum(0)
-        if spent % every == 0 or spent >= limit:
-            residual = float((new.abs().sqrt() / norm).masked_fill(lost, math.inf).max())
-            if callback is not None:
-                callback(Step(spent, residual, x))
-            # also where it is not a number: the true residual tells
-            if not goal < residual < ceiling:
-                break
-        # Polak and Ribière's form: a preconditioner in single precision is not exactly the same at every step
-        change = new - (previous * z).sum(0)
-        beta = torch.where(rz > 0, change / rz, torch.zeros_like(rz))
-        p = z + beta * p
-        rz = new
-    return spent, (p, rz)
+    preconditioner: Preconditioner
+    norm: Tensor
+    limit: int
+    callback: Callable[[Step], None] | None
+    spent: int = 0
+    #: p and rᵀz: what a sweep knew of the spectrum is kept, only the residual is new.
+    direction: tuple[Tensor, Tensor] | None = None
+
+    def sweep(self, product, x: Tensor, r: Tensor, z: Tensor, goal: float, ceiling: float = math.inf) -> None:
+        """Conjugate gradients from the residual ``r`` on, z = P⁻¹r, until ``goal`` or ``ceiling``; ``x`` is changed."""
+        norm, r, rz = self.norm, r.clone(), (r * z).sum(0)
+        p = z.clone()
+        if self.direction is not None:
+            last, before = self.direction
+            p += torch.where(before > 0, rz / before, torch.zeros_like(rz)) * last
+        every = LOOK_EVERY if r.is_cuda else 1
+        while self.spent < self.limit:
+            ap = product(p)
+            curvature = (p * ap).sum(0)
+            # a column that is solved has nothing left to divide by; of one that is not, these products know no way down
+            lost = (curvature <= 0) & (rz.abs().sqrt() > goal * norm)
+            step = torch.where(curvature > 0, rz / curvature, torch.zeros_like(rz))
+            x += step * p
+            previous = r
+            r = r - step * ap
+            self.spent += 1
+            z = self.preconditioner.solve(r)
+            new = (r * z).sum(0)
+            if self.spent % every == 0 or self.spent >= self.limit:
+                residual = float((new.abs().sqrt() / norm).masked_fill(lost, math.inf).max())
+                if self.callback is not None:
+                    self.callback(Step(self.spent, residual, x))
+                # also where it is not a number: the true residual tells
+                if not goal < residual < ceiling:
+                    break
+            # Polak and Ribière's form: a preconditioner in single precision is not exactly the same at every step
+            change = new - (previous * z).sum(0)
+            beta = torch.where(rz > 0, change / rz, torch.zeros_like(rz))
+            p = z + beta * p
+            rz = new
+        self.direction = p, rz
 
 
 def _advice(found: float, tolerance: float, spent: int, limit: int, stalled: bool) -> str:
