@@ -30,8 +30,9 @@ from torch import Tensor
 from ..errors import DataError
 from ..kernels import Jets
 from ..linalg import Whitening
+from .fieldcheck import require
 from .inducing import choose_inducing
-from .modelcheck import require, take
+from .modelcheck import take
 from .prior import frame_chunks
 from .states import States
 

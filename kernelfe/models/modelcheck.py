@@ -6,7 +6,6 @@ answer nonsense, on first use.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -19,62 +18,13 @@ from ..errors import ModelFileError
 from ..frames import Frames
 from ..kernels import Kernel, MeanFunction, ParameterExpansion, ParameterPart, Term, ThermalPart
 from .assemble import named_terms
+from .fieldcheck import is_count, is_flag, is_list, is_number, is_pair, is_positive, is_text, require
 from .molecules import view
 from .noise import CorrelatedNoise
 from .solvers import Dense, Iterative, Sparse
 
 #: Highest power of a parameter expansion in a file: the factorials of higher ones leave float64.
 MAX_ORDER = 100
-
-
-def require(ok: bool, what: str, value: Any, wanted: str) -> None:
-    """Refuse a value.
-
-    Raises
-    ------
-    ModelFileError
-        If not ``ok``.
-    """
-    if not ok:
-        raise ModelFileError(f"{what} is {value!r:.80}, not {wanted}: save the model again")
-
-
-# --- predicates ---------------------------------------------------------------------------------------------
-
-
-def is_text(value: Any) -> bool:
-    """A string."""
-    return isinstance(value, str)
-
-
-def is_flag(value: Any) -> bool:
-    """True or false."""
-    return isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """An int or a float within the range of float64."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def is_positive(value: Any) -> bool:
-    """A number above zero."""
-    return is_number(value) and value > 0
-
-
-def is_count(value: Any) -> bool:
-    """A positive int."""
-    return type(value) is int and value > 0
-
-
-def is_list(value: Any, entry: Callable[[Any], bool], distinct: bool = False) -> bool:
-    """A list whose entries all pass; ``distinct``: and differ."""
-    return isinstance(value, list) and all(map(entry, value)) and not (distinct and len(set(value)) != len(value))
-
-
-def is_pair(value: Any, first: Callable[[Any], bool], second: Callable[[Any], bool]) -> bool:
-    """A list of two."""
-    return isinstance(value, list) and len(value) == 2 and first(value[0]) and second(value[1])
 
 
 def _is_shape(value: Any) -> bool:

@@ -2,7 +2,8 @@
 
 Tensors are stored as they are; specs as plain JSON, rebuilt only from kernelfe's own classes and those the
 caller names. What a posterior can recompute (the Gram of the labels) is not stored. The container with its checksum
-is in :mod:`kernelfe.models.modelfile`, the checks of its content in :mod:`kernelfe.models.modelcheck`.
+is in :mod:`kernelfe.models.modelfile`, the checks of its content in :mod:`kernelfe.models.modelcheck`, labels of exact
+models in :mod:`kernelfe.models.stored_labels`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import functionals
 from ..descriptors import DESCRIPTORS
 from ..errors import DataError, ModelFileError
 from ..kernels import (
@@ -40,15 +40,14 @@ from .dense import DensePosterior
 from .devices import device_or_cpu
 from .domain import Domain
 from .evidence import NoiseLevels
+from .fieldcheck import require
 from .iterative import IterativePosterior
-from .labels import LabelSet, functionals_of
 from .modelcheck import (
     check_estimator,
     check_expansions,
     check_header,
     check_solver,
     check_term,
-    require,
     take,
     try_out,
 )
@@ -59,7 +58,7 @@ from .prior import Prior
 from .shared_baseline import SharedBaseline
 from .solvers import Dense, Iterative, Sparse
 from .sparse import SparseBasis, SparsePosterior
-from .states import States
+from .stored_labels import label_tensors, stored_label
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
@@ -152,7 +151,7 @@ def save(model, path: str | os.PathLike) -> None:
             header["label_molecules"] = [order.index(label.states.molecule) for label in posterior.labels]
         tensors["weights"] = posterior.weights
         for k, label in enumerate(posterior.labels):
-            tensors |= _label_tensors(f"label{k}", label)
+            tensors |= label_tensors(f"label{k}", label)
     # members of an ensemble have the domain of the model they come from, in the columns of its kernels
     if model.domain_ is not None and list(model.domain_.terms) == [term for _, term in model.terms_]:
         header["domain"], more = model.domain_.to_file()
@@ -339,7 +338,7 @@ def _exact(
     molecules, own = _molecules(header), header.get("label_molecules", [])
     which = [None if molecules is None else molecules[own[k]].molecule for k in range(len(header["labels"]))]
     labels = [
-        _label(f"label{k}", kind, header, tensors, molecule)
+        stored_label(f"label{k}", kind, header, tensors, molecule)
         for k, (kind, molecule) in enumerate(zip(header["labels"], which, strict=True))
     ]
     for label in labels:
@@ -374,75 +373,3 @@ def _estimator_parameters(data: dict[str, Any], known: dict[str, type]) -> dict[
         else:
             out[name] = value
     return out
-
-
-def _label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
-    out = {f"{prefix}.y": label.y}
-    for name in ("noise", "relative", "weight"):
-        if getattr(label, name) is not None:
-            out[f"{prefix}.{name}"] = getattr(label, name)
-    if label.frame is not None:
-        out[f"{prefix}.frame"] = label.frame.double()
-    subtracted = functionals_of(label.kind)[1]
-    for end, states, read in (("states", label.states, label.functional), ("minus", label.minus, subtracted)):
-        if states is None or read is None:
-            continue
-        out[f"{prefix}.{end}.coordinates"] = states.coordinates
-        out[f"{prefix}.{end}.temperature"] = states.temperature
-        out[f"{prefix}.{end}.counts"] = states.counts
-        if read.spatial is functionals.Spatial.DISPLACEMENT and states.fields is not None:
-            out[f"{prefix}.{end}.fields"] = states.fields
-        if states.cell is not None:
-            out[f"{prefix}.{end}.cell"] = states.cell
-        for name, value in states.parameters.items():
-            out[f"{prefix}.{end}.parameter.{name}"] = value
-    return out
-
-
-def _label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule) -> LabelSet:
-    functional, subtracted = functionals_of(kind)
-    states = _states(f"{prefix}.states", header, tensors, molecule)
-    n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
-    y = take(tensors, f"{prefix}.y", n, m)
-    noise = relative = None
-    if (name := f"{prefix}.noise") in tensors:
-        blocks = tensors[name].ndim == 3
-        noise = take(tensors, name, n, m, m) if blocks else take(tensors, name, n, m)
-    if (name := f"{prefix}.relative") in tensors:
-        relative = take(tensors, name, n, m)
-    weight = take(tensors, f"{prefix}.weight", n, m) if f"{prefix}.weight" in tensors else None
-    require(weight is None or bool((weight > 0).all()), f"the tensor {prefix}.weight", "", "positive")
-    minus = None if subtracted is None else _states(f"{prefix}.minus", header, tensors, molecule, n)
-    frame = _frame(f"{prefix}.frame", tensors, n) if f"{prefix}.frame" in tensors else None  # older files have none
-    return LabelSet(kind, functional, states, y, noise, minus, relative, weight, frame)
-
-
-def _frame(name: str, tensors: dict[str, Tensor], n: int) -> Tensor:
-    """Numbers of the frames that labels come from: whole and ascending."""
-    frame = take(tensors, name, n)
-    whole = bool((frame == frame.round()).all()) and bool((frame.abs() <= 2.0**53).all())
-    ascending = bool((frame[:1] >= 0).all()) and bool((frame.diff() > 0).all())
-    require(whole and ascending, f"the tensor {name!r}", "", "numbers of frames in ascending order")
-    return frame.long()
-
-
-def _states(
-    prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule: Molecule | None, rows: int | None = None
-) -> States:
-    shape = header["coordinate_shape"] if molecule is None else [len(molecule.kinds), 3]
-    periodic = header["periodic"] if molecule is None else molecule.periodic
-    coordinates = take(tensors, f"{prefix}.coordinates", rows, *shape)
-    n = len(coordinates)
-    temperature = take(tensors, f"{prefix}.temperature", n)
-    if not bool((temperature > 0).all()):
-        raise ModelFileError(f"the tensor {prefix}.temperature holds temperatures that are not positive")
-    fields = f"{prefix}.fields"
-    return States(
-        coordinates,
-        temperature,
-        {name: take(tensors, f"{prefix}.parameter.{name}", n) for name in header["parameter_names"]},
-        take(tensors, f"{prefix}.counts", n, len(header["composition"][0])),
-        take(tensors, fields, n, None, int(np.prod(shape))) if fields in tensors else None,
-        take(tensors, f"{prefix}.cell", n, 3, 3) if periodic else None,
-        molecule,
-    )
