@@ -32,6 +32,8 @@ Block = Callable[[int, int], tuple[Tensor | None, Tensor | None]]
 #: Entries of a block of pairs, and nodes in it at most: long thin products are twice as slow as square ones on a CPU.
 BLOCK_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}
 BLOCK_NODES = {"cpu": 1 << 10, "cuda": 1 << 26}
+#: Nodes in a block where there are more than that and several passes over it, which stays in the caches of the cores.
+CACHED_NODES = 1 << 8
 #: Dimensions up to which moments are the faster form: three times at two, twice at four.
 MOMENT_DIMENSIONS = 5
 #: Numbers in the moments of a block, and in what the kernel is multiplied by for them.
@@ -86,9 +88,6 @@ class PairProducts:
         self.z, self.nodes = (z - centre), (nodes - centre)
         self.rows = range(len(z)) if rows is None else rows
         kind = "cuda" if z.is_cuda else "cpu"
-        entries = BLOCK_ENTRIES[kind] if self.fused else GENERAL_ENTRIES // (1 + z.shape[1])
-        self.width = min(max(1, len(nodes)), BLOCK_NODES[kind] if self.fused else len(nodes))
-        self.step = max(1, entries // max(1, self.width))
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
         self.cache_bytes = cache_bytes
         self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
@@ -100,9 +99,20 @@ class PairProducts:
             self._nodes1 = _aligned(torch.cat([self._nodes, ones], 1))
             ones = torch.ones(len(z), 1, dtype=dtype, device=z.device)
             self._z1 = torch.cat([self.z.to(dtype), ones], 1)
+        self.moments = self.fused and z.shape[1] <= MOMENT_DIMENSIONS and self._allows_moments()
+        self.width, self.step = self._block_shape(kind)
         #: Right-hand sides whose moments are taken at a time.
         self._few = max(1, MOMENT_NUMBERS[kind] // ((1 + z.shape[1]) ** 2 * max(1, self.step, len(nodes))))
-        self.moments = self.fused and z.shape[1] <= MOMENT_DIMENSIONS and self._allows_moments()
+
+    def _block_shape(self, kind: str) -> tuple[int, int]:
+        """Nodes and environments of a block."""
+        count, entries = max(1, len(self.nodes)), BLOCK_ENTRIES[kind]
+        if not self.fused:
+            return count, max(1, GENERAL_ENTRIES // (1 + self.z.shape[1]) // count)
+        width = min(count, BLOCK_NODES[kind])
+        if width < count and not self.moments and kind == "cpu":
+            entries, width = entries * min(width, CACHED_NODES) // width, min(width, CACHED_NODES)
+        return width, max(1, entries // width)
 
     def _allows_moments(self) -> bool:
         """Whether their rounding errors are small enough."""

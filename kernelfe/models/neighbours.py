@@ -7,8 +7,9 @@ of all neighbourhoods are computed in batches; otherwise one by one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,13 +132,15 @@ def sites(gram: JetGram) -> tuple[Tensor, Tensor | None]:
 
 def spread_out(where: Tensor) -> Tensor:
     """All places in the order of farthest-point sampling: each as far as can be from those before it."""
-    far = (where - where.mean(0)).square().sum(1)
-    chosen = torch.zeros(len(where), dtype=torch.long, device=where.device)
-    for k in range(len(where)):
-        chosen[k] = pivot = far.argmax().reshape(1)  # a tensor: on a card nothing waits for it
-        far = torch.minimum(far, (where - where[pivot]).square().sum(1))
-        far[pivot] = -1.0
-    return chosen
+    x = where.detach().cpu().numpy()  # thousands of small steps: what takes time is calling them
+    x = x - x.mean(0)
+    squares = (x**2).sum(1)
+    far, chosen = squares.copy(), np.empty(len(x), dtype=np.int64)
+    for k in range(len(x)):
+        chosen[k] = pivot = int(far.argmax())
+        np.minimum(far, squares + (squares[pivot] - 2.0 * (x @ x[pivot])), out=far)
+        far[pivot] = -np.inf
+    return torch.from_numpy(chosen).to(where.device)
 
 
 def nearest_before(where: Tensor, sequence: Tensor, count: int) -> Tensor:
@@ -210,10 +213,11 @@ class UniformSites:
         # the first ones have fewer before them
         spans = [(i, i + 1) for i in range(looked_at)]
         spans += [(i, min(i + batch, count)) for i in range(looked_at, count, batch)]
+        alike = self.to(dtype)
         for start, stop in spans:
             others = near[start:stop, : min(start, looked_at)]
             who = torch.cat([others, sequence[start:stop, None]], 1)
-            block = self.block(who).to(dtype)
+            block = alike.block(who)
             if by_site is not None:
                 own = by_site.index_select(0, who.reshape(-1)).view(len(who), -1, width)
                 block.baddbmm_(own, own.mT, alpha=-1.0)
@@ -222,11 +226,23 @@ class UniformSites:
         used = torch.arange(1, count + 1, device="cpu").clamp_max(looked_at + 1)
         return LocalFactor(self.rows, index, factor, torch.full((count,), each, device="cpu"), used)
 
+    def to(self, dtype: torch.dtype) -> UniformSites:
+        """The same in another precision; where kernels mind, jets are left in double."""
+
+        def cast(v: Tensor | None) -> Tensor | None:
+            return None if v is None else v.to(dtype)
+
+        terms = [
+            (z.to(dtype), cast(c), cast(w)) if isinstance(nodes.term.kernel, RadialKernel) else (z, c, w)
+            for nodes, (z, c, w) in zip(self.gram.terms, self.terms, strict=True)
+        ]
+        return replace(self, terms=terms, noise=self.noise.to(dtype))
+
     def block(self, who: Tensor) -> Tensor:
         """Covariances within sets of sites (B, k), shape (B, k·R, k·R)."""
         b, k = who.shape
         each = self.rows.shape[1]
-        out = torch.zeros(b, k * each, k * each, dtype=torch.float64, device=who.device)
+        out = torch.zeros(b, k * each, k * each, dtype=self.noise.dtype, device=who.device)
         at = torch.arange(k, device=who.device)
         out.unflatten(1, (k, each)).unflatten(3, (k, each))[:, at, :, at] += self.noise[who].transpose(0, 1)
         for nodes, (z, c, w) in zip(self.gram.terms, self.terms, strict=True):

@@ -41,8 +41,9 @@ LITTLE, SAMPLE = 2.0, 100
 #: Numbers in an array of features on the way: the allocator keeps arrays of this size, larger ones are mapped anew and
 #: cleared by the system every time.
 CHUNK_NUMBERS = 1 << 19
-#: Products with A that the low-rank part may cost.
-WORTH = 60
+#: Products with A that setting up the low-rank part may cost, and operations that take as long as computing one number
+#: of the covariances of labels with its environments.
+WORTH, NUMBER = 120, 400
 
 
 def precondition(
@@ -112,12 +113,17 @@ def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
 
 
 def rank_rule(gram: JetGram) -> int:
-    """As many columns as cost what some products with A cost: √(products · operations of one / N)."""
-    operations = sum(
-        6.0 * (1 + t.nodes.shape[1]) * len(t.nodes) * len(t.targets) * t.columns for t in gram.terms if t.reads
-    )
-    most = min(MAX_RANK, MAX_BYTES // (8 * max(1, gram.rows)), gram.rows // 4)
-    return int(min(most, math.sqrt(WORTH * operations / max(1, gram.rows))))
+    """As many columns r as cost what some products with A do: N r² operations, and r numbers for all that labels read.
+
+    Labels read each environment of a frame, of which permutations of like beads make several.
+    """
+    terms = [t for t in gram.terms if t.reads]
+    operations = sum(6.0 * (1 + t.nodes.shape[1]) * len(t.nodes) * len(t.targets) * t.columns for t in terms)
+    read = sum(len(each.jets.z) * each.jets.rows for t in terms for each in t.reads) / max(1, len(terms))
+    rows = max(1, gram.rows)
+    half = 0.5 * NUMBER * read / rows
+    most = min(MAX_RANK, MAX_BYTES // (8 * rows), gram.rows // 4)
+    return int(min(most, math.sqrt(WORTH * operations / rows + half**2) - half))
 
 
 class SmoothPart:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from kernelfe import Dense, FreeEnergyRegressor, Iterative, Sparse, Term
 from kernelfe.descriptors import Variables
 from kernelfe.errors import DataError, SolverError
 from kernelfe.kernels import DotProduct, Matern52, Periodic
-from kernelfe.linalg.conjugate import LOOK_EVERY
+from kernelfe.linalg.conjugate import LOOK_EVERY, SINGLE_PRECISION
 from kernelfe.models import CorrelatedNoise, Query, condition, enforce_concavity, pathwise_draws
 from kernelfe.simulate import TorsionMoves, run_langevin, run_replica_exchange
 
@@ -180,7 +181,7 @@ def test_iterations_look_at_one_number_now_and_then():
         more = {key: count - before.get(key, 0) for key, count in card.crossings.items()}
     assert found.iterations > 2 * LOOK_EVERY
     assert more["to the card"] == more["to the processor"] == more.get("shape", 0) == 0
-    sweeps = 4 + 1  # from 1 to 1e-8 in steps of a hundred, and the last look
+    sweeps = math.ceil(math.log(1e-8) / math.log(SINGLE_PRECISION)) + 1  # and the last look
     assert more["scalar"] <= sweeps + found.iterations / LOOK_EVERY
 
 
