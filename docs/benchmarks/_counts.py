@@ -37,14 +37,17 @@ class Count:
 
 
 def kernel_count(pairs: float, dimension: int, item: int = 8) -> Count:
-    """κ of all pairs: half squared distances by one product, four elementwise passes, and a change of precision."""
+    """κ of all pairs: half squared distances by one product, four elementwise passes.
+
+    In single precision, a change to it and one more pass, which makes what is too small zero.
+    """
     one = 8.0 * pairs
     passes = [(2.0 * dimension * pairs, one), (0, 2 * one), (0, 2 * one), (0, 2 * one), (0, 2 * one)]
-    return Count(tuple(passes) if item == 8 else (*passes, (0, one + item * pairs)))
+    return Count(tuple(passes) if item == 8 else (*passes, (0, one + item * pairs), (0, 2.0 * item * pairs)))
 
 
 def product_count(pairs: float, dimension: int, columns: int = 1, item: int = 8, kept: bool = True) -> Count:
-    """Gradients at E environments of expansions with slopes on m nodes, E·m pairs, Gaussian kernel.
+    """Gradients at E environments of expansions with slopes on m nodes, E·m pairs, Gaussian kernel, five dimensions.
 
     Per right-hand side: q = z w (depth D + 1) written; κ∘q: two arrays read and one written; (κ∘q)(z, 1) read; and for
     all of them κ w. The last two are filled up to a multiple of eight columns.

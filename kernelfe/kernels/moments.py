@@ -2,8 +2,8 @@
 
 With z₁ = (z, 1), nodes z_j and v_j = (w_j, −z_j·w_j), q_ij = δ·w_j = Σ_a z₁_ia v_ja is linear in z₁_i, so that sums
 over nodes of κ'' q_ij z_j (:mod:`kernelfe.kernels.products` says why) are Σ_a z₁_ia Σ_j κ''_ij v_ja z_jb. The inner
-sums, moments of the kernel, are matrix products with all their columns at once: 2 (D + 1)² operations per pair, where q
-pair by pair takes 6 (D + 1) and several passes over all pairs, which take longer up to five dimensions.
+sums, moments of the kernel, are matrix products with all their columns at once: 2 (D + 1)² operations per pair
+(and 4 (D + 1) more where κ' is not −κ), where q pair by pair takes 6 (D + 1) and several passes over all pairs.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def read_moments(
     nothing = z.new_zeros(len(z), width + 1 if slopes else 1, size)
     spread = nothing[:, :width]  # Σ_j κ' w_j
     if single:
-        every = nothing if sums[0] is None else sums[0].unflatten(1, (-1, nothing.shape[1], size))
+        every = sums[0].unflatten(1, (-1, nothing.shape[1], size))  # type: ignore[union-attr]
         radial = _along(z1, every) if sloped else every.reshape(nothing.shape)  # −Σ_j radial_ij z₁_j
         value = radial[:, -1]
         if sloped:
             spread = -every[:, :width, -1]
     else:
-        first = z.new_zeros(len(z), 0, size) if sums[0] is None else sums[0].unflatten(1, (-1, size))
+        first = sums[0].unflatten(1, (-1, size))  # type: ignore[union-attr]
         by_slope, by_value = first[:, : (width + 1) * sloped], first[:, (width + 1) * sloped :]
         radial = nothing if sums[1] is None else _along(z1, sums[1].unflatten(1, (width + 1, -1, size)))
         if by_value.shape[1]:

@@ -10,8 +10,8 @@ For every right-hand side that is one product of depth D + 1 for q, one or two e
 each with radial and κ': 6 (D + 1) operations per pair. Where κ' = −κ and κ'' = κ (the Gaussian kernel) value and slopes
 share one matrix.
 
-In few dimensions, where the elementwise passes take longer than the products, it is moments
-(:mod:`kernelfe.kernels.moments`).
+In few dimensions, where the elementwise passes take longer than the products, moments of the kernel
+(:mod:`kernelfe.kernels.moments`) take their place.
 """
 
 from __future__ import annotations
@@ -34,15 +34,13 @@ BLOCK_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}
 BLOCK_NODES = {"cpu": 1 << 10, "cuda": 1 << 26}
 #: Nodes in a block where there are more than that and several passes over it, which stays in the caches of the cores.
 CACHED_NODES = 1 << 8
-#: Dimensions up to which moments are the faster form: three times at two, twice at four.
-MOMENT_DIMENSIONS = 5
-#: Numbers in the moments of a block, and in what the kernel is multiplied by for them.
-MOMENT_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}
-#: Largest distance from the centre, in length scales, at which single precision allows it: rounding errors are those of
-#: squares of coordinates, not of differences.
-MOMENT_RADIUS = 10.0
-#: Kernel values in single precision below which they are zero: what is too small for normal numbers (κ at 13 length
-#: scales) makes products ten times slower.
+#: Dimensions up to which moments are the faster form: in double precision they take half the time of thin products in
+#: single precision at two, and as long at four.
+MOMENT_DIMENSIONS = 4
+#: Numbers in the moments of a block, and in what the kernel is multiplied by for them; with more, products are thin.
+MOMENT_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}
+#: Kernel values in single precision below which they are zero: times a coefficient they might be too small for the
+#: normal format, and such numbers make products ten times slower.
 VANISHING = 1e-20
 #: Columns that thin products are filled up to a multiple of: eleven take as long as sixteen, or longer.
 ALIGNED = 8
@@ -64,7 +62,8 @@ class PairProducts:
     cache_bytes
         Bytes of kernel matrices that are kept between products: of the first blocks, as many as fit.
     dtype
-        In which the pairs are kept and multiplied; float32 takes half the memory and time.
+        In which the pairs are kept and multiplied; float32 takes half the memory and time. Moments are in float64: sums
+        of squared coordinates lose digits, and with float64 they are as fast as the other form with float32.
     rows
         The environments that this process is responsible for, a range of E; None: all.
     """
@@ -81,9 +80,11 @@ class PairProducts:
         dtype: torch.dtype = torch.float64,
         rows: range | None = None,
     ):
-        self.kernel, self.values, self.slopes, self.dtype = kernel, values, slopes, dtype
+        self.kernel, self.values, self.slopes = kernel, values, slopes
         self.fused = isinstance(kernel, RadialKernel)
-        centre = nodes.mean(0) if self.fused and len(nodes) else torch.zeros_like(z[0]) if len(z) else z.new_zeros(0)
+        self.moments = self.fused and z.shape[1] <= MOMENT_DIMENSIONS
+        self.dtype = dtype = torch.float64 if self.moments else dtype
+        centre = nodes.mean(0) if self.fused and len(nodes) else z.new_zeros(z.shape[1])
         # differences are all a radial kernel sees: about the centre little cancels
         self.z, self.nodes = (z - centre), (nodes - centre)
         self.rows = range(len(z)) if rows is None else rows
@@ -99,10 +100,9 @@ class PairProducts:
             self._nodes1 = _aligned(torch.cat([self._nodes, ones], 1))
             ones = torch.ones(len(z), 1, dtype=dtype, device=z.device)
             self._z1 = torch.cat([self.z.to(dtype), ones], 1)
-        self.moments = self.fused and z.shape[1] <= MOMENT_DIMENSIONS and self._allows_moments()
         self.width, self.step = self._block_shape(kind)
-        #: Right-hand sides whose moments are taken at a time.
-        self._few = max(1, MOMENT_NUMBERS[kind] // ((1 + z.shape[1]) ** 2 * max(1, self.step, len(nodes))))
+        #: Right-hand sides up to which moments are taken.
+        self._few = MOMENT_NUMBERS[kind] // ((1 + z.shape[1]) ** 2 * max(1, self.step, len(nodes)))
 
     def _block_shape(self, kind: str) -> tuple[int, int]:
         """Nodes and environments of a block."""
@@ -113,12 +113,6 @@ class PairProducts:
         if width < count and not self.moments and kind == "cpu":
             entries, width = entries * min(width, CACHED_NODES) // width, min(width, CACHED_NODES)
         return width, max(1, entries // width)
-
-    def _allows_moments(self) -> bool:
-        """Whether their rounding errors are small enough."""
-        if self.dtype == torch.float64 or not len(self.nodes) or not len(self.z):
-            return True
-        return max(float(x.square().sum(1).max()) for x in (self.z, self.nodes)) <= MOMENT_RADIUS**2
 
     @property
     def bytes(self) -> int:
@@ -148,12 +142,8 @@ class PairProducts:
         given = c if c is not None else w
         assert given is not None, "an expansion needs coefficients"
         size = given.shape[-1]
-        if self.moments and size > self._few:
-            few = range(0, size, self._few)
-            parts = [self.product(*(None if x is None else x[..., i : i + self._few] for x in (c, w))) for i in few]
-            return tuple(None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))  # type: ignore
         room: Tensor | None = None
-        if self.moments:
+        if self.moments and 0 < size <= self._few:
             block = self._moment_block(c, w, size)
         elif self.fused:
             room = self._room()

@@ -132,6 +132,7 @@ def conjugate_gradients(
             search.direction = None
         # a little below the tolerance, so that the true residual passes
         if fast is None:
+            safe = None
             search.sweep(product, x, r, z, 0.5 * tolerance)
         else:
             safe = x.clone()
@@ -151,7 +152,7 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass
 class _Search:
-    """What is kept from one sweep to the next: how many products were spent, and the last direction."""
+    """Sweeps of one solve, and what they keep: how many products were spent, and the last direction."""
 
     preconditioner: Preconditioner
     norm: Tensor

@@ -36,8 +36,6 @@ POWER_STEPS = 3
 GATHERED_NUMBERS = 1 << 23
 #: Columns of a product with itself that are computed together: smaller ones waste less, larger ones run faster.
 SQUARE_COLUMNS = 256
-#: Rows that such a product in single precision sums over.
-SQUARE_ROWS = 1024
 #: Numbers gathered at a time for many right-hand sides: what stays in a cache.
 CACHED_NUMBERS = 1 << 18
 #: Numbers of Uᵀ x that are handed out at a time.
@@ -380,19 +378,11 @@ class _Broad:
 
 
 def _add_square(total: Tensor, part: Tensor) -> None:
-    """Add partᵀ part, one half of it computed.
-
-    Single precision multiplies some rows at a time; sums over them are in double, since what is added up is a million
-    times larger than what it is added to, one.
-    """
-    same = part.dtype == total.dtype
-    for rows in (part,) if same else part.split(SQUARE_ROWS):
-        for start in range(0, len(total), SQUARE_COLUMNS):
-            stop = min(start + SQUARE_COLUMNS, len(total))
-            left, right, out = rows[:, :stop].mT, rows[:, start:stop], total[:stop, start:stop]
-            out.addmm_(left, right) if same else out.add_(left @ right)
+    """Add partᵀ part, one half of it computed."""
+    part = part.to(total.dtype)  # what is added up is a million times larger than what it is added to, one
     for start in range(0, len(total), SQUARE_COLUMNS):
         stop = min(start + SQUARE_COLUMNS, len(total))
+        total[:stop, start:stop].addmm_(part[:, :stop].mT, part[:, start:stop])
         total[start:stop, :start] = total[:start, start:stop].mT
 
 

@@ -41,6 +41,11 @@ def _of_other_frames(labels: list[LabelSet], known: list[LabelSet]) -> list[Labe
     return [label if label.frame is None else replace(label, frame=label.frame + after) for label in labels]
 
 
+def in_double(pairs: list[PairProducts]) -> bool:
+    """Whether products are in double precision although single was asked for: there is nothing to refine then."""
+    return all(each.dtype == torch.float64 for each in pairs)
+
+
 @dataclass(frozen=True)
 class GivenProducts:
     """An operator of N rows by its product."""
@@ -152,6 +157,8 @@ class IterativePosterior:
             shared.append(SharedProducts(self.gram, processes, self.gram.cache_bytes, torch.float64))
             if self.solver.precision == "mixed":
                 shared.append(SharedProducts(self.gram, processes, self._cache_bytes, torch.float32))
+                if in_double(shared[1].pairs):
+                    shared.pop(0)
 
         def work(call: Call) -> dict[str, Tensor]:
             products = [lambda x, step=step: call(step, x) for step in range(len(shared))]
@@ -180,6 +187,8 @@ class IterativePosterior:
             if self._single is None:
                 self._single = self.gram.products(self._cache_bytes, torch.float32)
             fast = lambda x: self.gram.product(x, self._single)  # noqa: E731
+            if in_double(self._single):
+                operator, fast = GivenProducts(self.gram.rows, fast), None
         preconditioner = self.preconditioner
         with (watched or Watched()).solve(b, start, self.solver.tolerance, self.solver.max_iterations) as (start, seen):
             solution = conjugate_gradients(

@@ -117,9 +117,12 @@ def rank_rule(gram: JetGram) -> int:
 
     Labels read each environment of a frame, of which permutations of like beads make several.
     """
-    terms = [t for t in gram.terms if t.reads]
+    terms = [t for t in gram.terms if t.reads and t.columns]
     operations = sum(6.0 * (1 + t.nodes.shape[1]) * len(t.nodes) * len(t.targets) * t.columns for t in terms)
-    read = sum(len(each.jets.z) * each.jets.rows for t in terms for each in t.reads) / max(1, len(terms))
+    # columns are shared out among terms and their thermal columns, which have the same features
+    read = sum(len(each.jets.z) * each.jets.rows / t.columns for t in terms for each in t.reads) / max(
+        1, len(gram.terms)
+    )
     rows = max(1, gram.rows)
     half = 0.5 * NUMBER * read / rows
     most = min(MAX_RANK, MAX_BYTES // (8 * rows), gram.rows // 4)

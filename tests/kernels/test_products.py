@@ -55,37 +55,63 @@ def test_blocks_are_all_pairs(small_blocks, kernel, width, given, keep):
     torch.testing.assert_close(found, gradient)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0)], ids=str)
-def test_single_precision_is_that_precise(small_blocks, kernel, width):
-    kernel = kernel.ready(width)
-    z, nodes = drawn(ENVIRONMENTS, width), drawn(NODES, width, seed=1)
-    c, w = drawn(NODES, 2, seed=2), drawn(NODES, width, 2, seed=3)
+def test_many_right_hand_sides_leave_moments(kernel, monkeypatch):
+    """Their factors would take (D + 1)² numbers for every node and right-hand side."""
+    z, nodes = drawn(ENVIRONMENTS, 3), drawn(NODES, 3, seed=1)
+    c, w = drawn(NODES, 5, seed=2), drawn(NODES, 3, 5, seed=3)
+    expected = PairProducts(kernel.ready(3), z, nodes).product(c, w)
+    for count in (4, 5):
+        pairs = PairProducts(kernel.ready(3), z, nodes)
+        rows = max(pairs.step, NODES)
+        monkeypatch.setattr(module, "MOMENT_NUMBERS", {"cpu": count * 16 * rows})
+        if count == 4:
+            monkeypatch.setattr(module, "read_moments", None)  # not to be called
+        pairs = PairProducts(kernel.ready(3), z, nodes)
+        for found, right in zip(pairs.product(c, w), expected, strict=True):
+            torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_to_multiply(width):
+    z, none = drawn(4, width), drawn(0, width)
+    kernel = RBF(1.0).ready(width)
+    value, gradient = PairProducts(kernel, z, z).product(torch.zeros(4, 0, dtype=z.dtype), None)
+    assert value.shape == (4, 0) and gradient.shape == (4, width, 0)
+    value, gradient = PairProducts(kernel, none, none).product(None, none[:, :, None])
+    assert value.shape == (0, 1) and gradient.shape == (0, width, 1)
+
+
+@pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0)], ids=str)
+def test_single_precision_is_that_precise(small_blocks, kernel):
+    kernel = kernel.ready(WIDTH)
+    z, nodes = drawn(ENVIRONMENTS, WIDTH), drawn(NODES, WIDTH, seed=1)
+    c, w = drawn(NODES, 2, seed=2), drawn(NODES, WIDTH, 2, seed=3)
     exact = PairProducts(kernel, z, nodes).product(c, w)
     found = PairProducts(kernel, z, nodes, dtype=torch.float32).product(c, w)
     for a, b in zip(found, exact, strict=True):
         assert a.dtype == torch.float64 and 0.0 < float((a - b).abs().max()) < 1e-5 * float(b.abs().max())
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_single_precision_far_from_the_centre(width):
-    """Where rounding of squared coordinates would show, the differences are taken first."""
-    kernel = RBF(1.0).ready(width)
-    z = drawn(60, width) + 100.0 * torch.eye(60, width, dtype=torch.float64)[:, :1]
-    w = drawn(60, width, 1, seed=3)
-    exact = PairProducts(kernel, z, z).product(None, w)[1]
+def test_moments_are_in_double_precision():
+    """Two clusters a hundred length scales apart: squares of coordinates are a thousand times what is left of them."""
+    kernel = RBF(1.0).ready(3)
+    z = drawn(60, 3) + 50.0 * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(30)[:, None]
+    w = drawn(60, 3, 1, seed=3)
     pairs = PairProducts(kernel, z, z, dtype=torch.float32)
-    assert not pairs.moments
-    found = pairs.product(None, w)[1]
-    assert float((found - exact).abs().max()) < 1e-4 * float(exact.abs().max())
+    assert pairs.moments and pairs.dtype == torch.float64
+    expected = kernel.jet_product(z, z, torch.zeros(60, 1, dtype=z.dtype), w)
+    for found, right in zip(pairs.product(None, w), expected, strict=True):
+        assert float((found - right).abs().max()) < 1e-11 * float(right.abs().max())
 
 
 @pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0)], ids=str)
 def test_what_vanishes_is_zero(kernel):
     """Numbers below the normal ones, κ at 13.5 length scales, make every product ten times slower."""
-    z = torch.linspace(0.0, 40.0, 400, dtype=torch.float64)[:, None]
-    pairs = PairProducts(kernel.ready(1), z, z, dtype=torch.float32)
-    pairs.product(torch.ones_like(z), None)
+    z = torch.linspace(0.0, 40.0, 400, dtype=torch.float64)[:, None] * torch.eye(1, WIDTH, dtype=torch.float64)
+    pairs = PairProducts(kernel.ready(WIDTH), z, z, dtype=torch.float32)
+    pairs.product(torch.ones_like(z[:, :1]), None)
     kept = torch.cat([part.flatten() for block in pairs._kept.values() for part in block]).abs()
     assert float(kept[kept > 0].min()) > 1e-21 and float((kept == 0).double().mean()) > 0.3 * (kernel == RBF(1.0))
 
@@ -101,9 +127,10 @@ def test_products_in_several_threads_do_not_meet():
                 assert all(map(torch.equal, found, right))
 
 
-def test_rows_of_one_process_are_a_part_of_the_product(small_blocks):
-    kernel = RBF(1.0).ready(WIDTH)
-    z, nodes, w = drawn(ENVIRONMENTS, WIDTH), drawn(NODES, WIDTH, seed=1), drawn(NODES, WIDTH, 1, seed=3)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rows_of_one_process_are_a_part_of_the_product(small_blocks, width):
+    kernel = RBF(1.0).ready(width)
+    z, nodes, w = drawn(ENVIRONMENTS, width), drawn(NODES, width, seed=1), drawn(NODES, width, 1, seed=3)
     value, gradient = PairProducts(kernel, z, nodes).product(None, w)
     step = PairProducts(kernel, z, nodes).step
     own = range(2 * step, min(ENVIRONMENTS, 3 * step))

@@ -16,7 +16,8 @@ from kernelfe.kernels import RBF, Matern52, Periodic, RationalQuadratic, SecondO
 from kernelfe.models import condition
 from kernelfe.models.dense import gram_matrix
 from kernelfe.models.jet_operator import JetGram, factor_basis
-from kernelfe.models.preconditioning import SmoothPart, left_over, precondition
+from kernelfe.models.neighbours import Neighbourhoods, spread_out
+from kernelfe.models.preconditioning import NUMBER, SmoothPart, left_over, precondition, rank_rule
 
 from .covariances import problem
 from .systems import LAMBDA, THERMAL, molecule, one_term, two_terms, variables
@@ -212,6 +213,46 @@ def test_no_neighbours_where_the_low_rank_part_leaves_little():
         one = torch.eye(gram.rows, dtype=torch.float64)
         spread = torch.linalg.eigvals(without.solve(gram.product(one))).real
         assert 0.0 < float(spread.min()) < 1.0 < float(spread.max())
+
+
+def test_neighbourhoods_far_from_the_origin():
+    """Single precision sees differences within a neighbourhood, wherever that is."""
+    frames = molecule(30)
+    z = torch.from_numpy(frames.positions.reshape(len(frames), -1)[:, :3].copy())
+    for offset in (0.0, 1e6):
+        model = FreeEnergyRegressor(
+            terms=Term(Variables(), RBF(0.8), SecondOrder(reference_temperature=300.0)),
+            solver=Iterative(),
+            optimizer=None,
+            noise={"mean_force": 0.05},
+        ).fit((z + offset).numpy(), {"temperature": 300.0, "mean_force": np.ones((len(z), 3))})
+        near = Neighbourhoods(model.posterior_.gram)._uniform
+        who = torch.arange(24).reshape(4, 6)
+        exact, found = near.block(who), near.block(who, torch.float32)
+        assert found.dtype == torch.float32
+        assert float((found - exact).abs().max()) < 1e-6 * float(exact.abs().max())
+
+
+def test_places_are_spread_out_once_each():
+    where = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for places in (where, where[:1].expand(50, 3), torch.cat([where, where]), where * 1e200, where[:0]):
+        assert sorted(spread_out(places).tolist()) == list(range(len(places)))
+    first, second = spread_out(where)[:2].tolist()
+    middle = (where - where.mean(0)).square().sum(1)
+    apart = (where - where[first]).square().sum(1)
+    assert first == int(middle.argmax()) and second == int(torch.minimum(middle, apart).argmax())
+
+
+def test_rank_rule(monkeypatch):
+    """As many columns as cost so many products."""
+    gram = gram_of("one term")
+    monkeypatch.setattr("kernelfe.models.preconditioning.WORTH", 20.0)
+    nodes = gram.terms[0]
+    product = 6.0 * (1 + nodes.nodes.shape[1]) * len(nodes.nodes) * len(nodes.targets) * nodes.columns
+    read = sum(len(each.jets.z) * each.jets.rows for each in nodes.reads) / nodes.columns
+    rank = rank_rule(gram)
+    cost = [gram.rows * r**2 + NUMBER * read * r for r in (rank, rank + 1)]
+    assert 0 < rank < gram.rows // 4 and cost[0] <= 20.0 * product < cost[1]
 
 
 def test_one_group_of_all_rows_is_exact():
