@@ -47,7 +47,7 @@ def kernel_count(pairs: float, dimension: int, item: int = 8) -> Count:
 
 
 def product_count(pairs: float, dimension: int, columns: int = 1, item: int = 8, kept: bool = True) -> Count:
-    """Gradients at E environments of expansions with slopes on m nodes, E·m pairs, Gaussian kernel, five dimensions.
+    """Gradients at E environments of expansions with slopes on m nodes, E·m pairs, Gaussian kernel, D > 4.
 
     Per right-hand side: q = z w (depth D + 1) written; κ∘q: two arrays read and one written; (κ∘q)(z, 1) read; and for
     all of them κ w. The last two are filled up to a multiple of eight columns.

@@ -35,7 +35,8 @@ def moment_factors(
     """
     ones = torch.ones_like(nodes[:, :1])
     x1 = torch.cat([nodes, ones], 1) if slopes else ones  # (m, b), the constant last
-    by_value = None if c is None else (x1[:, :, None] * c[:, None]).flatten(1)
+    wanted = c is not None and (single or slopes)  # κ' c is of no use to values
+    by_value = (x1[:, :, None] * c[:, None]).flatten(1) if wanted else None  # type: ignore[index]
     if w is None:
         return [by_value] if single else [by_value, None, c]
     offset = -(nodes[:, :, None] * w).sum(1)
@@ -76,7 +77,7 @@ def read_moments(
         if sloped:
             spread = -every[:, :width, -1]
     else:
-        first = sums[0].unflatten(1, (-1, size))  # type: ignore[union-attr]
+        first = z.new_zeros(len(z), 0, size) if sums[0] is None else sums[0].unflatten(1, (-1, size))
         by_slope, by_value = first[:, : (width + 1) * sloped], first[:, (width + 1) * sloped :]
         radial = nothing if sums[1] is None else _along(z1, sums[1].unflatten(1, (width + 1, -1, size)))
         if by_value.shape[1]:

@@ -218,7 +218,9 @@ class IterativePosterior:
         if self.solver.precision != "mixed":
             return self.solved(b).value
         if self._double is None:
-            self._double, self._single = self.gram.products(self._cache_bytes, torch.float64), None
+            ready = self._single is not None and in_double(self._single)
+            self._double = self._single if ready else self.gram.products(self._cache_bytes, torch.float64)
+            self._single = None
         return self.solved(b, products=[lambda x: self.gram.product(x, self._double)]).value
 
     def cross(self, a: RowBlock) -> Tensor:
