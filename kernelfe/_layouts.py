@@ -217,11 +217,15 @@ def write(
         raise DataError(f"the layout {layout!r} holds positions, and these frames hold variables; use Frames.save")
     length = quantity_factor(asked, "positions", "Å")
     arrays: dict[str, Any] = {form.positions[0]: frames.positions / length}
+    taken = {form.positions[0], form.cell, *form.kinds[:1]}
     for key, at in ({"mean_force": form.forces[0]} if labels is None else dict(labels)).items():
         if key not in frames.labels:
             raise DataError(f"these frames have no label {key!r}; they have {', '.join(frames.labels) or 'none'}")
         if not frames.present[key].all():
             raise DataError(f"{int((~frames.present[key]).sum())} rows lack {key!r}, for which {layout!r} has no place")
+        if at in taken:
+            raise DataError(f"the array {at!r} of {layout!r} files is taken: {key!r} needs a name of its own")
+        taken.add(at)
         arrays[at] = frames.labels[key] / quantity_factor(asked, key, get(key).unit)
     if frames.cell is not None:
         cell = np.swapaxes(frames.cell, 1, 2) / length

@@ -201,6 +201,10 @@ def test_what_a_layout_cannot_hold(data, tmp_path):
         )
     with pytest.raises(DataError, match="no label 'entropy'"):
         Frames.from_arrays(data["R"], **make).write_npz(path, "cgnet", {"entropy": "S"}, units="ase")
+    for names in ({"mean_force": "coords"}, {"mean_force": "embeddings"}, {"mean_force": "E", "free_energy": "E"}):
+        more = make | {"labels": {"mean_force": data["F"], "free_energy": data["E"].reshape(-1)}}
+        with pytest.raises(DataError, match="needs a name of its own"):
+            Frames.from_arrays(data["R"], **more).write_npz(path, "cgnet", names, units="ase")
     with pytest.raises(DataError, match="unknown layout"):
         Frames.from_arrays(data["R"], **make).write_npz(path, "xyz", units="ase")
     assert not list(tmp_path.iterdir())

@@ -60,6 +60,14 @@ def constraints_of(system: Any) -> list[tuple[int, int]]:
     return [tuple(system.getConstraintParameters(k)[:2]) for k in range(system.getNumConstraints())]
 
 
+def unstable(timestep: float) -> DataError:
+    """What is said of a run whose numbers are no longer finite."""
+    return DataError(
+        "the run became unstable: its beads cannot be reached from this start, or the time step of "
+        f"{timestep:g} fs is too long"
+    )
+
+
 class Engine:
     """An OpenMM system with its beads held or restrained; a context is made for every configuration.
 
@@ -193,13 +201,24 @@ class Context:
                 x[held[atoms]] = self._from + (k / moves) * (self._to - self._from)
                 self._context.setPositions(0.1 * x)
                 self._context.applyConstraints(1e-7)
-            self._integrator.step(steps)
+            self.step(steps)
         self._integrator.setFriction(self._engine.friction)
         return moves * steps
 
     def step(self, steps: int) -> None:
-        """Advance."""
-        self._integrator.step(steps)
+        """Advance.
+
+        Raises
+        ------
+        DataError
+            If OpenMM meets positions that are not numbers.
+        """
+        try:
+            self._integrator.step(steps)
+        except openmm().OpenMMException as error:
+            if "nan" not in str(error).lower():
+                raise
+            raise unstable(self._engine.timestep) from error
 
     def positions(self) -> FloatArray:
         """(atoms, 3), Å."""

@@ -27,7 +27,7 @@ from ..specs import Spec
 from ..statistics import Field, check_force_map, conditional_labels, conditional_moments, generalized_forces
 from ..statistics.moments import MOMENTS
 from ..units import BOLTZMANN
-from .engine import Engine, constraints_of, held_beads, masses_of
+from .engine import Engine, constraints_of, held_beads, masses_of, unstable
 from .measure import HeldMeasure, cluster
 from .starts import nearest_starts
 
@@ -230,10 +230,7 @@ class RestrainedEnsemble:
                 if not np.isfinite(energies[k]):
                     break
             if not np.isfinite(energies[k]):
-                raise DataError(
-                    "the run became unstable: its beads cannot be reached from this start, or the time step of "
-                    f"{p.timestep:g} fs is too long"
-                )
+                raise unstable(p.timestep)
         self.simulated += steps * p.timestep * 1e-3
         return ConditionalRun(positions, forces, energies, restraints, float(temperature))
 

@@ -284,7 +284,7 @@ class EliminatedMode:
         n = len(variables)
         t, lam = (np.array(np.broadcast_to(v, n), dtype=np.float64) for v in (temperature, parameter))
         if rng is None:
-            exact = self.statistics(torch.from_numpy(variables), torch.from_numpy(t), torch.from_numpy(lam))
+            exact = self.statistics(torch.from_numpy(variables.copy()), torch.from_numpy(t), torch.from_numpy(lam))
             values = {key: value.numpy() for key, value in exact.items()}
         else:
             values = self.sample(variables, t, lam, rng)

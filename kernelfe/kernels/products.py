@@ -145,9 +145,11 @@ class PairProducts:
         room: Tensor | None = None
         if self.moments and 0 < size <= self._few:
             block = self._moment_block(c, w, size)
+        elif self.fused and w is None:
+            block = self._values_block(given)
         elif self.fused:
             room = self._room()
-            block = partial(self._fused_block, room, *self._prepared(c, w))
+            block = partial(self._fused_block, room, *self._prepared(c, w))  # type: ignore[arg-type]
         else:
             block = self._general_block(given.new_zeros(len(self.nodes), size) if c is None else c, w)
         found = [block(start, stop) for start, stop in self.blocks()]
@@ -180,13 +182,9 @@ class PairProducts:
 
     # ------------------------------------------------------------------ radial kernels
 
-    def _prepared(self, c: Tensor | None, w: Tensor | None):
+    def _prepared(self, c: Tensor | None, w: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Per right-hand side what q is made of: (m, D + 1); the coefficients c, (m, P); all slopes w, (m, D·P)."""
-        dtype = self.dtype
-        c = None if c is None else c.to(dtype)
-        if w is None:
-            return None, c, None
-        w = w.to(dtype)
+        c, w = None if c is None else c.to(self.dtype), w.to(self.dtype)
         offset = -(self._nodes[:, :, None] * w).sum(1)
         if self.single and c is not None:  # κ (c + q): the coefficient goes with the constant of q
             offset = offset + c
@@ -230,21 +228,47 @@ class PairProducts:
 
         return block
 
+    def _values_block(self, c: Tensor) -> Block:
+        """Of an expansion in values alone: value = Σ_j κ c_j, gradient = z Σ_j κ' c_j − Σ_j κ' c_j z_j."""
+        c = c.to(self.dtype)
+        size, width = c.shape[1], self.z.shape[1]
+        scaled = (c[:, :, None] * self._nodes1[:, None, :]).flatten(1) if self.slopes else None
+
+        def block(start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
+            z = self._z1[start:stop, :width]
+            value = z.new_zeros(len(z), size) if self.values else None
+            summed = None if scaled is None else z.new_zeros(len(z), scaled.shape[1])
+            for first in range(0, len(self.nodes), self.width):
+                part = slice(first, min(first + self.width, len(self.nodes)))
+                pairs = self._pairs(start, stop, part)
+                if value is not None:
+                    value.addmm_(pairs[0 if self.single else 2], c[part])
+                if summed is not None and scaled is not None:
+                    summed.addmm_(pairs[0], scaled[part])
+            values = None if value is None else value.to(torch.float64)
+            if summed is None:
+                return values, None
+            found = summed.unflatten(1, (size, self._nodes1.shape[1]))
+            gradient = z[:, None, :] * found[:, :, width, None] - found[:, :, :width]
+            gradient = gradient.neg_() if self.single else gradient  # κ' = −κ
+            return values, gradient.mT.to(torch.float64)
+
+        return block
+
     def _fused_block(self, room: Tensor, inner, c, w, start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
         z1 = self._z1[start:stop]
         z = z1[:, :-1]
-        size, width = (c.shape[1] if inner is None else len(inner)), z.shape[1]
+        size, width = len(inner), z.shape[1]
         value = z.new_zeros(len(z), size) if self.values and not self.single else None
-        summed = z.new_zeros(size, len(z), self._nodes1.shape[1])  # Σ_j radial z_j, and Σ_j radial
-        spread = None if w is None or not self.slopes else z.new_zeros(len(z), w.shape[1])  # Σ_j κ' w_j
+        summed = z.new_zeros(size, len(z), self._nodes1.shape[1])  # −Σ_j radial z_j, and −Σ_j radial
+        spread = z.new_zeros(len(z), w.shape[1]) if self.slopes else None  # Σ_j κ' w_j
         for first in range(0, len(self.nodes), self.width):
             part = slice(first, min(first + self.width, len(self.nodes)))
             pairs = self._pairs(start, stop, part)
             buffer = room[: pairs[0].numel()].view(pairs[0].shape)
             for p in range(size):
-                if inner is not None:
-                    torch.mm(z1, inner[p, part].mT, out=buffer)  # q, for the Gaussian kernel with c
-                self._radial(buffer, pairs, None if c is None else c[part, p], inner is not None, value, p)
+                torch.mm(z1, inner[p, part].mT, out=buffer)  # q, for the Gaussian kernel with c
+                self._radial(buffer, pairs, None if c is None else c[part, p], value, p)
                 if self.single or self.slopes:
                     summed[p].addmm_(buffer, self._nodes1[part])
             if spread is not None:
@@ -253,39 +277,27 @@ class PairProducts:
         if self.single:
             value = total.mT
         values = value.to(torch.float64) if value is not None and self.values else None
-        if not self.slopes:
+        if spread is None:
             return values, None
-        if self.single or inner is not None:  # summed is −radial
-            gradient = torch.addcmul(summed[:, :, :width], z, total[:, :, None], value=-1.0)
-        else:
-            gradient = z * total[:, :, None] - summed[:, :, :width]
-        gradient = gradient.permute(1, 2, 0)
-        if spread is not None:  # − κ' w of all right-hand sides at once
-            more = spread[:, : width * size].reshape(len(z), width, size)
-            gradient = gradient + more if self.single else gradient - more
+        gradient = torch.addcmul(summed[:, :, :width], z, total[:, :, None], value=-1.0).permute(1, 2, 0)
+        more = spread[:, : width * size].reshape(len(z), width, size)  # − κ' w of all right-hand sides at once
+        gradient = gradient + more if self.single else gradient - more
         return values, gradient.to(torch.float64)
 
-    def _radial(self, buffer: Tensor, pairs, c: Tensor | None, with_q: bool, value: Tensor | None, p: int) -> None:
-        """What multiplies δ, up to a sign, into ``buffer``, which holds q or nothing; the values are added up."""
+    def _radial(self, buffer: Tensor, pairs, c: Tensor | None, value: Tensor | None, p: int) -> None:
+        """From q in ``buffer`` to −radial, what multiplies δ; the values are added up."""
         if self.single:
-            if with_q:
-                buffer.mul_(pairs[0])
-            else:
-                torch.mul(pairs[0], c, out=buffer)  # type: ignore[arg-type]
+            buffer.mul_(pairs[0])
             return
         first, second = pairs[:2]
-        if value is not None and c is not None:
-            value[:, p].addmv_(pairs[2], c)
-        if value is not None and with_q:
+        if value is not None:
+            if c is not None:
+                value[:, p].addmv_(pairs[2], c)
             value[:, p].sub_(torch.linalg.vecdot(first, buffer))
-        if not self.slopes:
-            return
-        if not with_q:
-            torch.mul(first, c, out=buffer)  # type: ignore[arg-type]
-            return
-        buffer.mul_(second)  # −radial = κ'' q − κ' c
-        if c is not None:
-            buffer.addcmul_(first, c, value=-1.0)
+        if self.slopes:
+            buffer.mul_(second)  # −radial = κ'' q − κ' c
+            if c is not None:
+                buffer.addcmul_(first, c, value=-1.0)
 
 
 def _aligned(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..kernels.radial import RadialKernel
 from ..linalg.preconditioner import LocalFactor, LowRankAndLocal
 from .inducing import choose_inducing
 from .jet_operator import JetGram, TermNodes
-from .neighbours import GROUP_ROWS, Neighbourhoods
+from .neighbours import Neighbourhoods
 from .prior import RowBlock, TermRead, frame_chunks
 from .select import select
 
@@ -49,7 +49,7 @@ WORTH, NUMBER = 120, 400
 def precondition(
     gram: JetGram,
     rank: int | None = None,
-    group_rows: int = GROUP_ROWS,
+    group_rows: int | None = None,
     dtype: torch.dtype = torch.float64,
     little: float = 0.0,
 ) -> LowRankAndLocal:
@@ -62,7 +62,7 @@ def precondition(
     rank
         Columns of the low-rank part at most; None: :func:`rank_rule`.
     group_rows
-        Rows of a group of the local part, with those it looks at.
+        Rows of a group of the local part, with those it looks at; None: :meth:`.Neighbourhoods.factor` decides.
     dtype
         Precision of features and local part; where noise and priors leave float32 no digits, float64 is taken.
     little

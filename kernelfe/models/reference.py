@@ -14,8 +14,8 @@ from .posterior import predict_mean
 from .prior import frame_chunks
 from .states import States
 
-#: Frames per block of a covariance.
-BLOCK_FRAMES = 1024
+#: Frames per block of a covariance, and per batch of a prediction.
+BLOCK_FRAMES = PREDICT_FRAMES = 1024
 
 
 def reference_groups(functional: Functional, states: States, reference, zero_known: bool):
@@ -35,6 +35,41 @@ def reference_groups(functional: Functional, states: States, reference, zero_kno
         else:
             raise DataError(f"reference={reference!r}: use 'auto', 'mean', a row number or None")
     return out
+
+
+@torch.no_grad()
+def predicted(posterior, baseline, functional: Functional, states: States, groups, with_std: bool):
+    """Means of a functional and, if wanted, standard deviations, each relative to the zero of its group.
+
+    Parameters
+    ----------
+    posterior, baseline
+        The model.
+    groups
+        What :func:`reference_groups` gave.
+
+    Returns
+    -------
+    Tensor, Tensor or None
+        Shape (rows,), rows of a frame next to each other.
+    """
+    nothing = states.temperature.new_zeros(0)
+    mean, std = [nothing], [nothing]
+    for start, stop in frame_chunks(len(states), PREDICT_FRAMES):
+        part = states[start:stop]
+        rows = posterior.prior.rows(functional, part)
+        mean.append(predict_mean(posterior, rows) + baseline_rows(baseline, functional, part))
+        if with_std and groups is None:
+            std.append(posterior.variance(rows).clamp_min(0.0).sqrt())
+    values = torch.cat(mean)
+    if groups is None:
+        return values, torch.cat(std) if with_std else None
+    deviations = torch.empty_like(values) if with_std else None
+    for index, origin in groups:
+        values[index] -= zero(posterior, baseline, functional, values[index], origin)
+        if deviations is not None:
+            deviations[index] = relative_std(posterior, functional, states[index], origin)
+    return values, deviations
 
 
 def zero(posterior, baseline, functional: Functional, values: torch.Tensor, origin: States | None) -> torch.Tensor:

@@ -27,8 +27,7 @@ from .labels import baseline_rows, difference
 from .molecules import conditioned, default_terms, is_several, predict_each, remembered, require_one, view
 from .noise import CorrelatedNoise
 from .posterior import predict_mean
-from .prior import frame_chunks
-from .reference import reference_groups, relative_std, zero
+from .reference import predicted, reference_groups
 from .solver_check import enlarged
 from .solvers import Dense, choose_solver
 from .sparse_solve import remark
@@ -36,9 +35,6 @@ from .states import States
 from .uncertainty import JointPredictions, undefined_rows
 
 logger = logging.getLogger(__name__)
-
-#: Frames per batch of a prediction.
-PREDICT_FRAMES = 1024
 
 
 class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
@@ -227,32 +223,12 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         states = self._states(frames, temperature)
         shape = (len(states), *functional.shape(states.coordinate_shape, states.field_count))
         groups = reference_groups(functional, states, reference, self.zero_known_)
-        mean, std = [], []
-        with torch.no_grad():
-            for start, stop in frame_chunks(len(states), PREDICT_FRAMES):
-                part = states[start:stop]
-                rows = self.posterior_.prior.rows(functional, part)
-                mean.append(predict_mean(self.posterior_, rows) + baseline_rows(self.baseline_, functional, part))
-                if return_std and groups is None:
-                    std.append(self.posterior_.variance(rows).clamp_min(0.0).sqrt())
-            values = torch.cat(mean) if mean else states.temperature.new_zeros(0)
-            if return_std and not mean:
-                std.append(values)
-            if groups is not None:
-                for index, origin in groups:
-                    values[index] -= zero(self.posterior_, self.baseline_, functional, values[index], origin)
-                    if return_std:
-                        std.append(relative_std(self.posterior_, functional, states[index], origin))
-                if return_std:
-                    order = torch.cat([index for index, _ in groups])
-                    ordered = torch.empty_like(values)
-                    ordered[order] = torch.cat(std)
-                    std = [ordered]
-        mean_array = values.reshape(shape).cpu().numpy()
-        if not return_std:
-            return mean_array
+        mean, std = predicted(self.posterior_, self.baseline_, functional, states, groups, return_std)
+        values = mean.reshape(shape).cpu().numpy()
+        if std is None:
+            return values
         unknown = undefined_rows(functional, states)
-        return mean_array, torch.cat(std).masked_fill(unknown, np.inf).reshape(shape).cpu().numpy()
+        return values, std.masked_fill(unknown, np.inf).reshape(shape).cpu().numpy()
 
     def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
         """Free-energy differences A(X2; T2) − A(X1; T1), row by row, eV.

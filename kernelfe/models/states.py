@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -150,6 +149,12 @@ def without_copy(array: np.ndarray) -> Tensor:
     own = array.base is None or getattr(array.base, "nbytes", np.inf) <= array.nbytes
     if not own or array.dtype != np.float64 or not array.flags.c_contiguous:
         return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
-    with warnings.catch_warnings():  # arrays of Frames are read-only, which torch has no word for
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+    return torch.from_numpy(np.asarray(_Writable(array)))
+
+
+class _Writable:
+    """The memory of an array, declared writable: arrays of Frames are read-only, of which torch would warn."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array  # lives as long as the tensor does
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}

@@ -39,7 +39,7 @@ class SlowVariables:
     @classmethod
     def of(cls, model: FreeEnergyRegressor, bonds, positions: np.ndarray) -> SlowVariables:
         """Of positions (n, beads, 3); many environments of a frame have no names, so their mean is taken."""
-        x, columns = torch.from_numpy(np.ascontiguousarray(positions)), []
+        x, columns = torch.from_numpy(np.array(positions, order="C")), []
         for _, term in model.terms_:
             z, frame, _ = term.spec.descriptor.values_and_pullback(x)
             if frame is not None:

@@ -244,6 +244,16 @@ def test_unusable_arguments_of_runs():
         ensemble.sample(Frames.from_arrays(variables=[[1.0]], temperature=300.0), START)
 
 
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_runs_that_explode_say_so(platform):
+    """On some platforms energies are not finite then, on others OpenMM itself stops."""
+    protocol = RestrainedProtocol(timestep=500.0, stride=1, equilibration=1.0, friction=1e-3, platform=platform)
+    with pytest.raises(DataError, match="unstable"):
+        RestrainedEnsemble(analytic_system(), slice_map(3, [0, 1]), protocol=protocol).run(
+            START[:2] + 0.1, START, 300.0, 500.0
+        )
+
+
 def test_what_interrupts_the_runs_leaves_with_what_was_labelled(monkeypatch):
     frames = configurations(4)
     ensemble = RestrainedEnsemble(analytic_system(), slice_map(3, [0, 1]), protocol=RestrainedProtocol(**FAST))

@@ -198,14 +198,14 @@ def test_more_labels_do_not_cross_more_often():
 
 
 def test_predictions_come_back_once(monkeypatch):
-    from kernelfe.models import regressor
+    from kernelfe.models import reference
 
     frames = molecule(12)
     with simulated_card() as card:
         model = fitted(Dense(device="cuda"), frames, terms=one_term())
         counted = []
         for size in (100, 3):
-            monkeypatch.setattr(regressor, "PREDICT_FRAMES", size)
+            monkeypatch.setattr(reference, "PREDICT_FRAMES", size)
             before = card.crossings["to the processor"], card.crossings["to the card"]
             model.predict(frames, "mean_force", return_std=True)
             counted.append((card.crossings["to the processor"] - before[0], card.crossings["to the card"] - before[1]))

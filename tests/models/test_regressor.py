@@ -194,7 +194,7 @@ def test_thermodynamics_of_predictions(model):
 def test_batches_change_nothing(model, monkeypatch):
     test = molecule(7, seed=5)
     whole = [model.predict(test, q, return_std=True) for q in ("mean_force", "free_energy")]
-    monkeypatch.setattr("kernelfe.models.regressor.PREDICT_FRAMES", 2)
+    monkeypatch.setattr("kernelfe.models.reference.PREDICT_FRAMES", 2)
     for before, q in zip(whole, ("mean_force", "free_energy"), strict=True):
         for a, b in zip(before, model.predict(test, q, return_std=True), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
