@@ -39,6 +39,11 @@ class Layout:
     kinds: tuple[str, ...] = ()
     masses: str = ""
 
+    @property
+    def own(self) -> set[str]:
+        """All names that mean something in files of this layout other than a label."""
+        return {*self.positions, *self.kinds, self.cell, self.masses} - {""}
+
 
 LAYOUTS = {
     "sgdml": Layout(("R",), ("F",), "E", "lattice", ("z",)),
@@ -48,6 +53,9 @@ LAYOUTS = {
 }
 #: Spellings of units in sGDML files beside those of kernelfe.units.
 _SGDML_UNITS = {"a.u.": "bohr", "au": "bohr", "Angstroms": "Å"}
+#: What sGDML files hold beside arrays.
+_SGDML_EXTRAS = {"type", "name", "theory", "md5", "r_unit", "e_unit"}
+_SGDML_EXTRAS |= {f"{key}_{what}" for key in "EF" for what in ("min", "max", "mean", "var")}
 _OPTIONS = {"temperature", "kinds", "masses", "bonds", "noise", "parameters", "fractional", "molecule", "max_bytes"}
 
 
@@ -217,12 +225,14 @@ def write(
         raise DataError(f"the layout {layout!r} holds positions, and these frames hold variables; use Frames.save")
     length = quantity_factor(asked, "positions", "Å")
     arrays: dict[str, Any] = {form.positions[0]: frames.positions / length}
-    taken = {form.positions[0], form.cell, *form.kinds[:1]}
+    taken = form.own | (_SGDML_EXTRAS if layout == "sgdml" else set())
     for key, at in ({"mean_force": form.forces[0]} if labels is None else dict(labels)).items():
         if key not in frames.labels:
             raise DataError(f"these frames have no label {key!r}; they have {', '.join(frames.labels) or 'none'}")
         if not frames.present[key].all():
             raise DataError(f"{int((~frames.present[key]).sum())} rows lack {key!r}, for which {layout!r} has no place")
+        if not isinstance(at, str) or not at:
+            raise DataError(f"labels: {at!r} is no name of an array for {key!r}")
         if at in taken:
             raise DataError(f"the array {at!r} of {layout!r} files is taken: {key!r} needs a name of its own")
         taken.add(at)

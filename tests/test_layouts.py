@@ -201,10 +201,22 @@ def test_what_a_layout_cannot_hold(data, tmp_path):
         )
     with pytest.raises(DataError, match="no label 'entropy'"):
         Frames.from_arrays(data["R"], **make).write_npz(path, "cgnet", {"entropy": "S"}, units="ase")
-    for names in ({"mean_force": "coords"}, {"mean_force": "embeddings"}, {"mean_force": "E", "free_energy": "E"}):
-        more = make | {"labels": {"mean_force": data["F"], "free_energy": data["E"].reshape(-1)}}
-        with pytest.raises(DataError, match="needs a name of its own"):
-            Frames.from_arrays(data["R"], **more).write_npz(path, "cgnet", names, units="ase")
+    both = Frames.from_arrays(
+        data["R"], temperature=300.0, labels={"mean_force": data["F"], "free_energy": data["E"][:, 0]}, kinds="CHO"
+    )
+    taken = {
+        "sgdml": ("R", "z", "md5", "F_mean"),
+        "cgnet": ("coords", "embeds"),
+        "mlcg": ("masses",),
+        "chemtrain": ("box",),
+    }
+    for layout, names in taken.items():
+        for name in (*names, "forces"):
+            with pytest.raises(DataError, match="needs a name of its own"):
+                both.write_npz(path, layout, {"mean_force": "forces", "free_energy": name}, units="ase")
+        for name in ("", 3, ["F"]):
+            with pytest.raises(DataError, match="no name of an array"):
+                both.write_npz(path, layout, {"free_energy": name}, units="ase")
     with pytest.raises(DataError, match="unknown layout"):
         Frames.from_arrays(data["R"], **make).write_npz(path, "xyz", units="ase")
     assert not list(tmp_path.iterdir())

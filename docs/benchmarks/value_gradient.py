@@ -12,7 +12,7 @@ solves: this is the same posterior mean. The reference is not timed; the timed g
 
     python docs/benchmarks/value_gradient.py --peers /tmp/peers --json value_gradient.json
     python docs/benchmarks/value_gradient.py --only iterative --n 5000 --new 1000           # kernelfe alone
-    python docs/benchmarks/value_gradient.py --peers /tmp/peers --sizes 50 100 200 500 1000 2000 5000 \
+    python docs/benchmarks/value_gradient.py --peers /tmp/peers --sizes 20 50 100 200 500 1000 2000 \
         --limit-seconds 900 --repeats 1 --json growth.json --plot growth.png
 """
 

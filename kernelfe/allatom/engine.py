@@ -216,7 +216,7 @@ class Context:
         try:
             self._integrator.step(steps)
         except openmm().OpenMMException as error:
-            if "nan" not in str(error).lower():
+            if "is nan" not in str(error).lower():
                 raise
             raise unstable(self._engine.timestep) from error
 

@@ -44,6 +44,8 @@ MOMENT_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}
 VANISHING = 1e-20
 #: Columns that thin products are filled up to a multiple of: eleven take as long as sixteen, or longer.
 ALIGNED = 8
+#: Numbers in what the kernel is multiplied by for an expansion in values, at a time.
+VALUES_NUMBERS = 1 << 20
 #: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
 GENERAL_ENTRIES = 1 << 20
 
@@ -91,7 +93,7 @@ class PairProducts:
         kind = "cuda" if z.is_cuda else "cpu"
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
         self.cache_bytes = cache_bytes
-        self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._kept: dict[tuple[int, int, bool], tuple[Tensor, ...]] = {}
         self._kept_bytes = 0
         self._rooms: list[Tensor] = []
         if self.fused:
@@ -143,7 +145,7 @@ class PairProducts:
         assert given is not None, "an expansion needs coefficients"
         size = given.shape[-1]
         room: Tensor | None = None
-        if self.moments and 0 < size <= self._few:
+        if self.moments and 0 < size <= self._few and (self.slopes or w is not None):
             block = self._moment_block(c, w, size)
         elif self.fused and w is None:
             block = self._values_block(given)
@@ -191,12 +193,13 @@ class PairProducts:
         inner = torch.cat([w, offset[:, None, :]], 1).permute(2, 0, 1).contiguous()  # (P, m, D + 1)
         return inner, c, _aligned(w.flatten(1))
 
-    def _pairs(self, start: int, stop: int, nodes: slice) -> tuple[Tensor, ...]:
-        """κ or (κ, κ', κ'') of a block; κ only where it is needed."""
-        if (start, nodes.start) in self._kept:
-            return self._kept[start, nodes.start]
+    def _pairs(self, start: int, stop: int, nodes: slice, alone: bool = False) -> tuple[Tensor, ...]:
+        """(κ', κ'', κ) of a block, κ where it is needed; κ alone, or of the Gaussian kernel, (κ,)."""
+        key = start, nodes.start, alone and not self.single
+        if key in self._kept:
+            return self._kept[key]
         s = half_squared_distances(self.z[start:stop], self.nodes[nodes])
-        if self.single:
+        if self.single or alone:
             found: tuple[Tensor, ...] = (self.kernel.value_(s),)  # type: ignore[attr-defined]
         else:
             k0, k1, k2 = self.kernel.functions(s)  # type: ignore[attr-defined]
@@ -206,7 +209,7 @@ class PairProducts:
             out = tuple(torch.nn.functional.hardshrink(part.to(self.dtype), VANISHING) for part in found)
         size = sum(part.numel() * part.element_size() for part in out)
         if size <= self.cache_bytes - self._kept_bytes:
-            self._kept[start, nodes.start] = out
+            self._kept[key] = out
             self._kept_bytes += size
         return out
 
@@ -232,23 +235,27 @@ class PairProducts:
         """Of an expansion in values alone: value = Σ_j κ c_j, gradient = z Σ_j κ' c_j − Σ_j κ' c_j z_j."""
         c = c.to(self.dtype)
         size, width = c.shape[1], self.z.shape[1]
-        scaled = (c[:, :, None] * self._nodes1[:, None, :]).flatten(1) if self.slopes else None
+        columns = self._nodes1.shape[1]
+        few = max(1, VALUES_NUMBERS // (columns * max(1, min(self.width, len(self.nodes)))))
 
         def block(start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
             z = self._z1[start:stop, :width]
             value = z.new_zeros(len(z), size) if self.values else None
-            summed = None if scaled is None else z.new_zeros(len(z), scaled.shape[1])
+            summed = z.new_zeros(len(z), size * columns) if self.slopes else None  # Σ_j κ' c_j z_j and Σ_j κ' c_j
             for first in range(0, len(self.nodes), self.width):
                 part = slice(first, min(first + self.width, len(self.nodes)))
-                pairs = self._pairs(start, stop, part)
+                pairs = self._pairs(start, stop, part, alone=not self.slopes)
                 if value is not None:
-                    value.addmm_(pairs[0 if self.single else 2], c[part])
-                if summed is not None and scaled is not None:
-                    summed.addmm_(pairs[0], scaled[part])
+                    value.addmm_(pairs[-1], c[part])
+                if summed is None:
+                    continue
+                for p in range(0, size, few):
+                    scaled = (c[part, p : p + few, None] * self._nodes1[part, None, :]).flatten(1)
+                    summed[:, p * columns : p * columns + scaled.shape[1]].addmm_(pairs[0], scaled)
             values = None if value is None else value.to(torch.float64)
             if summed is None:
                 return values, None
-            found = summed.unflatten(1, (size, self._nodes1.shape[1]))
+            found = summed.unflatten(1, (size, columns))
             gradient = z[:, None, :] * found[:, :, width, None] - found[:, :, :width]
             gradient = gradient.neg_() if self.single else gradient  # κ' = −κ
             return values, gradient.mT.to(torch.float64)

@@ -24,6 +24,7 @@ def drawn(*shape, seed=0):
 def small_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ENTRIES", {"cpu": 50, "cuda": 50})
     monkeypatch.setattr(module, "BLOCK_NODES", {"cpu": 7, "cuda": 7})
+    monkeypatch.setattr(module, "VALUES_NUMBERS", 2 * 8 * 7)  # of two right-hand sides
     monkeypatch.setattr(
         module, "MOMENT_NUMBERS", {"cpu": 2 * 16 * NODES, "cuda": 2 * 16 * NODES}
     )  # of two right-hand sides
@@ -53,6 +54,22 @@ def test_blocks_are_all_pairs(small_blocks, kernel, width, given, keep):
     only, found = PairProducts(kernel, z, nodes, values=False).product(c, w)
     assert only is None
     torch.testing.assert_close(found, gradient)
+
+
+@pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0)], ids=str)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_values_alone_keep_the_kernel_alone(small_blocks, kernel, width):
+    kernel = kernel.ready(width)
+    z, nodes = drawn(ENVIRONMENTS, width), drawn(NODES, width, seed=1)
+    c, w = drawn(NODES, 3, seed=2), drawn(NODES, width, 3, seed=3)
+    pairs = PairProducts(kernel, z, nodes, slopes=False)
+    for given in (None, w):  # the first asks for less than the second
+        for _ in range(2):
+            value, _ = kernel.jet_product(z, nodes, c, given)
+            torch.testing.assert_close(pairs.product(c, given)[0], value, rtol=1e-12, atol=1e-12)
+        if given is None:
+            kept = sum(part.numel() for block in pairs._kept.values() for part in block)
+            assert kept == ENVIRONMENTS * NODES
 
 
 @pytest.mark.parametrize("kernel", [RBF(1.0), Matern52(1.0)], ids=str)
