@@ -53,9 +53,6 @@ LAYOUTS = {
 }
 #: Spellings of units in sGDML files beside those of kernelfe.units.
 _SGDML_UNITS = {"a.u.": "bohr", "au": "bohr", "Angstroms": "Å"}
-#: What sGDML files hold beside arrays.
-_SGDML_EXTRAS = {"type", "name", "theory", "md5", "r_unit", "e_unit"}
-_SGDML_EXTRAS |= {f"{key}_{what}" for key in "EF" for what in ("min", "max", "mean", "var")}
 _OPTIONS = {"temperature", "kinds", "masses", "bonds", "noise", "parameters", "fractional", "molecule", "max_bytes"}
 
 
@@ -225,7 +222,7 @@ def write(
         raise DataError(f"the layout {layout!r} holds positions, and these frames hold variables; use Frames.save")
     length = quantity_factor(asked, "positions", "Å")
     arrays: dict[str, Any] = {form.positions[0]: frames.positions / length}
-    taken = form.own | (_SGDML_EXTRAS if layout == "sgdml" else set())
+    taken = form.own
     for key, at in ({"mean_force": form.forces[0]} if labels is None else dict(labels)).items():
         if key not in frames.labels:
             raise DataError(f"these frames have no label {key!r}; they have {', '.join(frames.labels) or 'none'}")
@@ -248,7 +245,10 @@ def write(
     if numbers is not None and form.kinds:
         arrays[form.kinds[0]] = numbers
     if layout == "sgdml":
-        arrays |= _sgdml_extras(arrays, asked, name)
+        extras = _sgdml_extras(arrays, asked, name)
+        for at in extras.keys() & arrays.keys():
+            raise DataError(f"the array {at!r} of {layout!r} files is taken: the label needs a name of its own")
+        arrays |= extras
     save_npz(path, {key: np.asarray(value) for key, value in arrays.items()})
 
 

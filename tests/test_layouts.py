@@ -211,9 +211,9 @@ def test_what_a_layout_cannot_hold(data, tmp_path):
         "chemtrain": ("box",),
     }
     for layout, names in taken.items():
-        for name in (*names, "forces"):
+        for name in (*names, "F"):
             with pytest.raises(DataError, match="needs a name of its own"):
-                both.write_npz(path, layout, {"mean_force": "forces", "free_energy": name}, units="ase")
+                both.write_npz(path, layout, {"mean_force": "F", "free_energy": name}, units="ase")
         for name in ("", 3, ["F"]):
             with pytest.raises(DataError, match="no name of an array"):
                 both.write_npz(path, layout, {"free_energy": name}, units="ase")

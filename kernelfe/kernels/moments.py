@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 
-def moment_factors(
-    nodes: Tensor, c: Tensor | None, w: Tensor | None, single: bool, slopes: bool
-) -> list[Tensor | None]:
+def moment_factors(nodes: Tensor, c: Tensor | None, w: Tensor, single: bool, slopes: bool) -> list[Tensor | None]:
     """What the kernel's matrices are multiplied by.
 
     Parameters
@@ -22,7 +20,7 @@ def moment_factors(
     nodes
         Embedded nodes, shape (m, D).
     c, w
-        Coefficients, shapes (m, P) and (m, D, P), or None for zero.
+        Coefficients, shapes (m, P), or None for zero, and (m, D, P).
     single
         Whether κ' = −κ and κ'' = κ: then κ alone is multiplied.
     slopes
@@ -35,22 +33,20 @@ def moment_factors(
     """
     ones = torch.ones_like(nodes[:, :1])
     x1 = torch.cat([nodes, ones], 1) if slopes else ones  # (m, b), the constant last
-    wanted = c is not None and (single or slopes)  # κ' c is of no use to values
-    by_value = (x1[:, :, None] * c[:, None]).flatten(1) if wanted else None  # type: ignore[index]
-    if w is None:
-        return [by_value] if single else [by_value, None, c]
     offset = -(nodes[:, :, None] * w).sum(1)
     if single and c is not None:  # κ (c + q): the coefficient goes with the constant of q
         offset = offset + c
     v = torch.cat([w, offset[:, None]], 1)  # (m, a, P), the constant last
     if single:
         return [_times(v, x1)]
-    first = v.flatten(1) if by_value is None else torch.cat([v.flatten(1), by_value], 1)
+    first = v.flatten(1)
+    if c is not None and slopes:
+        first = torch.cat([first, (x1[:, :, None] * c[:, None]).flatten(1)], 1)
     return [first, _times(v, x1) if slopes else None, c]
 
 
 def read_moments(
-    z1: Tensor, sums: list[Tensor | None], size: int, single: bool, slopes: bool, sloped: bool
+    z1: Tensor, sums: list[Tensor | None], size: int, single: bool, slopes: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Values (E, P) and gradients (E, D, P) at environments from the products with :func:`moment_factors`.
 
@@ -64,27 +60,21 @@ def read_moments(
         P.
     single, slopes
         As for :func:`moment_factors`.
-    sloped
-        Whether there are coefficients w.
     """
     z, width = z1[:, :-1], z1.shape[1] - 1
-    nothing = z.new_zeros(len(z), width + 1 if slopes else 1, size)
-    spread = nothing[:, :width]  # Σ_j κ' w_j
+    assert sums[0] is not None
     if single:
-        every = sums[0].unflatten(1, (-1, nothing.shape[1], size))  # type: ignore[union-attr]
-        radial = _along(z1, every) if sloped else every.reshape(nothing.shape)  # −Σ_j radial_ij z₁_j
-        value = radial[:, -1]
-        if sloped:
-            spread = -every[:, :width, -1]
+        every = sums[0].unflatten(1, (width + 1, -1, size))
+        radial = _along(z1, every)  # −Σ_j radial_ij z₁_j
+        value, spread = radial[:, -1], -every[:, :width, -1]  # spread: Σ_j κ' w_j
     else:
-        first = z.new_zeros(len(z), 0, size) if sums[0] is None else sums[0].unflatten(1, (-1, size))
-        by_slope, by_value = first[:, : (width + 1) * sloped], first[:, (width + 1) * sloped :]
-        radial = nothing if sums[1] is None else _along(z1, sums[1].unflatten(1, (width + 1, -1, size)))
-        if by_value.shape[1]:
-            radial = radial - by_value
-        value = nothing[:, 0] if sums[2] is None else sums[2]
-        if sloped:
-            value, spread = value - _along(z1, by_slope[:, :, None])[:, 0], by_slope[:, :width]
+        first = sums[0].unflatten(1, (-1, size))
+        by_slope, by_value = first[:, : width + 1], first[:, width + 1 :]
+        value = -_along(z1, by_slope[:, :, None])[:, 0]
+        value, spread = value if sums[2] is None else value + sums[2], by_slope[:, :width]
+        if sums[1] is not None:
+            radial = _along(z1, sums[1].unflatten(1, (width + 1, -1, size)))
+            radial = radial - by_value if by_value.shape[1] else radial
     if not slopes:
         return value, None
     return value, radial[:, :width] - z[:, :, None] * radial[:, -1:] - spread

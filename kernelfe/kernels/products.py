@@ -145,10 +145,10 @@ class PairProducts:
         assert given is not None, "an expansion needs coefficients"
         size = given.shape[-1]
         room: Tensor | None = None
-        if self.moments and 0 < size <= self._few and (self.slopes or w is not None):
-            block = self._moment_block(c, w, size)
-        elif self.fused and w is None:
+        if self.fused and w is None:
             block = self._values_block(given)
+        elif self.moments and 0 < size <= self._few:
+            block = self._moment_block(c, w, size)  # type: ignore[arg-type]
         elif self.fused:
             room = self._room()
             block = partial(self._fused_block, room, *self._prepared(c, w))  # type: ignore[arg-type]
@@ -213,10 +213,10 @@ class PairProducts:
             self._kept_bytes += size
         return out
 
-    def _moment_block(self, c: Tensor | None, w: Tensor | None, size: int) -> Block:
+    def _moment_block(self, c: Tensor | None, w: Tensor, size: int) -> Block:
         """Values and gradients by moments."""
-        c, w = (None if x is None else x.to(self.dtype) for x in (c, w))
-        factors, sloped = moment_factors(self._nodes, c, w, self.single, self.slopes), w is not None
+        c = None if c is None else c.to(self.dtype)
+        factors = moment_factors(self._nodes, c, w.to(self.dtype), self.single, self.slopes)
 
         def block(start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
             z1 = self._z1[start:stop]
@@ -226,7 +226,7 @@ class PairProducts:
                 for total, pairs, factor in zip(sums, self._pairs(start, stop, part), factors, strict=False):
                     if total is not None and factor is not None:
                         total.addmm_(pairs, factor[part])
-            value, gradient = read_moments(z1, sums, size, self.single, self.slopes, sloped)
+            value, gradient = read_moments(z1, sums, size, self.single, self.slopes)
             return value.to(torch.float64), None if gradient is None else gradient.to(torch.float64)
 
         return block
@@ -240,7 +240,8 @@ class PairProducts:
 
         def block(start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
             z = self._z1[start:stop, :width]
-            value = z.new_zeros(len(z), size) if self.values else None
+            # the Gaussian kernel's values are among the sums for slopes
+            value = z.new_zeros(len(z), size) if self.values and not (self.single and self.slopes) else None
             summed = z.new_zeros(len(z), size * columns) if self.slopes else None  # Σ_j κ' c_j z_j and Σ_j κ' c_j
             for first in range(0, len(self.nodes), self.width):
                 part = slice(first, min(first + self.width, len(self.nodes)))
@@ -252,13 +253,14 @@ class PairProducts:
                 for p in range(0, size, few):
                     scaled = (c[part, p : p + few, None] * self._nodes1[part, None, :]).flatten(1)
                     summed[:, p * columns : p * columns + scaled.shape[1]].addmm_(pairs[0], scaled)
-            values = None if value is None else value.to(torch.float64)
-            if summed is None:
-                return values, None
-            found = summed.unflatten(1, (size, columns))
-            gradient = z[:, None, :] * found[:, :, width, None] - found[:, :, :width]
-            gradient = gradient.neg_() if self.single else gradient  # κ' = −κ
-            return values, gradient.mT.to(torch.float64)
+            gradient = None
+            if summed is not None:
+                found = summed.unflatten(1, (size, columns))
+                total = found[:, :, width]
+                gradient = (z[:, None, :] * total[:, :, None] - found[:, :, :width]).mT.to(torch.float64)
+                if self.single:  # κ' = −κ
+                    gradient, value = gradient.neg_(), total if self.values else None
+            return None if value is None else value.to(torch.float64), gradient
 
         return block
 

@@ -128,11 +128,10 @@ class LocalFactor:
         # a row vector times a matrix takes half the time of the matrix times a column
         picked = self._picked(self._by_site(x.to(self.factor.dtype)), slice(None))
         back = torch.bmm(torch.bmm(picked.mT, self.factor), self._transposed)  # (groups, columns, k·R)
-        # one number per row has to be flattened to be seen as contiguous, without which sums take twenty times as long
-        back = back.unflatten(2, (looked_at, each)).permute(0, 2, 3, 1).reshape(-1).view(groups * looked_at, -1)
-        out = torch.nn.functional.embedding_bag(self._looks, back, self._first, mode="sum")
-        out = out.view(self.rows, -1).to(x.dtype)
-        return out if self._place is None else out.index_select(0, self._place)
+        back = back.unflatten(2, (looked_at, each)).permute(0, 2, 3, 1)
+        back = back.reshape(-1).view(groups * looked_at, -1)  # single numbers are else not contiguous, and sums slow
+        out = torch.nn.functional.embedding_bag(self._looks, back, self._first, mode="sum").view(self.rows, -1)
+        return (out if self._place is None else out.index_select(0, self._place)).to(x.dtype)
 
     def whitened(self, x: Tensor) -> Iterator[Tensor]:
         """Uᵀ x for x of shape (N, k) with rows in the order of :attr:`sites`, some groups at a time.
@@ -206,7 +205,7 @@ class LowRankAndLocal:
     local
         U.
     low_rank
-        L, shape (N, r) with rows in the order of ``local.sites``, or None.
+        L, shape (N, r), rows in the order of ``local.sites``, or None.
     left, right
         Faster ways to Φ a and Φᵀ x than with a matrix, for L = Φ S, if there are any; L is then not kept.
     root

@@ -23,7 +23,7 @@ from ..linalg.processes import Processes
 from .dense import weight_expansions, weight_means
 from .jet_operator import JetGram
 from .labels import LabelSet
-from .preconditioning import LITTLE, precondition
+from .preconditioning import LITTLE, MOST, precondition
 from .prior import Prior, RowBlock, frame_chunks
 from .shared_products import SharedProducts
 from .solve_watch import Watched
@@ -145,7 +145,7 @@ class IterativePosterior:
         """What makes the iterations few."""
         if self._preconditioner is None:
             dtype = torch.float32 if self.solver.precision == "mixed" else torch.float64
-            self._preconditioner = precondition(self.gram, self.solver.rank, dtype=dtype, little=LITTLE)
+            self._preconditioner = precondition(self.gram, self.solver.rank, dtype=dtype, little=LITTLE, most=MOST)
         return self._preconditioner
 
     def _fitted(self, start: Tensor | None, watched: Watched | None, processes: Processes) -> Solution:

@@ -24,7 +24,6 @@ from .kept_solution import KeptSolution
 from .label_covariance import LabelCovariance, covariance_builder
 from .labels import LabelSet
 from .lanczos_evidence import fit_lanczos
-from .neighbours import GROUP_ROWS
 from .preconditioning import precondition
 from .prior import Prior
 from .shared_products import SharedProducts
@@ -106,7 +105,7 @@ def fit_all_rows(
             call(0, *(number.clone() for number in hyperparameters(prior, noise).values()))
             covariance = LabelCovariance(prior, labels, noise, held["shared"].gram, lambda x: call(1, x))
             with torch.no_grad():
-                return covariance, precondition(covariance.gram, solver.rank, GROUP_ROWS)
+                return covariance, precondition(covariance.gram, solver.rank)
 
         value = fit_lanczos(build, prior, labels, noise, settings).value
         return {"value": torch.tensor([value], dtype=torch.float64)}

@@ -18,7 +18,7 @@ from ..linalg.preconditioner import LowRankAndLocal
 from .dense import BLOCK_ENTRIES
 from .jet_operator import JetGram
 from .labels import LabelSet
-from .neighbours import GROUP_ROWS, local_gram
+from .neighbours import local_gram
 from .preconditioning import precondition
 from .prior import Prior, RowBlock, frame_chunks
 
@@ -92,7 +92,7 @@ def covariance_builder(prior: Prior, labels: list[LabelSet], noise, rank: int | 
         with torch.no_grad():
             gram = JetGram(prior, labels, noise, cache_bytes=cache_bytes)
         covariance = LabelCovariance(prior, labels, noise, gram)
-        return covariance, precondition(covariance.gram, rank, GROUP_ROWS)
+        return covariance, precondition(covariance.gram, rank)
 
     return build
 

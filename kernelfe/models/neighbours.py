@@ -20,10 +20,8 @@ from .jet_operator import JetGram
 from .prior import RowBlock
 from .select import frame_of_rows, select
 
-#: Rows of a neighbourhood, a frame and the frames that it looks at, and the most of those: where frames have one label
-#: each, fifty take half the time of a hundred to set up, and a solve takes less. The evidence, whose error depends on
-#: how close P is to A, is better off with all of them: its callers ask for rows.
-GROUP_ROWS, MOST = 100, 50
+#: Rows of a neighbourhood: a frame and the frames that it looks at.
+GROUP_ROWS = 100
 #: Frames to look at below which none is looked at: with three neighbours ethanol took 270 iterations, with none 169.
 FEWEST = 5
 #: Numbers in a batch of neighbourhoods, in all arrays of that size.
@@ -57,7 +55,11 @@ class Neighbourhoods:
         self.order = None if self._uniform is None else self._order
 
     def factor(
-        self, features: Tensor | None, group_rows: int | None = None, dtype: torch.dtype = torch.float64
+        self,
+        features: Tensor | None,
+        group_rows: int = GROUP_ROWS,
+        dtype: torch.dtype = torch.float64,
+        most: int | None = None,
     ) -> LocalFactor:
         """Vecchia's factor.
 
@@ -66,10 +68,11 @@ class Neighbourhoods:
         features
             L, shape (N, r), in the order of :attr:`order`, or None.
         group_rows
-            Rows of a neighbourhood at most, if more than one frame fits; None: :data:`GROUP_ROWS`, those of a frame
-            and at most :data:`MOST` others.
+            Rows of a neighbourhood at most, if more than one frame fits.
         dtype
             In which it is computed and kept.
+        most
+            Frames to look at, at most.
 
         Raises
         ------
@@ -77,8 +80,8 @@ class Neighbourhoods:
             If rows of one neighbourhood are not positive definite together.
         """
         typical = max(1, int(self._sizes.to(torch.float64).mean()))
-        looked_at = min(GROUP_ROWS // typical - 1, MOST) if group_rows is None else group_rows // typical - 1
-        looked_at = max(0, looked_at) if self.where is not None else 0
+        looked_at = max(0, group_rows // typical - 1) if self.where is not None else 0
+        looked_at = looked_at if most is None else min(looked_at, most)
         looked_at = 0 if looked_at < FEWEST else min(looked_at, self.count - 1)
         if self.where is None or not looked_at:
             sequence = torch.arange(self.count, device=self._order.device)
