@@ -5,19 +5,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import allatom, calculators, datasets, descriptors, functionals, kernels, models, simulate, statistics, training
-from .frames import Frames
-from .kernels import ParameterExpansion, Term
-from .models import (
-    BoltzmannInversion,
-    CorrelatedNoise,
-    Dense,
-    FreeEnergyRegressor,
-    Iterative,
-    RelativeNoise,
-    Sparse,
-    load,
+from . import (
+    allatom,
+    calculators,
+    datasets,
+    descriptors,
+    functionals,
+    geometry,
+    gp,
+    kernels,
+    protocol,
+    simulate,
+    statistics,
+    training,
 )
+from .frames import Frames
+from .gp import BoltzmannInversion, CorrelatedNoise, Dense, FreeEnergyRegressor, Iterative, RelativeNoise, Sparse, load
+from .gp.prior.term import Term
+from .kernels import ParameterExpansion
 
 if TYPE_CHECKING:
     from . import analysis
@@ -41,9 +46,11 @@ __all__ = [
     "datasets",
     "descriptors",
     "functionals",
+    "geometry",
+    "gp",
     "kernels",
     "load",
-    "models",
+    "protocol",
     "simulate",
     "statistics",
     "training",
@@ -51,8 +58,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``kernelfe.analysis``, imported when it is asked for: it takes matplotlib along."""
-    if name == "analysis":
+    """Import ``kernelfe.analysis`` (with matplotlib) and the modules of 0.2 that have moved only when used."""
+    if name in ("analysis", "io", "models", "topology"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -16,8 +16,8 @@ import numpy as np
 from openmm import unit
 from system import ATOM_NAMES, BEAD_NAMES, BEADS, BONDS, FORCE_GROUPS, PHI, PSI, build, dihedral
 
+from kernelfe.files.npz import save_npz
 from kernelfe.frames import Frames
-from kernelfe.io import save_npz
 from kernelfe.statistics import (
     TorsionField,
     block_labels,

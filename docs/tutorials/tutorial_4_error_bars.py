@@ -99,6 +99,6 @@ plt.show()
 # %%
 # Curves below the diagonal mean error bars that are too small, and here those of force and free energy are: 120
 # single frames leave length scales and noise uncertain, and these error bars take their most probable values for known.
-# More frames help, or :func:`~kernelfe.models.hyperparameter_ensemble`, which averages over them
+# More frames help, or :func:`~kernelfe.gp.hyperparameter_ensemble`, which averages over them
 # (:doc:`/theory/error_bars`). On data of your own, ``kernelfe report`` makes the first two checks; hold out a whole
 # run, not random frames, which are neighbours in time of those trained on.

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .._hdf5 import dataset, member, open_hdf5
 from ..errors import DataError, KernelfeError
-from ..io import MAX_BYTES
+from ..files.hdf5 import dataset, member, open_hdf5
+from ..files.npz import MAX_BYTES
 from ..units import factor
 
 #: Suffix to the name that MDAnalysis has for the format.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, MissingDependencyError
-from ..io import atomic_write
+from ..files.atomic import atomic_write
 
 
 class ForceReporter:

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from .._checks import numbers
 from ..errors import DataError
 from ..frames import Frames
+from ..frames.checks import numbers
 from ..specs import Spec
 from ..statistics import Field, check_force_map, conditional_labels, conditional_moments, generalized_forces
 from ..statistics.moments import MOMENTS

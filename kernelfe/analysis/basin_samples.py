@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import per_frame
 from ..errors import DataError
-from ..models.uncertainty import Query
+from ..frames.checks import per_frame
+from ..gp.fitted.joint import Query
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]

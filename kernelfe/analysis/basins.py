@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
-from ..models.uncertainty import Query, covariance_root
+from ..gp.fitted.joint import Query, covariance_root
 from ..units import BOLTZMANN
 from .basin_samples import READ, BasinSamples, DividedSamples, basin_averages
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..descriptors import geometry
 from ..errors import DataError
+from ..geometry import internal as geometry
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]

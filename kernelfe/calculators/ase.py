@@ -16,7 +16,7 @@ from ase.data import atomic_numbers
 from ase.io import write
 
 from ..errors import DataError, DomainError
-from ..models.protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel, TrainingDomain
+from ..protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel, TrainingDomain
 from .fitted import FittedModel
 
 #: Results beyond ASE's own → (quantity key, whether it is the standard deviation that is meant).
@@ -57,7 +57,7 @@ class FreeEnergyCalculator(Calculator):
     Parameters
     ----------
     model
-        A :class:`~kernelfe.models.protocol.FreeEnergyModel`, or a fitted estimator, which is wrapped in a
+        A :class:`~kernelfe.protocol.FreeEnergyModel`, or a fitted estimator, which is wrapped in a
         :class:`~kernelfe.calculators.FittedModel`.
     temperature
         K. Changing it (``calc.temperature = 350`` or ``calc.set(temperature=350)``) empties the cache.

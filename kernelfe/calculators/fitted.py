@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..models.protocol import TrainingDomain
+from ..protocol import TrainingDomain
 
 
 class FittedModel:
-    """An estimator with ``frozen`` and ``predict`` as an :class:`~kernelfe.models.protocol.ObservableModel`.
+    """An estimator with ``frozen`` and ``predict`` as an :class:`~kernelfe.protocol.ObservableModel`.
 
     Energies and forces come from the frozen model made here, other observables from ``estimator.predict``. Make a new
     one after fitting the estimator again.
@@ -35,7 +35,7 @@ class FittedModel:
         if not (hasattr(estimator, "frozen") and hasattr(estimator, "predict")):
             raise DataError(
                 f"{type(estimator).__name__} has neither energy_and_forces(positions, temperature) nor frozen() and "
-                "predict(); pass a fitted FreeEnergyRegressor or a kernelfe.models.protocol.FreeEnergyModel"
+                "predict(); pass a fitted FreeEnergyRegressor or a kernelfe.protocol.FreeEnergyModel"
             )
         self.estimator, self.parameters = estimator, parameters
         self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()

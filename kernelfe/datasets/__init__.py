@@ -9,8 +9,8 @@ from importlib.resources.abc import Traversable
 import numpy as np
 
 from ..errors import DataError, MissingDependencyError
+from ..files.npz import load_npz
 from ..frames import Frames
-from ..io import load_npz
 from .analytic import EliminatedMode
 from .chains import ChainFamily
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..topology import _neighbours
+from ..geometry.topology import _neighbours
 from .base import Descriptor, Environments, Pullback, check_beads
 from .internal import InternalCoordinates
 

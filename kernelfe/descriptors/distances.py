@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import DataError
-from . import geometry
+from ..geometry import internal as geometry
 from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
 
 
@@ -17,7 +17,7 @@ class Distances(Descriptor):
     """z = distances r between beads, Å; one environment per frame, one column per pair.
 
     Invariant under rotation, translation and reflection: a mirror image has the same distances. With a cell, r is
-    the distance to the nearest image (:func:`kernelfe.descriptors.geometry.minimum_image`).
+    the distance to the nearest image (:func:`kernelfe.geometry.cell.minimum_image`).
 
     Parameters
     ----------

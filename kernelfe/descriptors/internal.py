@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from . import geometry
+from ..geometry import internal as geometry
 from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
 
 

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Iterable, Sequence
 
 from ..errors import DataError
-from ..topology import _neighbours
+from ..geometry.topology import _neighbours
 
 #: Largest group that is written out: the cost of a fit rises with its square.
 MAX_PERMUTATIONS = 720

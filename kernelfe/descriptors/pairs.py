@@ -12,8 +12,9 @@ from ase.neighborlist import primitive_neighbor_list
 from torch import Tensor
 
 from ..errors import DataError
-from ..topology import separation
-from . import geometry
+from ..geometry import internal as geometry
+from ..geometry.cell import heights, minimum_image
+from ..geometry.topology import separation
 from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
 
 #: Frames of at most this many beads are searched by brute force, if one image per pair can be in range.
@@ -119,7 +120,7 @@ class PairDistances(Descriptor):
         """Frame, beads i and j of each pair, shape (E,), and v = R_j − R_i of the image, shape (E, 3)."""
         beads = check_beads("PairDistances", tuple(x.shape[1:]))
         wanted = self._wanted(beads)
-        brute = cell is None or bool(self.cutoff <= 0.5 * geometry.heights(cell, len(x)).min())
+        brute = cell is None or bool(self.cutoff <= 0.5 * heights(cell, len(x)).min())
         if brute and beads <= _BRUTE_FORCE_BEADS:
             return _brute_force(x, cell, self.cutoff, wanted)
         return _cell_lists(x, cell, self.cutoff, wanted)
@@ -166,7 +167,7 @@ def _brute_force(x: Tensor, cell: Tensor | None, cutoff: float, wanted: np.ndarr
         part = x[start : start + block]
         v = part[:, j] - part[:, i]
         if cell is not None:
-            v = geometry.minimum_image(v, cell if cell.ndim == 2 else cell[start : start + block])
+            v = minimum_image(v, cell if cell.ndim == 2 else cell[start : start + block])
         frame, pair = torch.nonzero((v * v).sum(-1) < cutoff * cutoff, as_tuple=True)
         found.append((frame + start, i[pair], j[pair], v[frame, pair]))
     if not found:

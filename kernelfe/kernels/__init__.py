@@ -1,17 +1,17 @@
 """Kernels on environments, thermal parts, and the terms made of them."""
 
+from __future__ import annotations
+
 from .base import Embedding, Kernel
 from .composite import Product, Sum
 from .dot_product import DotProduct
 from .features import FourierFeatures, MonomialFeatures, features_of
 from .jets import Jets, spatial_jets
-from .mean import MeanFunction
 from .parameters import ParameterExpansion, ParameterKernel, ParameterPart
 from .periodic import Periodic
 from .radial import RBF, Matern52, RadialKernel, RationalQuadratic
-from .scalars import Scalar, ScalarKernel
+from .scalars import Scalar
 from .stationary import StationaryFreeEnergy, StationaryHeatCapacity, TemperatureKernel
-from .term import Term, TermModule, state_factors
 from .thermal import SecondOrder, ThermalPart
 
 #: Kernels by name: those that a file may name without ``classes=``.
@@ -28,7 +28,6 @@ __all__ = [
     "Jets",
     "Kernel",
     "Matern52",
-    "MeanFunction",
     "MonomialFeatures",
     "ParameterExpansion",
     "ParameterKernel",
@@ -44,10 +43,7 @@ __all__ = [
     "StationaryHeatCapacity",
     "Sum",
     "TemperatureKernel",
-    "Term",
-    "TermModule",
     "ThermalPart",
     "features_of",
     "spatial_jets",
-    "state_factors",
 ]

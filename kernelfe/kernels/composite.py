@@ -294,3 +294,15 @@ class Product(Composite):
                     for j, h in enumerate(profiles[m][1]):
                         second[i + start, j + starts[m]] = both * g * h
         return math.prod(f for f, _, _ in profiles), first, second
+
+
+def _sum(first: Kernel, second: Kernel) -> Kernel:
+    return Sum.of(first, second) if isinstance(second, Kernel) else NotImplemented
+
+
+def _product(first: Kernel, second: Kernel) -> Kernel:
+    return Product.of(first, second) if isinstance(second, Kernel) else NotImplemented
+
+
+# Set here because the base cannot import the classes that derive from it.
+Kernel.__add__, Kernel.__mul__ = _sum, _product  # type: ignore[method-assign]

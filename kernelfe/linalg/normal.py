@@ -138,7 +138,7 @@ class NormalEquations:
         count
             How many independent labels the rows count for; None: one each.
         outside
-            Σ y² of labels that no features reach (:mod:`kernelfe.models.row_reduction`).
+            Σ y² of labels that no features reach (:mod:`kernelfe.gp.solvers.sparse.row_reduction`).
         """
         group = self.groups.get(key)
         if group is None:

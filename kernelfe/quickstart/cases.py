@@ -24,15 +24,15 @@ from ..analysis import (
     jensen_shannon_divergence,
     parity,
     periodic_histogram,
-    replica_effective_sample_size,
     surface_rmsd,
 )
 from ..datasets import Reference, load, load_reference
 from ..errors import DataError
+from ..files.npz import save_npz
 from ..frames import Frames
-from ..io import save_npz
-from ..models import FreeEnergyRegressor
+from ..gp import FreeEnergyRegressor
 from ..simulate import TorsionMoves, Trajectory, run_langevin, sample, uniform_masses
+from ..statistics import replica_effective_sample_size
 from ..training import minimize_relative_entropy
 
 DATA = "alanine-dipeptide"

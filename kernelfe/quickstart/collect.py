@@ -10,12 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis import (
-    basin_populations,
-    divergence_floor,
-    frames_for_divergence,
-    jensen_shannon_divergence,
-)
+from ..analysis import basin_populations, divergence_floor, frames_for_divergence, jensen_shannon_divergence
 from ..analysis.style import KJ_MOL
 from ..datasets import Reference
 from .cases import DENSITY, LABEL_SETS, TARGET, TRAIN_TEMPERATURES

@@ -9,21 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..analysis import (
-    Decomposition,
-    conditional_averages,
-    decomposition,
-    dihedral_angles,
-    parity,
-    total_heat_capacity,
-)
+from ..analysis import Decomposition, conditional_averages, decomposition, dihedral_angles, parity, total_heat_capacity
 from ..analysis.divergence import bin_index
 from ..analysis.plots import decomposition_figure, maps_figure, parity_figure
 from ..analysis.style import KJ_MOL
 from ..datasets import Reference
+from ..files.npz import load_npz
 from ..frames import Frames
-from ..io import load_npz
-from ..models import FreeEnergyRegressor, load
+from ..gp import FreeEnergyRegressor, load
 from ..statistics import block_standard_error
 from ..units import BOLTZMANN
 from .cases import PHI, PSI, TARGET

@@ -19,7 +19,7 @@ import torch
 from ..analysis.plots import learning_curve_figure, summary_figure, surface_figure
 from ..datasets import PACKAGE
 from ..errors import DataError
-from ..io import atomic_write
+from ..files.atomic import atomic_write
 from ..report import comparison_page, png
 from ..report.comparison import NAMES
 from .cases import TARGET, data, peak_bytes

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..io import atomic_write
+from ..files.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

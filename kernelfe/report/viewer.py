@@ -20,7 +20,7 @@ from ase.data import chemical_symbols
 from ..analysis import dihedral_angles
 from ..errors import DataError
 from ..frames import Frames
-from ..topology import dihedrals_of
+from ..geometry.topology import dihedrals_of
 from ..units import factor
 
 #: Frames shown at most unless told otherwise; error bars of differences cost the square of their number.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..models.protocol import FreeEnergyModel
+from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 from .guard import GUARD, DomainGuard
 from .langevin import Action, MoveAction, drive, langevin_init

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, KernelfeError
-from ..models.protocol import FreeEnergyModel
+from ..protocol import FreeEnergyModel
 from .state import LangevinState, SamplingError
 
 

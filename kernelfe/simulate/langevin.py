@@ -23,21 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..models.protocol import FreeEnergyModel
+from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 from .guard import GUARD, DomainGuard, DomainWatch
 from .moves import Move, metropolis
 from .record import Record
 from .stability import check_stability
-from .state import (
-    FEMTOSECOND,
-    LangevinState,
-    MoveStatistics,
-    Trajectory,
-    as_tensor,
-    evaluate,
-    integrator_constants,
-)
+from .state import FEMTOSECOND, LangevinState, MoveStatistics, Trajectory, as_tensor, evaluate, integrator_constants
 
 #: Steps between checks of the kinetic temperature; energies and forces are checked at every step.
 KINETIC_EVERY = 20

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..models.protocol import FreeEnergyModel
-from ..topology import dihedrals_of, fragment
+from ..geometry.topology import dihedrals_of, fragment
+from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 from .state import LangevinState, MoveStatistics, evaluate
 

@@ -14,8 +14,8 @@ from ase import units as _ase
 from torch import Tensor
 
 from ..errors import DataError, KernelfeError, ModelFileError
-from ..io import load_npz, save_npz
-from ..models.protocol import FreeEnergyModel
+from ..files.npz import load_npz, save_npz
+from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 
 #: One femtosecond in Å·sqrt(u/eV), the unit of time that goes with eV, Å and u.

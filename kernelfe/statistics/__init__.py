@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .blocks import (
+from .collective_forces import CollectiveForces, collective_forces
+from .fields.collective_variables import Angle, Dihedral, Distance
+from .fields.force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
+from .fields.fragments import Field, TorsionField, generalized_forces, rotatable_bonds
+from .fields.rigid import RigidMolecules, molecules_of, reduce_shared_noise
+from .fields.variates import FragmentMotion, Variates, fragment_motions
+from .mbar import Surface, reweighted_mean, surface, temperature_weights
+from .moments import Moments, conditional_labels, conditional_moments
+from .products import cross_fit, heat_capacity_labels, response_labels, response_variates
+from .reduction import ReducedLabels, distance_features, local_frames, reduce_noise
+from .series import (
     autocorrelation,
     autocorrelation_time,
     block_labels,
@@ -12,17 +22,7 @@ from .blocks import (
     replica_effective_sample_size,
     samples_per_replica,
 )
-from .collective_forces import CollectiveForces, collective_forces
-from .collective_variables import Angle, Dihedral, Distance
-from .force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
-from .fragments import Field, TorsionField, generalized_forces, rotatable_bonds
-from .moments import Moments, conditional_labels, conditional_moments
-from .noise import ReducedLabels, distance_features, local_frames, reduce_noise
-from .products import cross_fit, heat_capacity_labels, response_labels, response_variates
-from .reweighting import Surface, reweighted_mean, surface, temperature_weights
-from .rigid import RigidMolecules, molecules_of, reduce_shared_noise
 from .umbrella import BinFreeEnergies, bin_free_energies, pair_label_frames
-from .variates import FragmentMotion, Variates, fragment_motions
 
 __all__ = [
     "Angle",

@@ -1,7 +1,7 @@
 """Mean forces of nonlinear collective variables from all-atom frames, with the kT·div term.
 
 A frame with variables ξ has the label q = f·w + kT D on −∂A/∂ξ, D = div w + w·∇ ln √det Z, from a field w dual to the
-variables (:mod:`~kernelfe.statistics.dual_fields`); and its response label is k b² δq δU + k D, averaged
+variables (:mod:`~kernelfe.statistics.fields.dual_fields`); and its response label is k b² δq δU + k D, averaged
 k b² Cov(q, U) + k⟨D⟩ (:func:`~kernelfe.statistics.conditional_moments` with ``divergences=``).
 """
 
@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DataError
 from ..frames import Frames
 from ..units import BOLTZMANN
-from .collective_variables import Derivatives, Variable, periods
-from .dual_fields import gradient_fields, rotation_fields
-from .fragments import TorsionField
+from .fields.collective_variables import Derivatives, Variable, periods
+from .fields.dual_fields import gradient_fields, rotation_fields
+from .fields.fragments import TorsionField
 from .moments import conditional_labels, conditional_moments
 
 FloatArray = NDArray[np.float64]

@@ -34,11 +34,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import mapping, numbers
 from ..errors import DataError
 from ..frames import Frames
+from ..frames.checks import mapping, numbers
 from ..units import BOLTZMANN
-from .blocks import autocorrelation_time, block_labels
+from .series import autocorrelation_time, block_labels
 
 FloatArray = NDArray[np.float64]
 #: Quantity key → (value, standard error).

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._checks import numbers
 from ..errors import DataError
+from ..frames.checks import numbers
 from ..units import BOLTZMANN
-from .blocks import block_labels
+from .series import block_labels
 
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.intp]

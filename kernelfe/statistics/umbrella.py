@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from .._checks import numbers, per_frame
 from ..errors import DataError, MissingDependencyError
 from ..frames import Frames
+from ..frames.checks import numbers, per_frame
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..descriptors import Distances
 from ..descriptors.base import Descriptor, Environments
 from ..functionals import Functional, Spatial
-from ..kernels import ParameterExpansion, SecondOrder, spatial_jets, state_factors
+from ..gp.prior.term import state_factors
+from ..kernels import ParameterExpansion, SecondOrder, spatial_jets
 from ._common import check_spec, close, slope
 from .kernels import check_kernel
 

@@ -26,12 +26,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .. import functionals
-from .._checks import mapping, numbers
 from ..errors import DataError, SolverError
 from ..frames import Frames
-from ..models import FreeEnergyRegressor
-from ..models.inputs import check_frames
-from ..models.states import States
+from ..frames.checks import mapping, numbers
+from ..gp import FreeEnergyRegressor
+from ..gp.observations.inputs import check_frames
+from ..gp.states import States
 from ..units import BOLTZMANN
 
 #: Largest number of label rows of all candidates together: their covariance is held as a matrix.

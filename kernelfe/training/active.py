@@ -3,7 +3,7 @@
 Each round draws samples of the present model at the temperatures that matter, and candidates at all temperatures that a
 driver may be asked about; chooses the candidates whose labels would lower the expected divergence most
 (:mod:`kernelfe.training.acquisition`); has them labelled; and conditions the model on the labels
-(:func:`kernelfe.models.update.condition`), with hyperparameters fitted anew, from where they were, every few rounds.
+(:func:`kernelfe.gp.fitted.update.condition`), with hyperparameters fitted anew, from where they were, every few rounds.
 
 Candidates far outside of the training data are left out: the model's ensemble reaches there only by mistake, and an
 all-atom run may not start there. The domain grows with every label, so new places are reached step by step.
@@ -19,10 +19,10 @@ import numpy as np
 from sklearn.base import clone
 from tqdm import tqdm
 
-from .._checks import numbers
 from ..errors import DataError
 from ..frames import Frames
-from ..models import FreeEnergyRegressor, condition
+from ..frames.checks import numbers
+from ..gp import FreeEnergyRegressor, condition
 from ..simulate import SamplingError, TorsionMoves, run_langevin, uniform_masses
 from ..specs import Spec
 from .acquisition import expected_divergence, propose

@@ -35,9 +35,9 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..frames import Frames
 from ..functionals import FreeEnergy
-from ..models import FreeEnergyRegressor
-from ..models.prior import frame_chunks
-from ..models.sparse import SparsePosterior
+from ..gp import FreeEnergyRegressor
+from ..gp.prior.rows import frame_chunks
+from ..gp.solvers.sparse.posterior import SparsePosterior
 from ..simulate import Move, TorsionMoves, run_langevin, uniform_masses
 from ..statistics import samples_per_replica
 from ..units import BOLTZMANN, FEMTOSECOND

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from ..descriptors import InternalCoordinates
-from ..models import FreeEnergyRegressor
+from ..geometry.topology import dihedrals_of
+from ..gp import FreeEnergyRegressor
 from ..statistics import autocorrelation_time
-from ..topology import dihedrals_of
 
 #: Frames on a side from which its inefficiency is estimated; fewer take that of the larger side.
 ENOUGH = 30

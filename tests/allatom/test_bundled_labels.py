@@ -13,7 +13,7 @@ from scipy import stats
 from kernelfe.datasets import load, load_restrained
 from kernelfe.errors import DataError
 
-SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "response.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "response.py"
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 
 from kernelfe import Frames, FreeEnergyRegressor, Term
-from kernelfe.analysis import (
-    BASIN_QUANTITIES,
-    BasinSamples,
-    basin_draws,
-    basin_thermodynamics,
-    boltzmann_weights,
-)
+from kernelfe.analysis import BASIN_QUANTITIES, BasinSamples, basin_draws, basin_thermodynamics, boltzmann_weights
 from kernelfe.errors import DataError
+from kernelfe.gp import Query
 from kernelfe.kernels import RBF, SecondOrder
-from kernelfe.models import Query
 from kernelfe.units import BOLTZMANN
 
 T = 350.0

@@ -17,11 +17,10 @@ from kernelfe.analysis import (
     free_energy_surface,
     jensen_shannon_divergence,
     periodic_histogram,
-    replica_effective_sample_size,
     surface_rmsd,
 )
 from kernelfe.errors import DataError
-from kernelfe.statistics import samples_per_replica
+from kernelfe.statistics import replica_effective_sample_size, samples_per_replica
 from kernelfe.units import BOLTZMANN
 
 weights = hnp.arrays(float, 12, elements=st.floats(0.0, 10.0)).filter(lambda p: p.sum() > 0.1)

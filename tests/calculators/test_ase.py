@@ -14,7 +14,7 @@ from ase.optimize import BFGS
 from kernelfe.calculators import FreeEnergyCalculator
 from kernelfe.calculators.ase import EXTRA_RESULTS
 from kernelfe.errors import DataError
-from kernelfe.models.protocol import FixedCell, FixedTemperature, ObservableModel, PeriodicFreeEnergyModel
+from kernelfe.protocol import FixedCell, FixedTemperature, ObservableModel, PeriodicFreeEnergyModel
 from kernelfe.simulate import run_langevin
 from kernelfe.units import BOLTZMANN
 

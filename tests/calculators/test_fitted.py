@@ -9,7 +9,7 @@ from ase.calculators.fd import calculate_numerical_forces
 import kernelfe
 from kernelfe.calculators import FittedModel, FreeEnergyCalculator
 from kernelfe.errors import DataError
-from kernelfe.models.protocol import ObservableModel
+from kernelfe.protocol import ObservableModel
 from kernelfe.simulate import run_langevin, uniform_masses
 
 TRIANGLE = np.array([[0.0, 0.0, 0.0], [1.2, 0.1, 0.0], [1.0, 1.4, 0.3]])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernelfe.files.npz import load_npz
 from kernelfe.frames import Frames
-from kernelfe.io import load_npz
 from kernelfe.statistics import (
     TorsionField,
     block_standard_error,

@@ -10,7 +10,7 @@ import pytest
 from kernelfe import Frames
 from kernelfe.datasets import load, load_reference, names
 from kernelfe.errors import DataError, MissingDependencyError, ModelFileError
-from kernelfe.io import save_npz
+from kernelfe.files.npz import save_npz
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from kernelfe.descriptors import Bonded, InternalCoordinates, PairDistances
 from kernelfe.descriptors.absent import Absent
 from kernelfe.descriptors.bonded import fragments
 from kernelfe.errors import DataError
+from kernelfe.geometry.topology import separation
 from kernelfe.testing import check_descriptor
-from kernelfe.topology import separation
 
 KINDS = ("A", "B", "A", "B", "B", "C")
 BONDS = ((0, 1), (1, 2), (2, 3), (3, 4), (3, 5))

@@ -25,7 +25,7 @@ from kernelfe.descriptors import (
     Variables,
 )
 from kernelfe.errors import DataError
-from kernelfe.topology import angles_of, dihedrals_of, impropers_of
+from kernelfe.geometry.topology import angles_of, dihedrals_of, impropers_of
 
 
 def name(descriptor) -> str:

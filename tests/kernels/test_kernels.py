@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from kernelfe.errors import DataError, ModelFileError
+from kernelfe.gp.prior.term import Term
 from kernelfe.kernels import KERNELS as BY_NAME
-from kernelfe.kernels import RBF, DotProduct, Jets, Kernel, Matern52, Periodic, Product, RationalQuadratic, Sum, Term
+from kernelfe.kernels import RBF, DotProduct, Jets, Kernel, Matern52, Periodic, Product, RationalQuadratic, Sum
 from kernelfe.specs import from_dict
 from kernelfe.testing import check_kernel
 

@@ -16,15 +16,15 @@ from sklearn.base import clone
 
 from kernelfe.errors import DataError, ModelFileError
 from kernelfe.functionals import OBSERVABLES, Read, Spatial, get
+from kernelfe.gp.prior.mean import MeanFunction
+from kernelfe.gp.prior.term import Term
 from kernelfe.kernels import (
-    MeanFunction,
     ParameterExpansion,
     ParameterKernel,
     SecondOrder,
     StationaryFreeEnergy,
     StationaryHeatCapacity,
     TemperatureKernel,
-    Term,
 )
 from kernelfe.kernels.series import MAX_FUNCTIONS, functions_needed
 from kernelfe.specs import from_dict

@@ -15,17 +15,9 @@ from kernelfe.descriptors import Distances, PairDistances, Variables
 from kernelfe.descriptors.base import Environments
 from kernelfe.errors import DataError, ModelFileError
 from kernelfe.functionals import OBSERVABLES, Read, Spatial, get
-from kernelfe.kernels import (
-    RBF,
-    Matern52,
-    MeanFunction,
-    ParameterExpansion,
-    SecondOrder,
-    Term,
-    TermModule,
-    spatial_jets,
-    state_factors,
-)
+from kernelfe.gp.prior.mean import MeanFunction
+from kernelfe.gp.prior.term import Term, TermModule, state_factors
+from kernelfe.kernels import RBF, Matern52, ParameterExpansion, SecondOrder, spatial_jets
 from kernelfe.specs import from_dict
 from kernelfe.units import BOLTZMANN
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import kernelfe
 from kernelfe.analysis import dihedral_angles
-from kernelfe.cli import main
+from kernelfe.cli.main import main
 from kernelfe.errors import DataError
 from kernelfe.report import viewer_input, write_viewer
 from kernelfe.report.viewer import backbone_torsions

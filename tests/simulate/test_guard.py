@@ -9,7 +9,7 @@ import torch
 import kernelfe
 from kernelfe import FreeEnergyRegressor, Sparse
 from kernelfe.errors import DataError, ModelFileError
-from kernelfe.io import load_npz, save_npz
+from kernelfe.files.npz import load_npz, save_npz
 from kernelfe.simulate import DomainGuard, SamplingError, load_state, run_langevin, sample, uniform_masses
 
 from .conftest import Well

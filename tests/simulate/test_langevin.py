@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kernelfe.errors import DataError, KernelfeError
-from kernelfe.models.protocol import FixedTemperature, FreeEnergyModel
+from kernelfe.protocol import FixedTemperature, FreeEnergyModel
 from kernelfe.simulate import SamplingError, langevin_init, langevin_step, run_langevin, sample, uniform_masses
 from kernelfe.simulate.state import FEMTOSECOND
 from kernelfe.units import BOLTZMANN

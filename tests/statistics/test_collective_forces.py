@@ -14,16 +14,9 @@ from scipy.stats import chi2
 
 import kernelfe
 from kernelfe.errors import DataError
-from kernelfe.statistics import (
-    Angle,
-    Dihedral,
-    Distance,
-    TorsionField,
-    collective_forces,
-    conditional_moments,
-)
-from kernelfe.statistics.collective_variables import Derivatives
-from kernelfe.statistics.dual_fields import gradient_fields, rotation_fields
+from kernelfe.statistics import Angle, Dihedral, Distance, TorsionField, collective_forces, conditional_moments
+from kernelfe.statistics.fields.collective_variables import Derivatives
+from kernelfe.statistics.fields.dual_fields import gradient_fields, rotation_fields
 from kernelfe.units import BOLTZMANN
 
 # a chain 0–1–2–3 with hydrogens 4, 5 on atom 1 and 6 on atom 2; all bonds to hydrogen constrained
@@ -325,7 +318,7 @@ def test_what_cannot_be_used_is_refused():
 
 def test_torsion_forces_of_real_frames_need_the_divergence():
     """(φ, ψ) of alanine dipeptide along M⁻¹∇ξ with 12 constraints: integrate to −kT ln p within 2σ, or 8σ off."""
-    path = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "collective_forces.py"
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "collective_forces.py"
     script = SourceFileLoader("collective_forces_benchmark", str(path)).load_module()
     atoms = kernelfe.datasets.load_atoms("alanine-dipeptide")
     parts = []

@@ -8,7 +8,7 @@ import pytest
 import kernelfe
 from kernelfe import FreeEnergyRegressor
 from kernelfe.errors import DataError, SolverError
-from kernelfe.models import condition
+from kernelfe.gp import condition
 from kernelfe.training import expected_divergence, propose
 from kernelfe.units import BOLTZMANN
 

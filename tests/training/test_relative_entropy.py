@@ -13,18 +13,13 @@ import kernelfe
 from kernelfe import Frames, FreeEnergyRegressor, Term
 from kernelfe.descriptors import Distances, PairDistances
 from kernelfe.errors import DataError
+from kernelfe.gp import BoltzmannInversion, Dense, Sparse
 from kernelfe.kernels import RBF, SecondOrder
-from kernelfe.models import BoltzmannInversion, Dense, Sparse
 from kernelfe.simulate import SamplingError, TorsionMoves
 from kernelfe.statistics import samples_per_replica
 from kernelfe.training import minimize_relative_entropy, relative_entropy
 from kernelfe.training.ensembles import weighted_ensemble
-from kernelfe.training.sides import (
-    SlowVariables,
-    inefficiency,
-    side_inefficiencies,
-    slowest_torsion,
-)
+from kernelfe.training.sides import SlowVariables, inefficiency, side_inefficiencies, slowest_torsion
 from kernelfe.units import BOLTZMANN
 
 TEMPERATURES = (300.0, 500.0)

@@ -1,0 +1,137 @@
+"""The container of a model file: safetensors, with a versioned JSON header and a checksum. Reading runs no code.
+
+The header is the entry ``kernelfe`` of the metadata; its field ``checksum`` is the SHA-256 of the other fields and of
+the tensors (name, type, shape and bytes, in the order of their names). It finds damage; it proves no origin: what
+the fields and tensors may be is checked in :mod:`kernelfe.gp.file.check`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import DataError, ModelFileError
+from ..specs import _plain
+from .atomic import atomic_write, cannot_read
+
+FORMAT, VERSION = "kernelfe-model", 1
+#: Largest JSON header that is read, bytes.
+MAX_HEADER = 64 << 20
+_ENTRY = "kernelfe"
+
+
+def checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of a header (without its field ``checksum``) and of the tensors, in hexadecimal.
+
+    Parameters
+    ----------
+    header
+        Plain JSON; the order of its fields does not matter.
+    tensors
+        Tensors by name, on the CPU.
+    """
+    rest = {name: value for name, value in header.items() if name != "checksum"}
+    # JSON of what was parsed from JSON is the same again: numbers are written with all their digits
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        flat = tensor.detach().contiguous().reshape(-1)
+        if flat.stride(0) != 1:  # a single number that was expanded counts as contiguous with any stride
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def pack(header: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
+    """The bytes of a model file, with the checksum of its content.
+
+    Parameters
+    ----------
+    header
+        Fields of the header; specs and NumPy numbers among them are made plain.
+    tensors
+        Tensors by name.
+
+    Raises
+    ------
+    DataError
+        If a value is neither plain nor a spec.
+    """
+    plain = json.loads(json.dumps(header, default=_plain))
+    plain["checksum"] = checksum(plain, tensors)
+    return safetensors.torch.save(tensors, metadata={_ENTRY: json.dumps(plain)})
+
+
+def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a model file, atomically.
+
+    Raises
+    ------
+    DataError
+        If the path cannot be written, a value is not plain, or a number is not finite: :func:`read` would refuse it.
+    """
+    try:
+        json.dumps(header, default=_plain, allow_nan=False)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path}: the model holds a number that is not finite ({error}); fit it again") from error
+    data = pack(header | {"format": FORMAT, "version": VERSION}, tensors)
+    with atomic_write(path) as target:
+        target.write_bytes(data)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a model file, undamaged and finite; nothing else is known of them.
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be opened, is truncated or damaged, or of another format or version.
+    """
+    try:
+        with open(path, "rb") as handle:
+            start, size = handle.read(8), os.fstat(handle.fileno()).st_size
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise cannot_read(path, error) from error
+    if len(start) < 8:
+        raise ModelFileError(f"{path} is truncated: {size} bytes")
+    if not 0 < struct.unpack("<Q", start)[0] <= min(MAX_HEADER, size - 8):
+        raise ModelFileError(f"{path} is not a kernelfe model, or is truncated")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_ENTRY)
+            if text is None:
+                raise ModelFileError(f"{path} is a safetensors file, but not a kernelfe model")
+            header = json.loads(text, parse_constant=_refuse)
+            if not isinstance(header, dict):
+                raise ValueError(f"its header is a {type(header).__name__}")
+            if header.get("format") != FORMAT or header.get("version") != VERSION:
+                raise ModelFileError(
+                    f"{path} has format {header.get('format')!r} version {header.get('version')!r}; this kernelfe "
+                    f"reads {FORMAT!r} version {VERSION}: refit, or install the version that wrote it"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header.get("checksum") != checksum(header, tensors):
+            raise ValueError("its checksum does not match its content")
+    except ModelFileError:
+        raise
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is truncated or damaged ({error}): save the model again") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelFileError(f"{path}: tensor {name!r} holds non-finite numbers: fit the model again")
+    return header, tensors
+
+
+def _refuse(constant: str):
+    raise ValueError(f"its header holds {constant}")

@@ -1,0 +1,257 @@
+"""Checks of arrays that come from users: each refusal names the culprit and the mend."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array, read-only."""
+    array.flags.writeable = False
+    return array
+
+
+def numbers(value: Any, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A fresh float64 array; ``shape`` is checked when given.
+
+    Raises
+    ------
+    DataError
+        If the value is not a rectangular array of real numbers, or of another shape.
+    """
+    if hasattr(value, "get_positions") or (
+        isinstance(value, (list, tuple)) and len(value) and hasattr(value[0], "get_positions")
+    ):
+        # np.asarray of equally long Atoms silently builds an array of Atom
+        raise DataError(f"{name} holds ASE Atoms; use Frames.from_atoms")
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(
+            f"{name} is ragged; every frame must have the same shape: build one Frames per kind of molecule"
+        ) from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} must hold real numbers, not {array.dtype}")
+    if shape is not None and array.shape != shape:
+        raise DataError(f"{name} has shape {array.shape}, expected {shape}")
+    return np.array(array, dtype=np.float64, order="C")
+
+
+def first_bad_row(bad: np.ndarray) -> int | None:
+    """Index of the first row with any True, or None."""
+    rows = np.flatnonzero(bad.any(axis=tuple(range(1, bad.ndim))))
+    return int(rows[0]) if len(rows) else None
+
+
+def require_finite(array: np.ndarray, name: str, rows: np.ndarray | None = None, mend: str = "") -> None:
+    """Raise DataError at the first row (of the rows wanted) with a NaN or infinity."""
+    bad = ~np.isfinite(array)
+    if rows is not None:
+        bad[~rows] = False
+    row = first_bad_row(bad)
+    if row is not None:
+        raise DataError(f"{name} is not finite at row {row}; {mend or 'correct or remove that row'}")
+
+
+def per_frame(value: Any, name: str, count: int) -> np.ndarray:
+    """A finite (count,) array; a single number is repeated."""
+    array = numbers(value, name)
+    if array.ndim == 0:
+        array = np.full(count, float(array))
+    if array.shape != (count,):
+        raise DataError(f"{name} has shape {array.shape}; pass a number or one value per frame, shape ({count},)")
+    require_finite(array, name)
+    return array
+
+
+def present_mask(value: Any, key: str, count: int) -> np.ndarray:
+    """The boolean mask of the rows that carry label ``key``; None means all."""
+    if value is None:
+        return np.ones(count, dtype=bool)
+    mask = np.asarray(value)
+    if mask.dtype != bool or mask.shape != (count,):
+        raise DataError(
+            f"present[{key!r}] must be a boolean mask of shape ({count},), not {mask.dtype} of shape {mask.shape}"
+        )
+    return mask.copy()
+
+
+def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, factor: float) -> float | np.ndarray:
+    """Noise of one label kind in internal units.
+
+    Parameters
+    ----------
+    value
+        One standard deviation; one per frame (n,); anything of the label's number of axes that broadcasts to
+        the label, (n, *shape); or one covariance block per frame, (n, m, m) with m = prod(shape).
+    shape
+        Shape of one frame's label.
+    rows
+        Mask of the rows that carry the label; the noise of other rows is not looked at.
+    factor
+        Unit factor of the label; covariances take its square.
+
+    Returns
+    -------
+    float or ndarray
+        A number, an array of the label's shape, or blocks (n, m, m); NaN in rows without the label.
+    """
+    name = f"noise of {key!r}"
+    array = numbers(value, name)
+    n, m = len(rows), int(np.prod(shape, dtype=int))
+    if array.ndim == 0:
+        std = float(array) * factor
+        if not (np.isfinite(std) and std > 0):
+            raise DataError(
+                f"{name} is {float(array):g}; a standard deviation must be finite and positive "
+                "(leave it out to have it learned)"
+            )
+        return std
+    if array.shape == (n, m, m) and array.shape != (n, *shape):
+        return frozen(_blocks(array * factor**2, name, rows))
+    if array.shape == (n,):
+        array = array.reshape(n, *(1 for _ in shape))
+    try:
+        if array.ndim != 1 + len(shape):
+            raise ValueError
+        array = np.array(np.broadcast_to(array, (n, *shape))) * factor
+    except ValueError:
+        raise DataError(
+            f"{name} has shape {np.shape(value)}; pass a number, ({n},), {(n, *shape)}, or covariance "
+            f"blocks ({n}, {m}, {m})"
+        ) from None
+    array[~rows] = np.nan
+    bad = ~(np.isfinite(array) & (array > 0))
+    bad[~rows] = False
+    row = first_bad_row(bad)
+    if row is not None:
+        raise DataError(f"{name} is not finite and positive at row {row}; correct it or leave the noise out")
+    return frozen(array)
+
+
+def _blocks(array: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
+    require_finite(array, name, rows)
+    array[~rows] = np.nan
+    scale = np.abs(array).max(axis=(1, 2), keepdims=True, initial=0.0)
+    asymmetric = np.abs(array - array.swapaxes(1, 2)) > 1e-6 * scale
+    row = first_bad_row(asymmetric)
+    if row is not None:
+        raise DataError(f"{name}: the covariance block of row {row} is not symmetric; pass (C + Cᵀ)/2")
+    array = 0.5 * (array + array.swapaxes(1, 2))
+    for k in np.flatnonzero(rows):
+        try:
+            np.linalg.cholesky(array[k])
+        except np.linalg.LinAlgError:
+            raise DataError(
+                f"{name}: the covariance block of row {k} is not positive definite; add a small "
+                "variance to its diagonal or average over more samples"
+            ) from None
+    return array
+
+
+def bead_data(
+    kinds: Any, masses: Any, bonds: Any, beads: int | None, mass_factor: float = 1.0
+) -> tuple[tuple[str, ...] | None, np.ndarray | None, tuple[tuple[int, int], ...] | None]:
+    """Kinds, masses (in u) and bonds of the beads, checked; ``beads`` is None for frames of variables."""
+    given = {"kinds": kinds, "masses": masses, "bonds": bonds}
+    if beads is None:
+        for name, value in given.items():
+            if value is not None:
+                raise DataError(f"{name} belongs to beads, but these frames hold variables; leave it out")
+        return None, None, None
+    if kinds is not None:
+        try:
+            kinds = tuple(str(kind) for kind in kinds)
+        except TypeError:
+            raise DataError(f"kinds is {kinds!r}; pass the name of every bead, such as ['C', 'N', 'O']") from None
+        if len(kinds) != beads:
+            raise DataError(f"kinds has {len(kinds)} entries for {beads} beads; name every bead once")
+    if masses is not None:
+        masses = numbers(masses, "masses", (beads,))
+        bead = first_bad_row(~(np.isfinite(masses) & (masses > 0)))
+        if bead is not None:
+            raise DataError(f"masses must be finite and positive; that of bead {bead} is {masses[bead]:g}")
+        masses = frozen(masses * mass_factor)
+    if bonds is not None:
+        try:  # operator.index: int would make a bead of any number, 1 of 1.9
+            bonds = tuple((operator.index(a), operator.index(b)) for a, b in bonds)
+        except (TypeError, ValueError):
+            raise DataError("bonds must be pairs of bead numbers, counted from 0, such as [(0, 1), (1, 2)]") from None
+        for a, b in bonds:
+            if a == b or not (0 <= a < beads and 0 <= b < beads):
+                raise DataError(f"bond ({a}, {b}) does not join two of the beads 0 to {beads - 1}")
+    return kinds, masses, bonds
+
+
+def cells(value: Any, count: int, factor: float) -> np.ndarray:
+    """Cell vectors (count, 3, 3) in Å, from one cell or one per frame."""
+    array = numbers(value, "cell")
+    if array.shape == (3, 3):
+        array = np.repeat(array[None], count, axis=0)
+    if array.shape != (count, 3, 3):
+        raise DataError(f"cell has shape {array.shape}; pass (3, 3) or one cell per frame, ({count}, 3, 3)")
+    require_finite(array, "cell")
+    row = first_bad_row(np.abs(np.linalg.det(array)) <= 0)
+    if row is not None:
+        raise DataError(
+            f"the cell of row {row} has no volume; pass three independent vectors, "
+            "or no cell at all for a system that is not periodic"
+        )
+    return frozen(array * factor)
+
+
+def mapping(value: Any, name: str, example: str) -> dict[Any, Any]:
+    """A dict of a Mapping; None is an empty one.
+
+    Raises
+    ------
+    DataError
+        If the value is anything else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise DataError(f"{name} must be a dict such as {example}, not {type(value).__name__}")
+    return dict(value)
+
+
+def known_keys(given: Mapping[str, Any] | None, allowed: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """``given`` as a dict without its None values, after checking that each key is a label."""
+    for key in given or {}:
+        if key not in allowed:
+            raise DataError(f"{what} names {key!r}, which is not among the labels: {', '.join(allowed) or 'none'}")
+    return {key: value for key, value in (given or {}).items() if value is not None}
+
+
+def row_numbers(index: Any, n: int) -> np.ndarray:
+    """Non-negative row numbers of any index of ``n`` rows: int, slice, boolean mask, or array of numbers."""
+    if isinstance(index, slice):
+        return np.arange(n)[index]
+    array = np.asarray(index)
+    if array.ndim == 0:
+        try:
+            row = operator.index(index)
+        except TypeError:
+            raise IndexError(f"index Frames by rows, not by {index!r}") from None
+        if not -n <= row < n:
+            raise IndexError(f"row {row} is out of range for {n} frames")
+        return np.array([row % n])
+    if array.size == 0 and array.dtype != bool:
+        array = array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "biu":
+        raise IndexError("index Frames by an int, a slice, a boolean mask or an array of row numbers")
+    if array.dtype == bool:
+        if len(array) != n:
+            raise IndexError(f"mask of length {len(array)} for {n} frames")
+        return np.flatnonzero(array)
+    if array.size and (array.min() < -n or array.max() >= n):
+        raise IndexError(f"rows from {array.min()} to {array.max()} are out of range for {n} frames")
+    return np.where(array < 0, array + n, array).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Reading and writing Frames: one module per file format."""

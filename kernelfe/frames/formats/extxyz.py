@@ -1,0 +1,101 @@
+"""Extended XYZ: read through ASE after a look at what the file declares, written with every digit."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import DataError
+from ...files.atomic import atomic_write
+from .atoms import UNITS_KEY, frame_data, require_writable, stated_units
+
+if TYPE_CHECKING:
+    from ..frames import Frames
+
+_COLUMNS = re.compile(r":[RISL]:(\d+)")
+
+
+def read_extxyz(path: str | os.PathLike[str], index: str = ":") -> tuple[list, str | None]:
+    """Frames of an extended-XYZ file, and the units they state (None if they state none).
+
+    Parameters
+    ----------
+    path
+        ``.xyz`` or ``.extxyz``.
+    index
+        Which frames, as ASE writes it; all by default.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist, cannot be read, holds no frames, declares more than it can hold, or frames of
+        several units.
+    """
+    import ase.io
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; check the path")
+    try:
+        _check_sizes(path)
+        images = list(ase.io.iread(path, index=index, format="extxyz"))
+    except DataError:
+        raise
+    except (Exception, MemoryError) as error:  # ASE's reader raises many kinds
+        raise DataError(f"{path.name} is not readable as extended XYZ ({error}); write it again") from error
+    return images, stated_units(images, path.name)
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse counts of beads and columns that the file has no bytes for: ASE allocates by what is declared."""
+    size = path.stat().st_size
+    with open(path, encoding="utf-8") as handle:
+        while line := handle.readline():
+            if not line.strip():
+                return
+            beads = int(line[:100])
+            if not 0 <= 2 * beads <= size:  # a bead takes a line: a character and its end at least
+                raise DataError(f"{path.name} declares {beads} beads in {size} bytes; it is damaged or hostile")
+            head = handle.readline()
+            columns = sum(int(n) for n in _COLUMNS.findall(head))
+            if columns > size:
+                raise DataError(f"{path.name} declares {columns} columns in {size} bytes; it is damaged or hostile")
+            for _ in range(beads):
+                handle.readline()
+
+
+def write_extxyz(frames: Frames, path: str | os.PathLike[str]) -> None:
+    """Write frames so that every number survives: ASE's own writer keeps 8 decimals, too few for eV/Å/K²."""
+    from ase.data import atomic_numbers
+
+    require_writable(frames, "extended XYZ")
+    beads = frames.shape[1]
+    kinds = frames.kinds or ("X",) * beads
+    for name in (*kinds, *frames.parameters, *(key.partition(":")[2] for key in frames.labels)):
+        if not re.fullmatch(r"[\w.+\-*']*", name):
+            raise DataError(f"the name {name!r} cannot be written to extended XYZ; use letters, digits and _")
+    species = [kind if kind in atomic_numbers else "X" for kind in kinds]
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8") as handle:
+        for row in range(len(frames)):
+            columns, info = frame_data(frames, row)
+            properties = "species:S:1:pos:R:3" + (":bead_kind:S:1" if frames.kinds else "")
+            properties += "".join(f":{name}:R:{array.shape[1]}" for name, array in columns.items())
+            head = [f"Properties={properties}"]
+            if frames.cell is not None:
+                head.append(f'Lattice="{_text(frames.cell[row])}"')
+            head.append('pbc="F F F"' if frames.cell is None else 'pbc="T T T"')
+            head += [f"{UNITS_KEY}=ase", *(f'{name}="{_text(value)}"' for name, value in info.items())]
+            handle.write(f"{beads}\n{' '.join(head)}\n")
+            for bead in range(beads):
+                words = [species[bead], _text(frames.positions[row, bead])]  # type: ignore[index]
+                words += [kinds[bead]] if frames.kinds else []
+                handle.write(" ".join(words + [_text(array[bead]) for array in columns.values()]) + "\n")
+
+
+def _text(value: Any) -> str:
+    array = np.ravel(value)
+    return " ".join(str(int(x)) if array.dtype.kind in "iu" else repr(float(x)) for x in array)

@@ -1,0 +1,90 @@
+"""Terms that the user left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..descriptors import Bonded, Distances, PairDistances
+from ..errors import DataError
+from ..frames import Frames
+from ..geometry.topology import angles_of, dihedrals_of
+from .observations.molecules import MoleculeSet
+from .prior.term import Term
+from .states import Molecule
+
+#: Cutoff of the pair terms made here, in units of the largest distance of the data.
+REACH = 2.0
+
+
+def local_terms(parts: Frames | Sequence[Frames], cutoff: float | None = None) -> list[tuple[str, Term]]:
+    """Terms by the kinds of beads that molecules of different sizes can share.
+
+    One for the bonds, the angles and the dihedrals of each combination of kinds that occurs, and one for the distances
+    of each two kinds: of all pairs three or more bonds apart where bonds are known, else of all pairs.
+
+    Parameters
+    ----------
+    parts
+        Frames of one or several molecules, with kinds.
+    cutoff
+        Of the pair distances, Å; None: twice the largest distance in the frames (not for periodic frames).
+
+    Returns
+    -------
+    list of (str, Term)
+        ``terms`` of the regressor; numbers are left to the data.
+
+    Raises
+    ------
+    DataError
+        If kinds are missing, or a cutoff is needed.
+    """
+    cast = MoleculeSet([parts] if isinstance(parts, Frames) else list(parts))
+    if cutoff is None:
+        if any(molecule.periodic for molecule in cast.molecules):
+            raise DataError("local_terms of periodic frames needs cutoff=, in Å")
+        cutoff = REACH * max(_extent(part.positions) for part in cast.parts if len(part))
+    out, bonded = [], all(molecule.bonds is not None for molecule in cast.molecules)
+    if bonded:
+        for beads, name in ((2, "bond"), (3, "angle"), (4, "dihedral")):
+            found = sorted({kinds for molecule in cast.molecules for kinds in _chains(molecule, beads)})
+            out += [(f"{name} {'-'.join(kinds)}", Term(Bonded(kinds))) for kinds in found]
+    apart = 3 if bonded else 0
+    for first, kind in enumerate(cast.kinds):
+        for other in cast.kinds[first:]:
+            descriptor = PairDistances(float(cutoff), (kind, other), apart=apart)
+            if any(_pairs_exist(molecule, descriptor) for molecule in cast.molecules):
+                out.append((f"pair {kind}-{other}", Term(descriptor)))
+    return out
+
+
+def default_terms(terms, frames):
+    """``terms``; for molecules of which nothing is said, all distances where beads are the same, else by kinds."""
+    if terms is not None or not isinstance(frames, MoleculeSet):
+        return terms
+    if len({molecule.kinds for molecule in frames.molecules}) == 1:
+        return [("distances", Term(Distances()))]
+    return local_terms(frames.parts)
+
+
+def _extent(positions: Any) -> float:
+    """No distance between beads exceeds it: the largest diagonal of the boxes around the frames, Å."""
+    return float(np.linalg.norm(np.ptp(positions, axis=1), axis=-1).max())
+
+
+def _chains(molecule: Molecule, beads: int) -> set[tuple[str, ...]]:
+    bonds = molecule.bonds or ()
+    entries: Any = bonds if beads == 2 else angles_of(bonds) if beads == 3 else dihedrals_of(bonds)
+    kinds = {tuple(molecule.kinds[bead] for bead in entry) for entry in entries}
+    return {min(kind, kind[::-1]) for kind in kinds}
+
+
+def _pairs_exist(molecule: Molecule, descriptor: PairDistances) -> bool:
+    bound = molecule.bound(descriptor)
+    if not isinstance(bound, PairDistances):
+        return False
+    mask = bound._wanted(len(molecule.kinds))
+    return molecule.periodic or mask is None or bool(np.triu(mask, 1).any())

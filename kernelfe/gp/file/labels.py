@@ -1,0 +1,94 @@
+"""Labels of exact models on disk: their tensors, and how they are rebuilt from a file that is not trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ... import functionals
+from ...errors import ModelFileError
+from ...files.fields import require, take
+from ..observations.labels import LabelSet, functionals_of
+from ..states import Molecule, States
+
+
+def label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
+    """Everything of a label set, by names that start with ``prefix``."""
+    out = {f"{prefix}.y": label.y}
+    for name in ("noise", "relative", "weight"):
+        if getattr(label, name) is not None:
+            out[f"{prefix}.{name}"] = getattr(label, name)
+    if label.frame is not None:
+        out[f"{prefix}.frame"] = label.frame.double()
+    subtracted = functionals_of(label.kind)[1]
+    for end, states, read in (("states", label.states, label.functional), ("minus", label.minus, subtracted)):
+        if states is None or read is None:
+            continue
+        out[f"{prefix}.{end}.coordinates"] = states.coordinates
+        out[f"{prefix}.{end}.temperature"] = states.temperature
+        out[f"{prefix}.{end}.counts"] = states.counts
+        if read.spatial is functionals.Spatial.DISPLACEMENT and states.fields is not None:
+            out[f"{prefix}.{end}.fields"] = states.fields
+        if states.cell is not None:
+            out[f"{prefix}.{end}.cell"] = states.cell
+        for name, value in states.parameters.items():
+            out[f"{prefix}.{end}.parameter.{name}"] = value
+    return out
+
+
+def stored_label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule) -> LabelSet:
+    """The label set of :func:`label_tensors`.
+
+    Raises
+    ------
+    ModelFileError
+        If a tensor is missing or is not what it has to be.
+    """
+    functional, subtracted = functionals_of(kind)
+    states = _states(f"{prefix}.states", header, tensors, molecule)
+    n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
+    y = take(tensors, f"{prefix}.y", n, m)
+    noise = relative = None
+    if (name := f"{prefix}.noise") in tensors:
+        blocks = tensors[name].ndim == 3
+        noise = take(tensors, name, n, m, m) if blocks else take(tensors, name, n, m)
+    if (name := f"{prefix}.relative") in tensors:
+        relative = take(tensors, name, n, m)
+    weight = take(tensors, f"{prefix}.weight", n, m) if f"{prefix}.weight" in tensors else None
+    require(weight is None or bool((weight > 0).all()), f"the tensor {prefix}.weight", "", "positive")
+    minus = None if subtracted is None else _states(f"{prefix}.minus", header, tensors, molecule, n)
+    frame = _frame(f"{prefix}.frame", tensors, n) if f"{prefix}.frame" in tensors else None  # older files have none
+    return LabelSet(kind, functional, states, y, noise, minus, relative, weight, frame)
+
+
+def _frame(name: str, tensors: dict[str, Tensor], n: int) -> Tensor:
+    """Numbers of the frames that labels come from: whole and ascending."""
+    frame = take(tensors, name, n)
+    whole = bool((frame == frame.round()).all()) and bool((frame.abs() <= 2.0**53).all())
+    ascending = bool((frame[:1] >= 0).all()) and bool((frame.diff() > 0).all())
+    require(whole and ascending, f"the tensor {name!r}", "", "numbers of frames in ascending order")
+    return frame.long()
+
+
+def _states(
+    prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule: Molecule | None, rows: int | None = None
+) -> States:
+    shape = header["coordinate_shape"] if molecule is None else [len(molecule.kinds), 3]
+    periodic = header["periodic"] if molecule is None else molecule.periodic
+    coordinates = take(tensors, f"{prefix}.coordinates", rows, *shape)
+    n = len(coordinates)
+    temperature = take(tensors, f"{prefix}.temperature", n)
+    if not bool((temperature > 0).all()):
+        raise ModelFileError(f"the tensor {prefix}.temperature holds temperatures that are not positive")
+    fields = f"{prefix}.fields"
+    return States(
+        coordinates,
+        temperature,
+        {name: take(tensors, f"{prefix}.parameter.{name}", n) for name in header["parameter_names"]},
+        take(tensors, f"{prefix}.counts", n, len(header["composition"][0])),
+        take(tensors, fields, n, None, int(np.prod(shape))) if fields in tensors else None,
+        take(tensors, f"{prefix}.cell", n, 3, 3) if periodic else None,
+        molecule,
+    )

@@ -1,0 +1,1 @@
+"""The fitted free energy: predictions, joint distributions, draws, updates."""

@@ -1,0 +1,255 @@
+"""Concavity in temperature: A is concave in T at every R, C = −T ∂²A/∂T² = k b² Var(U|R) ≥ 0.
+
+A Gaussian posterior does not know that. Where it is uncertain it says so itself: the probability of violation is that
+of a negative C under the marginal normal. Conditioning on C ≥ 0 at chosen **virtual points** cuts off the posterior of
+their heat capacities f ~ N(m, G), and two summaries of what is left are offered:
+
+- its **mode**, the projection of the posterior mean onto what is allowed, min (f − m)ᵀG⁻¹(f − m) subject to f ≥ 0. It
+  is a non-negative least-squares problem (Lawson & Hanson 1974, ch. 23). A projection onto a convex set that holds the
+  truth cannot move away from it: in the metric of the posterior, errors do not grow.
+- its **mean**, by expectation propagation (Minka 2001; for truncated normals Cunningham, Hennig & Lacoste-Julien, arXiv
+  1111.6832; for shape constraints of Gaussian processes Riihimäki & Vehtari, AISTATS 2010), with smaller error bars.
+
+Both are exactly those of an ordinary posterior with a few more labels, normal observations of C at some of the virtual
+points. So the constrained model predicts, samples, freezes and is saved like any other.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from scipy.special import log_ndtr, ndtr
+
+from ... import functionals
+from ...errors import DataError, SolverError
+from ..observations.inputs import prediction_frames
+from ..observations.labels import CONCAVITY, LabelSet
+from ..posterior import predict_mean
+from ..solvers.dense import DensePosterior
+from ..solvers.sparse.posterior import SparsePosterior
+
+FloatArray = NDArray[np.float64]
+
+#: Sweeps over the constraints after which propagation counts as failed, and the change that counts as none.
+SWEEPS, UNCHANGED = 200, 1e-8
+#: Constraints that say less than this (precision relative to the posterior's) are left out.
+NEGLIGIBLE = 1e-10
+#: How far inside the allowed region the mode is kept, in posterior standard deviations: rounding.
+MARGIN = 1e-6
+#: Noise of the observations that stand for the mode, in posterior standard deviations: error bars stay as they are.
+LOOSE = 1e4
+#: Virtual points up to which a dense covariance of them is reasonable.
+MAX_POINTS = 4000
+
+
+def violation_probability(mean, std) -> FloatArray:
+    """P(C < 0) of normal marginals; for a standard deviation of zero, 0 or 1.
+
+    Parameters
+    ----------
+    mean, std
+        Means and standard deviations of C, any shape.
+    """
+    mean, std = np.asarray(mean, dtype=float), np.asarray(std, dtype=float)
+    known = np.where(mean < 0, 1.0, 0.0)
+    return np.where(std > 0, ndtr(-mean / np.where(std > 0, std, 1.0)), known)
+
+
+def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="mode"):
+    """The fitted model conditioned on C(R, T) ≥ 0 at virtual points, as a new model.
+
+    Between the points nothing is enforced, but heat capacities are correlated: points within a length scale of each
+    other leave little room. Check with ``model.concavity_violation``.
+
+    Parameters
+    ----------
+    model
+        A fitted :class:`~kernelfe.FreeEnergyRegressor`; it is not changed.
+    X
+        Virtual points: Frames, or configurations with ``temperature`` (K) and ``parameters`` as in ``predict``. For
+        :class:`~kernelfe.kernels.SecondOrder`, whose C does not depend on T, one temperature is enough.
+    estimate : "mode" or "mean"
+        "mode": the least change of the prediction that is allowed; error bars stay those of the model given.
+        "mean": mean and error bars of the truncated posterior. It keeps a distance from C = 0 that grows with the
+        error bars and with the number of virtual points, so it needs a good prior.
+
+    Returns
+    -------
+    FreeEnergyRegressor
+        Predicted C are not negative at the virtual points. Hyperparameters and ``log_evidence_`` are those of the
+        model given.
+
+    Raises
+    ------
+    DataError
+        If there are no virtual points or too many, or ``estimate`` is unknown.
+    SolverError
+        If the constrained posterior cannot be found.
+    """
+    if estimate not in ("mode", "mean"):
+        raise DataError(f"estimate={estimate!r}: use 'mode' or 'mean'")
+    one = model.for_molecule(X)
+    states = one._states(prediction_frames(one, X, temperature, parameters), temperature)
+    if not 0 < len(states) <= MAX_POINTS:
+        raise DataError(f"enforce_concavity takes 1 to {MAX_POINTS} virtual points, X has {len(states)}")
+    posterior, functional = model.posterior_, functionals.get("heat_capacity")
+    sparse = isinstance(posterior, SparsePosterior)
+    out = copy.copy(model)
+    with torch.no_grad():
+        rows = posterior.prior.rows(functional, states)
+        mean = predict_mean(posterior, rows).cpu().numpy()
+        half = _half_features(posterior, rows) if sparse else None
+        covariance = (posterior.covariance(rows, rows) if half is None else half.T @ half).cpu().numpy()
+        scale = np.sqrt(np.diag(covariance).clip(0.0))
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise SolverError("a heat capacity at a virtual point has no variance: it cannot be conditioned on")
+        find = projection if estimate == "mode" else truncation_sites
+        tau, nu = find(mean / scale, covariance / np.outer(scale, scale))
+        told = np.flatnonzero(tau > NEGLIGIBLE)
+        if len(told) == 0:
+            return out
+        index, y, noise = (
+            torch.from_numpy(array).to(rows.prior_mean.device)
+            for array in (told, scale[told] * nu[told] / tau[told], scale[told] * tau[told] ** -0.5)
+        )
+        if sparse:
+            out.posterior_ = _sparse(posterior, rows, index, y, noise)
+        else:
+            virtual = LabelSet(CONCAVITY, functional, states[index], y[:, None], noise[:, None])
+            out.posterior_ = DensePosterior(posterior.prior, [*posterior.labels, virtual], posterior.noise)
+        out.posterior_.log_evidence = posterior.log_evidence
+        out.concave_ = True
+    return out
+
+
+def _half_features(posterior: SparsePosterior, rows) -> torch.Tensor:
+    """L⁻¹ψᵀ: the posterior covariance of what the features of a sparse model explain is its Gram."""
+    features = posterior.basis.wide(rows)[0] * posterior.basis.amplitudes()
+    return torch.linalg.solve_triangular(posterior.lower, features.T, upper=False)
+
+
+def _sparse(posterior: SparsePosterior, rows, index, y, noise) -> SparsePosterior:
+    """A sparse posterior with some more rows: its precision and weights brought up to date."""
+    features = (posterior.basis.wide(rows)[0] * posterior.basis.amplitudes())[index]
+    scaled = features / noise[:, None]
+    target = (y - rows.prior_mean[index]) / noise
+    precision = posterior.lower @ posterior.lower.T
+    right = precision @ posterior.weights + scaled.T @ target
+    lower = torch.linalg.cholesky(precision + scaled.T @ scaled)
+    return SparsePosterior(posterior.basis, torch.cholesky_solve(right[:, None], lower)[:, 0], lower)
+
+
+def projection(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The mode of N(mean, covariance) cut off at f ≥ 0, as normal observations that move the mean there.
+
+    With multipliers α ≥ 0 the mode is mean + covariance α, α_j f_j = 0. Written with a square root B of the covariance,
+    f = mean + B x, it asks for the shortest x with B x ≥ −mean: least-distance programming, one NNLS problem. An
+    observation f + α/τ of small precision τ has the weight α and leaves the covariance as it is.
+
+    Parameters
+    ----------
+    mean, covariance
+        In units of standard deviations: the covariance has ones on its diagonal.
+
+    Returns
+    -------
+    ndarray, ndarray
+        Precisions τ, zero where the constraint is not active, and τ times the numbers observed; shape (n,).
+
+    Raises
+    ------
+    SolverError
+        If no f satisfies all constraints.
+    """
+    if mean.min() >= 0.0:
+        return np.zeros_like(mean), np.zeros_like(mean)
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > 1e-14 * values[-1]
+    root = vectors[:, kept] * np.sqrt(values[kept])
+    lowest = MARGIN - mean
+    matrix = np.vstack([root.T, lowest])
+    target = np.zeros(len(matrix))
+    target[-1] = 1.0
+    try:
+        u, _ = nnls(matrix, target, maxiter=30 * len(mean))
+    except RuntimeError as error:
+        raise SolverError(f"the constraints at {len(mean)} virtual points: {error}; use fewer points") from error
+    left = 1.0 - lowest @ u
+    if left < 1e-12:
+        raise SolverError("no heat capacities of the model satisfy all constraints: use fewer virtual points")
+    multipliers = u / left
+    precision = np.where(multipliers > 0.0, LOOSE**-2, 0.0)
+    mode = mean + root @ (root.T @ multipliers)
+    return precision, precision * mode + multipliers
+
+
+def truncation_sites(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Normal stand-ins for the constraints f_j ≥ 0 on f ~ N(mean, covariance), by expectation propagation.
+
+    Site j multiplies the density by exp(−τ_j f_j²/2 + ν_j f_j): an observation ν/τ with variance 1/τ. τ and ν are such
+    that each marginal has the mean and the variance of its cavity (the marginal without site j) cut off at zero.
+
+    Parameters
+    ----------
+    mean, covariance
+        In units of standard deviations: the covariance has ones on its diagonal.
+
+    Returns
+    -------
+    ndarray, ndarray
+        τ ≥ 0 and ν, shape (n,).
+
+    Raises
+    ------
+    SolverError
+        If the sites do not settle.
+    """
+    tau, nu = np.zeros_like(mean), np.zeros_like(mean)
+    sigma, mu = covariance.copy(), mean.copy()
+    for _ in range(SWEEPS):
+        before = mu.copy(), np.diag(sigma).copy()
+        for j in range(len(mu)):
+            variance, column = sigma[j, j], sigma[:, j].copy()
+            free = 1.0 / variance - tau[j]  # precision of the cavity
+            if free <= 0.0:
+                continue
+            middle = (mu[j] / variance - nu[j]) / free
+            new_tau, new_nu = _cut(middle, free)
+            d_tau, d_nu = new_tau - tau[j], new_nu - nu[j]
+            share = 1.0 + d_tau * variance
+            mu += column * ((d_nu - d_tau * mu[j]) / share)
+            sigma -= np.outer(column, column) * (d_tau / share)
+            tau[j], nu[j] = new_tau, new_nu
+        sigma, mu = _joined(covariance, mean, tau, nu)  # afresh: updates gather rounding errors
+        if max(np.abs(mu - before[0]).max(), np.abs(np.diag(sigma) - before[1]).max()) < UNCHANGED:
+            return tau, nu
+    raise SolverError(
+        f"the constraints at {len(mean)} virtual points did not settle in {SWEEPS} sweeps: use fewer points, or points "
+        "that are farther apart"
+    )
+
+
+def _cut(middle: float, precision: float) -> tuple[float, float]:
+    """The site that gives a normal of known middle and precision the moments of its part above zero."""
+    root = math.sqrt(precision)
+    z = middle * root
+    ratio = math.exp(-0.5 * z * z - 0.5 * math.log(2.0 * math.pi) - float(log_ndtr(z)))  # φ/Φ
+    left = 1.0 - ratio * (z + ratio)  # variance that is left, in units of the cavity's
+    if z < -1e3:  # the difference above has lost its digits: an exponential is left over
+        left = 1.0 / (z * z)
+    tau = precision * (1.0 / left - 1.0)
+    return max(tau, 0.0), (z + ratio) * root / left - z * root
+
+
+def _joined(prior: FloatArray, start: FloatArray, tau: FloatArray, nu: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Covariance and mean of the normal with all its sites, by the well-conditioned I + τ^½ K τ^½."""
+    root = np.sqrt(tau)
+    lower = np.linalg.cholesky(np.eye(len(tau)) + root[:, None] * prior * root)
+    half = np.linalg.solve(lower, root[:, None] * prior)
+    sigma = prior - half.T @ half
+    return sigma, start + sigma @ (nu - tau * start)

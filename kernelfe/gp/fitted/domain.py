@@ -1,0 +1,342 @@
+"""Where a model knows something: a score of configurations that is 1 at the edge of the training data.
+
+A fitted free energy answers at any configuration, also where nothing was ever seen. Two things tell:
+
+- **Distances between beads** (or the columns of a descriptor, for plain variables and periodic systems). For a column
+  with median m and smallest and largest training values a and b, a value x scores
+
+      (x − m)/(g (b − m)) above m,    (1/x − 1/m)/(g (1/a − 1/m)) below it (distances; linear otherwise).
+
+  The inverse below keeps overlapping beads far out: they are a matter of contact, not of spread. The largest of n
+  normal numbers lies near √(2 ln n) standard deviations; g is such that this becomes 4.5, and at least 1.25.
+- **Novelty of an environment**, the share of the prior variance of a term's function that anchors do not explain,
+
+      v(z) = 1 − k(z, Z) K⁻¹ k(Z, z)/k(z, z),    score √(v/v₁),
+
+  with anchors Z chosen among the training environments and v₁ half as much again as the largest v of training
+  environments from other blocks of time than the anchors were chosen from.
+
+The score of a configuration is the largest of all; above 1 it is outside of what the model was shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import DataError
+from ...files.fields import require, take
+from ...kernels import Jets
+from ...linalg import Whitening
+from ..prior.rows import frame_chunks
+from ..solvers.sparse.inducing import choose_inducing
+from ..states import States
+
+#: The domain reaches so many standard deviations from the median if a distance is normally distributed, and at least
+#: so much beyond the extremes of training, as a multiple of their distance from the median.
+REACH, MARGIN = 4.5, 1.25
+#: The same for the novelty, a variance.
+NOVELTY_MARGIN = 1.5
+#: Smallest novelty that counts: below it is rounding.
+NOVELTY_FLOOR = 1e-7
+#: A distance may always vary by this share: rigid bonds of all-atom runs are soft in a model.
+RIGID = 0.04
+#: Anchors per term, frames among which they are chosen, and blocks of time these frames are split into.
+ANCHORS, POOL, TIME_BLOCKS = 128, 2000, 20
+#: Pairs of beads that are watched at most: those closest to each other.
+PAIRS = 5000
+#: Frames taken at a time at most, and numbers of all their pairs of beads.
+_FRAMES_AT_ONCE, _ENTRIES = 4096, 1 << 22
+
+
+@dataclass
+class Domain:
+    """Where the training frames are.
+
+    Parameters
+    ----------
+    terms
+        The fitted terms.
+    pairs
+        Pairs of beads whose distances are watched, shape (P, 2); None: columns of the terms' environments.
+    low, middle, high
+        Smallest, median and largest training value of each distance or column, shape (P,).
+    margin
+        g.
+    anchors
+        Anchors of each term, in the columns of its kernel, shapes (M, D').
+    novelty
+        v₁ of each term.
+    """
+
+    terms: list
+    pairs: Tensor | None
+    low: Tensor
+    middle: Tensor
+    high: Tensor
+    margin: float
+    anchors: list[Tensor]
+    novelty: list[float]
+
+    def __post_init__(self) -> None:
+        self._whitenings = [
+            Whitening.of(_covariance(term, z, z)) for term, z in zip(self.terms, self.anchors, strict=True)
+        ]
+
+    @classmethod
+    def of(cls, terms: list, frames) -> Domain:
+        """The domain of the training frames of a fit.
+
+        Parameters
+        ----------
+        terms
+            Fitted :class:`~kernelfe.gp.prior.term.TermModule` objects.
+        frames
+            The training frames, in the order of time (at each temperature).
+        """
+        with torch.no_grad():
+            pairs = None if frames.positions is None or frames.cell is not None else _pairs(frames.positions)
+            pairs = None if pairs is None else pairs.to(_device(terms))
+            low, middle, high = _extremes(terms, frames, pairs)
+            pool = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), POOL)).astype(int))]
+            states = States.from_frames(pool, device=_device(terms))
+            # blocks of time: neighbouring frames are alike, and would make everything look familiar
+            block = (np.arange(len(pool)) * TIME_BLOCKS // max(1, len(pool))) % 2
+            half = torch.from_numpy(block == 0).to(_device(terms))
+            anchors, novelty = [], []
+            for term in terms:
+                environments = states.environments(term.spec.descriptor)
+                z = term.kernel.embedding(environments.z).z
+                frame = torch.arange(len(z), device=z.device) if environments.frame is None else environments.frame
+                shown = half[frame]
+                anchors.append(_chosen(term, z))
+                if bool(shown.all()) or not bool(shown.any()):
+                    novelty.append(1.0)  # a single frame says nothing about its own scatter
+                    continue
+                some = _chosen(term, z[shown])
+                others = _novelty(term, some, Whitening.of(_covariance(term, some, some)), z[~shown])
+                novelty.append(max(NOVELTY_MARGIN * float(others.max()), NOVELTY_FLOOR))
+        # at the temperature with the fewest frames: it may be the hottest, which alone makes the extremes
+        fewest = int(np.unique(frames.temperature, return_counts=True)[1].min())
+        margin = max(MARGIN, REACH / np.sqrt(2.0 * np.log(max(fewest, 5))))
+        return cls(terms, pairs, low, middle, high, float(margin), anchors, novelty)
+
+    def extended(self, frames) -> Domain:
+        """The domain of more training frames: wider extremes and more anchors; the unit of novelty stays."""
+        with torch.no_grad():
+            low, _, high = _extremes(self.terms, frames, self.pairs)
+            states, anchors = States.from_frames(frames, device=_device(self.terms)), []
+            for term, old in zip(self.terms, self.anchors, strict=True):
+                z = term.kernel.embedding(states.environments(term.spec.descriptor).z).z
+                together = torch.cat([old, z[:: max(1, len(z) // POOL)]])
+                some = choose_inducing(together, term.kernel, len(old) + ANCHORS)
+                anchors.append(together[some])
+        low = torch.minimum(self.low, torch.minimum(low, self.middle))
+        high = torch.maximum(self.high, torch.maximum(high, self.middle))
+        return replace(self, low=low, high=high, anchors=anchors)
+
+    def to_file(self) -> tuple[dict, dict[str, Tensor]]:
+        """Numbers and tensors for a model file."""
+        tensors = {"domain.low": self.low, "domain.middle": self.middle, "domain.high": self.high}
+        if self.pairs is not None:
+            tensors["domain.pairs"] = self.pairs.double()
+        tensors |= {f"domain.anchors{t}": z for t, z in enumerate(self.anchors)}
+        return {"margin": self.margin, "novelty": self.novelty}, tensors
+
+    @classmethod
+    def from_file(cls, numbers: dict, tensors: dict[str, Tensor], terms, molecule: tuple[int, ...] | None) -> Domain:
+        """Rebuild from :meth:`to_file`; ``molecule`` is the shape of the configurations where pairs are watched.
+
+        Raises
+        ------
+        ModelFileError
+            If a tensor is missing or of the wrong shape, or a pair names no two beads.
+        """
+        pairs, size = None, sum(term.dimension for term in terms)
+        if molecule is not None:
+            pairs = take(tensors, "domain.pairs", None, 2).long()
+            size = len(pairs)
+            fits = bool(((pairs >= 0) & (pairs < molecule[0])).all()) and bool((pairs[:, 0] != pairs[:, 1]).all())
+            require(fits, "the pairs of the domain", pairs.tolist(), f"pairs of {molecule[0]} beads")
+        low, middle, high = (take(tensors, f"domain.{name}", size) for name in ("low", "middle", "high"))
+        require(bool((low < middle).all() and (middle < high).all()), "the domain", "limits", "in ascending order")
+        anchors = [take(tensors, f"domain.anchors{t}", None, term.width) for t, term in enumerate(terms)]
+        return cls(list(terms), pairs, low, middle, high, numbers["margin"], anchors, numbers["novelty"])
+
+    def score(self, coordinates: Tensor, cell: Tensor | None = None) -> Tensor:
+        """Score of configurations, 1 at the edge of the domain.
+
+        Parameters
+        ----------
+        coordinates
+            Shape (n, beads, 3) or (n, d).
+        cell
+            Shape (n, 3, 3), or None.
+
+        Returns
+        -------
+        Tensor, shape (n,)
+            Infinite where coordinates are not finite.
+        """
+        home, here = coordinates.device, _device(self.terms)
+        coordinates, cell = coordinates.to(here, torch.float64), None if cell is None else cell.to(here)
+        parts = [
+            self._score(coordinates[start:stop], None if cell is None else cell[start:stop])
+            for start, stop in frame_chunks(len(coordinates), _at_once(coordinates, self.pairs))
+        ]
+        return (torch.cat(parts) if parts else coordinates.new_zeros(0)).to(home)
+
+    def _score(self, x: Tensor, cell: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            finite = torch.isfinite(x).flatten(1).all(1)
+            # places of their own, so that no two beads of what is replaced coincide
+            apart = torch.arange(x[0].numel(), device=x.device).reshape(x.shape[1:])
+            x = torch.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, apart)
+            environments = [term.spec.descriptor.environments(x, cell=cell) for term in self.terms]
+            columns = _columns(environments) if self.pairs is None else _distances(x, self.pairs)
+            out = x.new_zeros(len(x))
+            for values, frame, part in _with_parts(columns):
+                score = self._beyond(values, part).amax(1) if values.shape[1] else values.new_zeros(len(values))
+                out = _frame_maximum(out, score, frame)
+            for t, (term, e) in enumerate(zip(self.terms, environments, strict=True)):
+                new = _novelty(term, self.anchors[t], self._whitenings[t], term.kernel.embedding(e.z).z)
+                out = _frame_maximum(out, (new / self.novelty[t]).sqrt(), e.frame)
+            # coinciding beads have no angles: what is not a number is not familiar
+            return torch.where(finite & ~torch.isnan(out), out, torch.full_like(out, torch.inf))
+
+    def culprit(self, coordinates: Tensor) -> str:
+        """What is most unusual about one configuration, in words.
+
+        Parameters
+        ----------
+        coordinates
+            Shape (beads, 3) or (d,).
+        """
+        if not bool(torch.isfinite(coordinates).all()):
+            return "its coordinates are not finite"
+        if self.pairs is None:
+            return "it is far from every training configuration"
+        values = _distances(coordinates.to(self.pairs.device, torch.float64)[None], self.pairs)[0][0]
+        score = self._beyond(values, slice(0, len(self.low)))[0]
+        worst = int(score.argmax())
+        i, j = self.pairs[worst].tolist()
+        if float(score[worst]) <= 1.0:
+            return "every distance was seen, but not together"
+        return (
+            f"beads {i} and {j} are {float(values[0, worst]):.2f} Å apart, in training "
+            f"{float(self.low[worst]):.2f} to {float(self.high[worst]):.2f} Å"
+        )
+
+    def _beyond(self, x: Tensor, part: slice) -> Tensor:
+        """Scores of single columns, shape of ``x``."""
+        low, middle, high = self.low[part], self.middle[part], self.high[part]
+        above = (x - middle) / (self.margin * (high - middle))
+        if self.pairs is None:
+            below = (middle - x) / (self.margin * (middle - low))
+        else:
+            below = (1.0 / x - 1.0 / middle) / (self.margin * (1.0 / low - 1.0 / middle))
+        return torch.maximum(above, below)
+
+
+def _pairs(positions: np.ndarray) -> Tensor:
+    """Pairs of beads, the closest ones if there are too many."""
+    beads = positions.shape[1]
+    i, j = torch.triu_indices(beads, beads, 1, device="cpu")
+    if len(i) > PAIRS:
+        x = torch.from_numpy(np.array(positions[:: max(1, len(positions) // 50)]))
+        mean = torch.stack([torch.cdist(frame, frame)[i, j] for frame in x]).mean(0)
+        nearest = mean.argsort()[:PAIRS].sort().values
+        i, j = i[nearest], j[nearest]
+    return torch.stack([i, j], 1)
+
+
+def _extremes(terms: list, frames, pairs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest, median and largest value of every watched column."""
+    lows, highs, some = [], [], []
+    for start, stop in frame_chunks(len(frames), _at_once(frames.coordinates, pairs)):
+        states = States.from_frames(frames[start:stop], device=_device(terms))
+        if pairs is None:
+            columns = _columns([states.environments(term.spec.descriptor) for term in terms])
+        else:
+            columns = _distances(states.coordinates, pairs)
+        every = [values for values, _ in columns]
+        lows.append(torch.cat([_lowest(values) for values in every]))
+        highs.append(torch.cat([-_lowest(-values) for values in every]))
+        some.append([values[:: max(1, len(values) // 500)] for values in every])
+    low, high = torch.stack(lows).amin(0), torch.stack(highs).amax(0)
+    together = [torch.cat(parts) for parts in zip(*some, strict=True)]
+    middle = torch.cat([v.median(0).values if len(v) else v.new_full(v.shape[1:], torch.nan) for v in together])
+    least = RIGID * middle if pairs is not None else (0.01 * (high - low)).clamp_min(1e-9 * (1.0 + middle.abs()))
+    return torch.fmin(low, middle - least), middle, torch.fmax(high, middle + least)
+
+
+def _device(terms: list) -> torch.device:
+    return terms[0].log_scales.device if terms else torch.device("cpu")
+
+
+def _lowest(values: Tensor) -> Tensor:
+    """Smallest value of every column; infinite where there is none, such as no pair of beads within a cutoff."""
+    return values.amin(0) if len(values) else values.new_full(values.shape[1:], torch.inf)
+
+
+def _at_once(coordinates, pairs: Tensor | None) -> int:
+    """Frames whose pairs fit in memory: of many beads fewer."""
+    watched = coordinates.shape[1] ** 2 if pairs is None else 3 * len(pairs)
+    return max(1, min(_FRAMES_AT_ONCE, _ENTRIES // max(1, watched)))
+
+
+def _distances(x: Tensor, pairs: Tensor) -> list[tuple[Tensor, None]]:
+    return [(torch.linalg.vector_norm(x[:, pairs[:, 0]] - x[:, pairs[:, 1]], dim=2), None)]
+
+
+def _columns(environments: list) -> list[tuple[Tensor, Tensor | None]]:
+    """Environments of every term, and the frames they belong to."""
+    return [(e.z, e.frame) for e in environments]
+
+
+def _with_parts(columns):
+    start = 0
+    for values, frame in columns:
+        yield values, frame, slice(start, start + values.shape[1])
+        start += values.shape[1]
+
+
+def _chosen(term, z: Tensor) -> Tensor:
+    some = z[:: max(1, len(z) // POOL)]
+    return some[choose_inducing(some, term.kernel, ANCHORS)]
+
+
+def _covariance(term, a: Tensor, b: Tensor) -> Tensor:
+    return term.kernel.gram(Jets.values(a), Jets.values(b))[:, 0, :, 0]
+
+
+def _novelty(term, anchors: Tensor, whitening: Whitening, z: Tensor) -> Tensor:
+    """v(z), shape (E,)."""
+    variance = term.kernel.diagonal(Jets.values(z))[:, 0]
+    explained = (_covariance(term, z, anchors) @ whitening.matrix).square().sum(1)
+    return (1.0 - explained / variance).clamp_min(0.0)
+
+
+def _frame_maximum(out: Tensor, score: Tensor, frame: Tensor | None) -> Tensor:
+    if frame is None:
+        return torch.maximum(out, score)
+    return out.scatter_reduce(0, frame, score, "amax")
+
+
+def require_domain(domain: Domain | None) -> Domain:
+    """The domain of a model.
+
+    Raises
+    ------
+    DataError
+        If the model has none.
+    """
+    if domain is None:
+        raise DataError(
+            "the file of this model does not say where the training data are, as those of earlier versions and of "
+            "members of an ensemble do not: fit it again"
+        )
+    return domain

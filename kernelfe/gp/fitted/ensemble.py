@@ -1,0 +1,310 @@
+"""Uncertainty of the hyperparameters: Laplace's approximation about the evidence's maximum, corrected by importance.
+
+Error bars of one model are conditional on its length scales, prior scales and noise. With few labels these are
+themselves uncertain, θ ~ p(θ|y) ∝ p(y|θ) p(θ), and error bars with the most probable θ are too small. Here θ (all
+logarithms, and the noise's powers of T) is drawn about the maximum θ̂ from Student t distributions with the curvature
+H = −∇² ln p(θ|y) there, and draws are chosen by the ratio of p(θ|y) to the density they were drawn from. For a quantity
+
+    mean = Σ w_s μ_s,     covariance = Σ w_s [Σ_s + (μ_s − mean)(μ_s − mean)ᵀ],
+
+the law of total covariance (Rasmussen & Williams 2006, section 5.2; MacKay, Neural Computation 11, 1035, 1999).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from ...errors import DataError, SolverError
+from ..conditioning import Conditioned, natural_levels
+from ..observations.levels import NoiseLevels
+from ..prior.term import LOG_PRIOR_WIDTH
+from ..solvers.dense import DensePosterior, dense_log_evidence
+from ..solvers.sparse.fit import random_subsets
+from .joint import Joint, Query, covariance_root
+from .view import bound_module, is_several
+
+FloatArray = NDArray[np.float64]
+
+#: Degrees of freedom of the distribution that hyperparameters are drawn from: heavier tails than a normal one.
+STUDENT = 6.0
+#: Distributions that are drawn from: width in units of Laplace's approximation, and draws (an even number).
+WIDTHS = ((1.0, 48), (1.7, 16))
+#: Step of the differences of gradients in logarithms.
+STEP = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureJoint(Joint):
+    """Moments of a mixture of normal distributions, one for each draw of the hyperparameters.
+
+    Attributes
+    ----------
+    members
+        The joint posterior of each draw.
+    weights
+        Their weights, (draws,); they sum to one.
+    """
+
+    members: tuple[Joint, ...]
+    weights: FloatArray
+
+    @classmethod
+    def of(cls, members: list[Joint], weights: FloatArray) -> MixtureJoint:
+        """The mixture of joint posteriors of the same rows."""
+        means = np.stack([m.mean for m in members])
+        mean = weights @ means
+        apart = (means - mean) * np.sqrt(weights)[:, None]
+        covariance = np.einsum("s,sij->ij", weights, np.stack([m.covariance for m in members])) + apart.T @ apart
+        return cls(mean, covariance, members[0].sizes, tuple(members), weights)
+
+    def cdf(self, values: ArrayLike) -> FloatArray:
+        """Probability that each row lies below a value, (rows,): of the mixture, not of the normal distribution."""
+        y = np.asarray(values, dtype=float)
+        z = np.stack([(y - m.mean) / np.maximum(m.std, 1e-300) for m in self.members])
+        return self.weights @ ndtr(z)
+
+    def combined(self, matrix: ArrayLike) -> MixtureJoint:
+        """The joint posterior of linear combinations of the rows; a vector makes one."""
+        return self.of([m.combined(matrix) for m in self.members], self.weights)
+
+    def sample(self, n: int, seed=0) -> FloatArray:
+        """Independent draws, (n, rows): first of the hyperparameters, then of A."""
+        rng = np.random.default_rng(seed)
+        which = rng.choice(len(self.weights), n, p=self.weights)
+        out = np.empty((n, len(self.mean)))
+        for k in np.unique(which):
+            member, rows = self.members[k], np.flatnonzero(which == k)
+            noise = rng.standard_normal((len(rows), len(self.mean)))
+            out[rows] = member.mean + noise @ covariance_root(member.covariance).T
+        return out
+
+
+class HyperparameterEnsemble:
+    """Models with the same data and different hyperparameters, weighted; predicts like one model.
+
+    Made by :func:`hyperparameter_ensemble`.
+
+    Parameters
+    ----------
+    models
+        Fitted regressors.
+    weights
+        Of the models, (draws,); they sum to one.
+    effective
+        Effective number of points of the importance sampling they were chosen from; with less than a few, the
+        uncertainty of the hyperparameters is known badly.
+    """
+
+    def __init__(self, models: list[Any], weights: ArrayLike, effective: float):
+        self.models, self.weights, self.effective = models, np.asarray(weights, dtype=float), effective
+
+    def predict(self, X, quantity=None, *, return_std=False, **options):
+        """As :meth:`FreeEnergyRegressor.predict <kernelfe.FreeEnergyRegressor.predict>`, hyperparameters averaged."""
+        if is_several(X):
+            each = [self.predict(part, quantity, return_std=return_std, **options) for part in X]
+            return tuple(map(list, zip(*each, strict=True))) if return_std else each
+        if not return_std:
+            means = np.stack([m.predict(X, quantity, **options) for m in self.models])
+            return np.tensordot(self.weights, means, 1)
+        found = [m.predict(X, quantity, return_std=True, **options) for m in self.models]
+        means, stds = (np.stack(part) for part in zip(*found, strict=True))
+        mean = np.tensordot(self.weights, means, 1)
+        return mean, np.sqrt(np.tensordot(self.weights, stds**2 + (means - mean) ** 2, 1))
+
+    def joint(self, *queries: Query) -> MixtureJoint:
+        """As :meth:`FreeEnergyRegressor.joint <kernelfe.FreeEnergyRegressor.joint>`, of the mixture."""
+        return MixtureJoint.of([m.joint(*queries) for m in self.models], self.weights)
+
+    def covariance(
+        self, X, quantity="free_energy", other=None, *, temperature=None, X2=None, temperature2=None
+    ) -> FloatArray:
+        """As :meth:`FreeEnergyRegressor.covariance <kernelfe.FreeEnergyRegressor.covariance>`, of the mixture."""
+        t2 = temperature if temperature2 is None else temperature2
+        second = Query(X if X2 is None else X2, quantity if other is None else other, t2)
+        return self.joint(Query(X, quantity, temperature), second).block(0, 1)
+
+
+def hyperparameter_ensemble(model: Any, draws: int = 16, seed: int = 0) -> HyperparameterEnsemble:
+    """Draw hyperparameters that the labels allow, and condition a model with each of them.
+
+    Parameters
+    ----------
+    model
+        A :class:`~kernelfe.FreeEnergyRegressor` fitted by the dense solver. It is left as it is.
+    draws
+        Models in the ensemble.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    HyperparameterEnsemble
+        Predicts like one model, with error bars that hold the uncertainty of the hyperparameters, too.
+
+    Raises
+    ------
+    DataError
+        If the model was fitted by the sparse solver (its many labels hardly leave hyperparameters uncertain, and it
+        keeps none of them), without fitting any hyperparameter, or is conditioned on C ≥ 0.
+    SolverError
+        If no draw can be conditioned.
+    """
+    check_is_fitted(model, "posterior_")
+    posterior = model.posterior_
+    if model.concave_:
+        raise DataError(
+            "the model is conditioned on C ≥ 0, which depends on the hyperparameters: make the ensemble of the model "
+            "before that, and condition its members (models)"
+        )
+    if not isinstance(posterior, DensePosterior):
+        raise DataError(
+            "an ensemble of hyperparameters needs a model of the dense solver: fit with solver='dense', if need be to "
+            "some of the frames"
+        )
+    if draws < 1:
+        raise DataError(f"draws={draws}: at least one model is needed")
+    prior, noise = copy.deepcopy(posterior.prior), copy.deepcopy(posterior.noise)
+    free: list[torch.nn.Parameter] = []
+    for term in prior.terms:
+        term.requires_grad_(not term.spec.fixed)
+        free += [p for p in term.parameters() if p.requires_grad]
+    if noise.kinds:
+        noise.log_noise.requires_grad_(True)
+        noise.exponent.requires_grad_(len(model.temperatures_) > 1)
+        free += [p for p in noise.parameters() if p.requires_grad]
+    if not free:
+        raise DataError("the model has no hyperparameter that was fitted: its terms are fixed and its noise is given")
+    rows = getattr(model.solver_, "evidence_rows", 1500)
+    labels = random_subsets(posterior.labels, rows, np.random.default_rng(model.random_state))
+
+    def log_density() -> Tensor:
+        return dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior()
+
+    def target(values: Tensor) -> float:
+        _assign(free, values)
+        try:
+            with torch.no_grad():
+                value = float(log_density())
+        except SolverError:
+            return -math.inf
+        return value if math.isfinite(value) else -math.inf
+
+    centre = torch.cat([p.detach().reshape(-1) for p in free])
+    root = _inverse_root(_curvature(log_density, free, centre))
+    rng = np.random.default_rng(seed)
+    points, weights = importance_sample(target, centre, root, rng)
+    models, kept = [], []
+    for index in _resampled(weights, draws, rng):
+        _assign(free, points[index])
+        models.append(_conditioned(model, prior, noise))
+        kept.append(index)
+    return HyperparameterEnsemble(models, np.full(len(models), 1.0 / len(models)), 1.0 / float(np.sum(weights**2)))
+
+
+def importance_sample(target, centre: Tensor, root: Tensor, rng: np.random.Generator) -> tuple[Tensor, FloatArray]:
+    """Weighted points of an unnormalised density, drawn about its maximum.
+
+    From a mixture of Student t distributions about the maximum, some wider than Laplace's approximation says, each
+    point weighted by the density over that of the mixture. (Adapting the distributions to the points found was tried:
+    with so few points it narrows them.)
+
+    Parameters
+    ----------
+    target
+        Log density, −∞ where there is none.
+    centre, root
+        The maximum (p,), and A with A Aᵀ the covariance of Laplace's approximation, (p, p).
+    rng
+        Source of the draws.
+
+    Returns
+    -------
+    Tensor, ndarray
+        Points (n, p) and weights (n,), which sum to one.
+
+    Raises
+    ------
+    SolverError
+        If the density vanishes at all of them.
+    """
+    points = []
+    for width, count in WIDTHS:
+        half = rng.standard_normal((count // 2, len(centre)))
+        half *= width / np.sqrt(rng.chisquare(STUDENT, (len(half), 1)) / STUDENT)
+        x = np.concatenate([half, -half])  # in pairs about the maximum: what is odd averages out
+        points.append(centre + torch.from_numpy(x) @ root.T)
+    out = torch.cat(points)
+    logs = np.array([target(one) for one in out])
+    mixture = np.stack([math.log(count) + _log_student(out, centre, width * root) for width, count in WIDTHS])
+    logs -= np.logaddexp.reduce(mixture)
+    if not np.isfinite(logs).any():
+        raise SolverError("no draw of the hyperparameters could be conditioned: check the scales of the labels")
+    weights = np.exp(logs - logs.max())
+    return out, weights / weights.sum()
+
+
+def _log_student(points: Tensor, centre: Tensor, root: Tensor) -> FloatArray:
+    """Log density of a Student t distribution up to a constant that all share, (n,)."""
+    x = torch.linalg.solve(root, (points - centre).T)
+    squared = (x**2).sum(0).numpy()
+    return -0.5 * (STUDENT + len(centre)) * np.log1p(squared / STUDENT) - float(torch.linalg.slogdet(root)[1])
+
+
+def _resampled(weights: FloatArray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Systematic resampling: ``count`` points of equal weight."""
+    steps = (np.arange(count) + rng.random()) / count
+    return np.minimum(np.searchsorted(np.cumsum(weights), steps), len(weights) - 1)
+
+
+def _assign(free: list[torch.nn.Parameter], values: Tensor) -> None:
+    at = 0
+    for p in free:
+        p.data.copy_(values[at : at + p.numel()].reshape(p.shape))
+        at += p.numel()
+
+
+def _curvature(log_density, free: list[torch.nn.Parameter], centre: Tensor) -> Tensor:
+    """−∇² of the log density at the centre, by differences of its gradient."""
+
+    def gradient(values: Tensor) -> Tensor:
+        _assign(free, values)
+        return torch.cat([g.reshape(-1) for g in torch.autograd.grad(log_density(), free)])
+
+    origin, rows = gradient(centre), []
+    for k in range(len(centre)):
+        step = torch.zeros_like(centre)
+        step[k] = STEP
+        rows.append((origin - gradient(centre + step)) / STEP)
+    _assign(free, centre)
+    matrix = torch.stack(rows)
+    return 0.5 * (matrix + matrix.T)
+
+
+def _inverse_root(curvature: Tensor) -> Tensor:
+    """H^(−1/2); no direction may be wider than its prior, which also mends a maximum that was not quite reached."""
+    values, vectors = torch.linalg.eigh(curvature)
+    return vectors / values.clamp_min(LOG_PRIOR_WIDTH**-2).sqrt()
+
+
+def _conditioned(model: Any, prior: Any, noise: Any) -> Any:
+    """A copy of the model, conditioned with the present values of the hyperparameters."""
+    out = copy.copy(model)
+    own, levels = copy.deepcopy(prior).requires_grad_(False), copy.deepcopy(noise).requires_grad_(False)
+    out.posterior_ = DensePosterior(own, model.posterior_.labels, levels)
+    terms = own.terms if model.molecule_ is None else [bound_module(term, model.molecule_) for term in own.terms]
+    out.terms_ = list(zip([name for name, _ in model.terms_], terms, strict=True))
+    before = NoiseLevels.of(model.noise_, levels.reference)
+    found = Conditioned(out.posterior_, levels, model.noise_model_, before)
+    out.noise_, out.noise_levels_ = natural_levels(found), levels.values()
+    out.log_evidence_ = out.posterior_.log_evidence
+    return out

@@ -1,0 +1,311 @@
+"""A fitted model frozen for sampling: A(R; T) and −∇A for batches of molecules, nothing else.
+
+At one temperature the functions of state collapse into a single coefficient jet per node, so an evaluation
+is two thin matrix products per term (four with gradient coefficients) and one pass over (replicas × nodes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ...errors import DataError
+from ...functionals import FreeEnergy
+from ...kernels import Kernel, RadialKernel
+from ..posterior import Expansion
+from ..prior.mean import MeanFunction
+from ..prior.rows import frame_chunks
+from ..prior.term import TermModule
+from .domain import Domain
+
+#: Environments taken at a time: with 600 nodes the arrays of a block stay in a core's cache.
+BLOCK = 256
+#: Environments × nodes at a time on a card: half a gigabyte for each array of them.
+CARD_ENTRIES = 1 << 26
+#: Mean length of runs of equal temperature from which they are worth blocks of their own.
+SHORTEST_RUN = 32
+
+
+def _blocks(temperature: float | Tensor, size: int, block: int = BLOCK) -> Iterator[tuple[int, int, float | None]]:
+    """(start, stop, temperature) of blocks of rows; None where a block holds several temperatures.
+
+    Replicas sorted by temperature, long runs of each, are taken run by run: one temperature needs a collapsed
+    coefficient per node only.
+    """
+    if not isinstance(temperature, Tensor) or temperature.numel() == 1:
+        yield from ((start, stop, float(temperature)) for start, stop in frame_chunks(size, block))
+        return
+    values, counts = torch.unique_consecutive(temperature, return_counts=True)
+    if len(values) * SHORTEST_RUN > size:
+        yield from ((start, stop, None) for start, stop in frame_chunks(size, block))
+        return
+    begin = 0
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        yield from ((begin + start, begin + stop, value) for start, stop in frame_chunks(count, block))
+        begin += count
+
+
+class FrozenModel:
+    """A(R; T) in eV and its forces in eV/Å, for replicas in one batch (see the protocol of samplers).
+
+    Parameters
+    ----------
+    terms, expansions
+        The fitted terms and their posterior means.
+    mean, mean_weights, counts
+        Mean functions, their weights (X, size) and N_X of one configuration, shape (X,).
+    baseline
+        Fitted baseline or None.
+    beads
+        Beads per configuration: configurations of another size are refused.
+    parameters
+        Values of the parameters λ.
+    domain
+        Where the training frames are, or None: samplers and calculators ask it.
+
+    Always float64: the coefficients of a smooth kernel are large and cancel, and float32 would leave errors of
+    several kT in A.
+    """
+
+    def __init__(
+        self,
+        terms: list[TermModule],
+        expansions: list[Expansion],
+        mean: MeanFunction | None,
+        mean_weights: Tensor | None,
+        counts: Tensor,
+        baseline,
+        beads: int,
+        parameters: dict[str, float] | None = None,
+        domain: Domain | None = None,
+    ):
+        self.beads, self.baseline, self.domain = beads, baseline, domain
+        self._terms = terms
+        with torch.no_grad():
+            self._kernels = [term.kernel for term in terms]
+        # about the mean of the nodes, so that little cancels in half squared distances
+        self._centre = [
+            e.nodes.mean(0)
+            if len(e.nodes) and isinstance(kernel, RadialKernel)
+            else e.nodes.new_zeros(e.nodes.shape[1])
+            for e, kernel in zip(expansions, self._kernels, strict=True)
+        ]
+        self._nodes = [e.nodes - centre for e, centre in zip(expansions, self._centre, strict=True)]
+        self._node_squares = [0.5 * (nodes * nodes).sum(1) for nodes in self._nodes]
+        self._c = [e.c for e in expansions]
+        self._w = [None if e.w is None else e.w for e in expansions]
+        self._mean, self._mean_weights, self._counts = mean, mean_weights, counts
+        #: Where the model computes; positions from elsewhere are brought here, and results back.
+        self.device = counts.device
+        self._parameters = {
+            k: torch.tensor([float(v)], dtype=torch.float64, device=self.device) for k, v in (parameters or {}).items()
+        }
+        self._steps = [max(1, CARD_ENTRIES // max(1, len(nodes))) if nodes.is_cuda else BLOCK for nodes in self._nodes]
+        self._constants: dict[float, Tensor] = {}
+        self._collapsed: dict[float, list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]]] = {}
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """A(R; T) and −∇A.
+
+        Parameters
+        ----------
+        positions
+            Shape (n, beads, 3) or (n, d).
+        temperature
+            One number, or one per replica, K.
+
+        Returns
+        -------
+        Tensor, Tensor
+            Shapes (n,) and that of the positions.
+        """
+        self._check(positions)
+        home, positions, temperature = positions.device, *self._here(positions, temperature)
+        with torch.no_grad():
+            if self.baseline is None:
+                energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
+            else:
+                energy, gradient = self.baseline.energy_and_gradient(positions)
+            for t, term in enumerate(self._terms):
+                z, frame, pullback = term.spec.descriptor.values_and_pullback(positions)
+                value, slope = self._term(t, z, frame, temperature, len(positions))
+                energy, gradient = energy + value, gradient + pullback(slope)
+            energy = energy + self._constant(temperature)
+        return energy.to(home), gradient.neg_().to(home)
+
+    def _here(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, float | Tensor]:
+        """In float64, on the device of the model; a single temperature as a number."""
+        if isinstance(temperature, Tensor):
+            temperature = float(temperature) if temperature.numel() == 1 else temperature.to(self.device)
+        return positions.to(self.device, torch.float64), temperature
+
+    def _check(self, positions: Tensor) -> None:
+        if positions.ndim == 3 and positions.shape[1] != self.beads:
+            raise DataError(f"the model was fitted to {self.beads} beads, the positions have {positions.shape[1]}")
+
+    def _term(self, t: int, z: Tensor, frame: Tensor | None, temperature, frames: int) -> tuple[Tensor, Tensor]:
+        """Values summed into frames, and slopes by z of every environment."""
+        embedding = self._kernels[t].embedding(z)
+        x = embedding.z - self._centre[t]
+        value, gradient = x.new_empty(len(x)), torch.empty_like(x)
+        if isinstance(temperature, Tensor) and temperature.numel() > 1 and frame is not None:
+            temperature = temperature[frame]
+        for start, stop, one in self._runs(t, temperature, len(x)):
+            part = slice(start, stop)
+            value[part], gradient[part] = self._block(t, x[part], temperature[part] if one is None else one)
+        if frame is not None:
+            value = value.new_zeros(frames).index_add_(0, frame, value)
+        return value, embedding.pull(gradient)
+
+    def _runs(self, t: int, temperature: float | Tensor, size: int) -> Iterator[tuple[int, int, float | None]]:
+        """Blocks of a term's environments; on a card, runs of equal temperature are not looked for: it would wait."""
+        if isinstance(temperature, Tensor) and temperature.is_cuda:
+            return ((start, stop, None) for start, stop in frame_chunks(size, self._steps[t]))
+        return _blocks(temperature, size, self._steps[t])
+
+    def _block(self, t: int, x: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Values and slopes of a few environments, in the kernel's own columns."""
+        nodes, kernel = self._nodes[t], self._kernels[t]
+        if not isinstance(kernel, RadialKernel):
+            return self._general(t, kernel, x, temperature)
+        s = torch.addmm(self._node_squares[t], x, nodes.T, alpha=-1.0)
+        s.add_(0.5 * (x * x).sum(1, keepdim=True)).clamp_min_(0.0)
+        if isinstance(temperature, Tensor):
+            return self._mixed(t, x, *kernel.functions(s), temperature)
+        c, w, offset, moments = self._coefficients(t, temperature)
+        if w is None and kernel.SLOPE is not None:
+            sums = kernel.value_(s) @ moments
+            return sums[:, 0], kernel.SLOPE * (x * sums[:, :1] - sums[:, 1:])
+        k0, k1, k2 = kernel.functions(s)
+        value = k0 @ c
+        if w is None:  # Σ_j κ' c_j (z − z_j) by one product, without another array of (environments × nodes)
+            sums = k1 @ moments
+            return value, x * sums[:, :1] - sums[:, 1:]
+        along = x @ w.T - offset
+        value -= (k1 * along).sum(1)
+        radial = k1 * c - k2 * along
+        return value, x * radial.sum(1, keepdim=True) - radial @ nodes - k1 @ w
+
+    def _general(self, t: int, kernel: Kernel, x: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The same through the products of any kernel."""
+        if isinstance(temperature, Tensor):
+            factors = self._factors(t, temperature)
+            value, gradient = kernel.jet_product(x, self._nodes[t], self._c[t], self._w[t])
+            return (value * factors).sum(1), torch.einsum("edp,ep->ed", gradient, factors)
+        c, w, _, _ = self._coefficients(t, temperature)
+        value, gradient = kernel.jet_product(x, self._nodes[t], c[:, None], None if w is None else w[:, :, None])
+        return value[:, 0], gradient[:, :, 0]
+
+    def _factors(self, t: int, temperature: Tensor) -> Tensor:
+        parameters = {name: value.expand(len(temperature)) for name, value in self._parameters.items()}
+        return self._terms[t].factors(FreeEnergy().reads[0], temperature.double(), parameters)
+
+    def _coefficients(self, t: int, temperature: float):
+        """Coefficient jets at one temperature, made once per temperature."""
+        if temperature not in self._collapsed:
+            if len(self._collapsed) > 64:
+                self._collapsed.clear()
+            out = []
+            for k in range(len(self._terms)):
+                factors = self._factors(k, torch.tensor([temperature], dtype=torch.float64, device=self.device))[0]
+                full = self._w[k]
+                w = None if full is None else (full @ factors).contiguous()
+                c = self._c[k] @ factors
+                moments = torch.cat([c[:, None], c[:, None] * self._nodes[k]], 1)
+                out.append((c, w, None if w is None else (self._nodes[k] * w).sum(1), moments))
+            self._collapsed[temperature] = out
+        return self._collapsed[temperature][t]
+
+    def _mixed(self, t: int, x: Tensor, k0: Tensor, k1: Tensor, k2: Tensor, temperature: Tensor):
+        """One temperature per environment: coefficients (environments × nodes) by one thin product."""
+        nodes, factors = self._nodes[t], self._factors(t, temperature)
+        c = factors @ self._c[t].T
+        value, radial = (k0 * c).sum(1), k1 * c
+        gradient = torch.zeros_like(x)
+        full = self._w[t]
+        if full is not None:
+            for k in range(factors.shape[1]):
+                w = full[:, :, k]
+                along = (x @ w.T - (nodes * w).sum(1)) * factors[:, k, None]
+                value -= (k1 * along).sum(1)
+                radial = radial - k2 * along
+                gradient -= factors[:, k, None] * (k1 @ w)
+        return value, gradient + x * radial.sum(1, keepdim=True) - radial @ nodes
+
+    def _constant(self, temperature) -> Tensor:
+        if self._mean is None or self._mean_weights is None:
+            return self._counts.new_zeros(())
+        if not isinstance(temperature, Tensor):
+            if temperature not in self._constants:
+                if len(self._constants) > 64:
+                    self._constants.clear()
+                self._constants[temperature] = self._constant(self._counts.new_tensor([temperature]))
+            return self._constants[temperature]
+        t = temperature.double().reshape(-1)
+        parameters = {name: value.expand(len(t)) for name, value in self._parameters.items()}
+        read, counts = FreeEnergy().reads[0], self._counts.expand(len(t), -1)
+        factors = self._mean.factors(read, t, parameters)
+        out = ((counts @ self._mean_weights) * factors).sum(1)
+        return out + self._mean.prior_mean(read, t, parameters, counts)
+
+
+class PeriodicFrozenModel(FrozenModel):
+    """A frozen model of a periodic system: energies, forces and stress in given cells."""
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Refused: a periodic model needs a cell.
+
+        Raises
+        ------
+        DataError
+            Always; wrap the model in :class:`~kernelfe.protocol.FixedCell` to sample at constant volume.
+        """
+        raise DataError("the model was fitted to periodic frames: use energy_forces_stress, or FixedCell(model, cell)")
+
+    def energy_forces_stress(
+        self, positions: Tensor, cell: Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A(R; T), −∇A and the excess stress (∂A/∂strain)/V.
+
+        Parameters
+        ----------
+        positions
+            Shape (n, beads, 3), Å; need not be wrapped.
+        cell
+            Shape (n, 3, 3) or (3, 3), Å, lattice vectors as rows.
+        temperature
+            One number, or one per replica, K.
+
+        Returns
+        -------
+        Tensor, Tensor, Tensor
+            Shapes (n,), that of the positions, and (n, 6): eV, eV/Å, eV/Å³, Voigt order, ASE's sign.
+
+        Raises
+        ------
+        DataError
+            If a descriptor has no strain derivative.
+        """
+        self._check(positions)
+        home, positions, temperature = positions.device, *self._here(positions, temperature)
+        cell = cell.to(positions).expand(len(positions), 3, 3)
+        with torch.no_grad():
+            energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
+            strain = positions.new_zeros(len(positions), 6)
+            if self.baseline is not None:
+                energy, gradient = self.baseline.energy_and_gradient(positions, cell)
+                strain = self.baseline.strain_derivative(positions, cell)
+            for t, term in enumerate(self._terms):
+                environments = term.spec.descriptor.environments(positions, cell=cell)
+                if environments.strain is None:
+                    raise DataError(f"{type(term.spec.descriptor).__name__} gives no strain derivative: no stress")
+                value, slope = self._term(t, environments.z, environments.frame, temperature, len(positions))
+                energy, gradient = energy + value, gradient + environments.pull(slope, positions)
+                along = torch.einsum("ed,edk->ek", slope, environments.strain)
+                frame = environments.frame
+                strain = strain + (along if frame is None else torch.zeros_like(strain).index_add_(0, frame, along))
+            energy = energy + self._constant(temperature)
+        stress = strain / torch.linalg.det(cell).abs()[:, None]
+        return energy.to(home), gradient.neg_().to(home), stress.to(home)

@@ -1,0 +1,92 @@
+"""Zeros of predicted free energies: data fix A up to a function of T unless they hold free energies themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ...errors import DataError
+from ...functionals import Functional
+from ..observations.labels import baseline_rows
+from ..posterior import predict_mean
+from ..prior.rows import frame_chunks
+from ..states import States
+
+#: Frames per block of a covariance, and per batch of a prediction.
+BLOCK_FRAMES = PREDICT_FRAMES = 1024
+
+
+def reference_groups(functional: Functional, states: States, reference, zero_known: bool):
+    """Rows that share a zero, as (indices, state of the zero or None for their mean); None for absolute values."""
+    if reference == "auto":
+        reference = None if zero_known else "mean"
+    if functional.key != "free_energy" or reference is None or len(states) == 0:
+        return None
+    out: list[tuple[torch.Tensor, States | None]] = []
+    for t in torch.unique(states.temperature):
+        index = torch.nonzero(states.temperature == t)[:, 0]
+        if reference == "mean":
+            out.append((index, None))
+        elif isinstance(reference, (int, np.integer)) and -len(states) <= reference < len(states):
+            row = states[[int(reference) % len(states)]]
+            out.append((index, replace(row, temperature=t.reshape(1))))
+        else:
+            raise DataError(f"reference={reference!r}: use 'auto', 'mean', a row number or None")
+    return out
+
+
+@torch.no_grad()
+def predicted(posterior, baseline, functional: Functional, states: States, groups, with_std: bool):
+    """Means of a functional and, if wanted, standard deviations, each relative to the zero of its group.
+
+    Parameters
+    ----------
+    posterior, baseline
+        The model.
+    groups
+        What :func:`reference_groups` gave.
+
+    Returns
+    -------
+    Tensor, Tensor or None
+        Shape (rows,), rows of a frame next to each other.
+    """
+    nothing = states.temperature.new_zeros(0)
+    mean, std = [nothing], [nothing]
+    for start, stop in frame_chunks(len(states), PREDICT_FRAMES):
+        part = states[start:stop]
+        rows = posterior.prior.rows(functional, part)
+        mean.append(predict_mean(posterior, rows) + baseline_rows(baseline, functional, part))
+        if with_std and groups is None:
+            std.append(posterior.variance(rows).clamp_min(0.0).sqrt())
+    values = torch.cat(mean)
+    if groups is None:
+        return values, torch.cat(std) if with_std else None
+    deviations = torch.empty_like(values) if with_std else None
+    for index, origin in groups:
+        values[index] -= zero(posterior, baseline, functional, values[index], origin)
+        if deviations is not None:
+            deviations[index] = relative_std(posterior, functional, states[index], origin)
+    return values, deviations
+
+
+def zero(posterior, baseline, functional: Functional, values: torch.Tensor, origin: States | None) -> torch.Tensor:
+    """The zero that a group of values is relative to."""
+    if origin is None:
+        return values.mean()
+    rows = posterior.prior.rows(functional, origin)
+    return (predict_mean(posterior, rows) + baseline_rows(baseline, functional, origin))[0]
+
+
+def relative_std(posterior, functional: Functional, states: States, origin: States | None) -> torch.Tensor:
+    """Standard deviation of A_i − A(origin), or − mean of A: exact, from blocks of the covariance."""
+    prior = posterior.prior
+    others = [prior.rows(functional, states[i:j]) for i, j in frame_chunks(len(states), BLOCK_FRAMES)]
+    own = others if origin is None else [prior.rows(functional, origin)]
+    count = len(states) if origin is None else 1
+    across = [sum(posterior.covariance(a, b).sum(1) for b in own) / count for a in others]
+    zero_variance = torch.cat(across).mean() if origin is None else posterior.variance(own[0])[0]
+    variances = [posterior.variance(a) - 2.0 * c + zero_variance for a, c in zip(others, across, strict=True)]
+    return torch.cat(variances).clamp_min(0.0).sqrt()

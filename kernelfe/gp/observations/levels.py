@@ -1,0 +1,112 @@
+"""Learned noise levels, and the noise of label sets."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ...runtime.processes import Processes
+from ..prior.prior import Prior
+from ..prior.term import LOG_PRIOR_WIDTH
+from .labels import LabelSet
+
+
+def noise_variances(label: LabelSet, noise) -> tuple[Tensor | None, Tensor]:
+    """Noise variances of the rows of a label set, and what weights below one add to its log evidence.
+
+    With weight w the likelihood N(y | f, σ²) is raised to the power w: the row has the variance σ²/w, and
+    N(y | f, σ²)^w = N(y | f, σ²/w) · (2π σ²/w)^½ (2π σ²)^(−w/2).
+
+    Returns
+    -------
+    Tensor, Tensor
+        Shape (n·m,), None for covariance blocks; and a number.
+    """
+    scale, zero = label.row_scale(), label.y.new_zeros(())
+    if scale is not None and scale.ndim == 3:
+        return None, zero
+    levels = noise.levels([label.noise_kind] * len(label.y), label.states.temperature)[:, None]
+    variances = (levels if scale is None else levels * scale).expand(label.y.shape) ** 2
+    if label.weight is not None:
+        logs = (2.0 * math.pi * variances).log()
+        zero = 0.5 * (logs - label.weight * (logs + label.weight.log())).sum()
+    return variances.reshape(-1), zero
+
+
+def add_noise(out: Tensor, row: int, label: LabelSet, noise) -> None:
+    """Add the noise variances of a label set to the rows from ``row`` on of a covariance, in place."""
+    size, m = len(label), label.y.shape[1]
+    variances, _ = noise_variances(label, noise)
+    if variances is not None:
+        out.diagonal()[row : row + size] += variances
+    else:  # covariance blocks, frame by frame
+        at = row + torch.arange(len(label.y) * m, device=out.device).reshape(-1, m)
+        out[at[:, :, None], at[:, None, :]] += label.noise
+
+
+class NoiseLevels(torch.nn.Module):
+    """Learned noise of each label kind, a power law in temperature: σ(T) = σ₀ (T/T0)^p.
+
+    A single frame's energy scatters by T·sqrt(k C), its forces by more at higher T too: one number per kind
+    would give cold frames too little weight and hot ones too much.
+
+    Parameters
+    ----------
+    start
+        Starting values of σ₀ by kind.
+    reference
+        T0, K.
+    exponent
+        Whether to learn p; it stays 0 otherwise (labels at a single temperature).
+    """
+
+    def __init__(self, start: dict[str, float], reference: float = 300.0, exponent: bool = False):
+        super().__init__()
+        self.kinds, self.reference = list(start), reference
+        self.register_buffer(
+            "start", torch.tensor([math.log(v) for v in start.values()], dtype=torch.float64, device="cpu")
+        )
+        self.log_noise = torch.nn.Parameter(self.start.clone())
+        self.exponent = torch.nn.Parameter(torch.zeros_like(self.start), requires_grad=exponent)
+
+    @classmethod
+    def of(cls, values: dict[str, tuple[float, float]], reference: float) -> NoiseLevels:
+        """Levels with known values, the inverse of :meth:`values`."""
+        out = cls({kind: float(sigma) for kind, (sigma, _) in values.items()}, reference)
+        out.exponent.data.copy_(out.start.new_tensor([float(p) for _, p in values.values()]))
+        return out.requires_grad_(False)
+
+    def levels(self, kinds: list[str], temperature: Tensor) -> Tensor:
+        """Standard deviations for pairs of kind and temperature; one where noise is given with the labels."""
+        index = [self.kinds.index(kind) if kind in self.kinds else -1 for kind in kinds]
+        if not self.kinds:
+            return temperature.new_ones(len(kinds))
+        at = torch.tensor(index, device=temperature.device)
+        known, at = at < 0, at.clamp_min(0)
+        learned = (self.log_noise[at] + self.exponent[at] * torch.log(temperature / self.reference)).exp()
+        return torch.where(known, torch.ones_like(learned), learned)
+
+    def hyperprior(self) -> Tensor:
+        """Log density of the weak priors, up to a constant."""
+        level = ((self.log_noise - self.start) / LOG_PRIOR_WIDTH) ** 2
+        return -0.5 * (level + ((self.exponent - 0.5 * self.exponent.requires_grad) / 1.0) ** 2).sum()
+
+    def values(self) -> dict[str, tuple[float, float]]:
+        """(σ₀, p) by kind."""
+        exponents = self.exponent.detach().tolist()
+        return {
+            k: (math.exp(v), p) for k, v, p in zip(self.kinds, self.log_noise.detach().tolist(), exponents, strict=True)
+        }
+
+
+def hyperparameters(prior: Prior, noise: NoiseLevels) -> dict[str, Tensor]:
+    """All numbers of a fit that the evidence may have changed, by name."""
+    out = {f"prior.{name}": p.detach() for name, p in prior.named_parameters()}
+    return out | {f"noise.{name}": p.detach() for name, p in noise.named_parameters()}
+
+
+def share_hyperparameters(prior: Prior, noise: NoiseLevels, processes: Processes) -> None:
+    """All processes go on with those of process 0: on unequal machines theirs differ in the last digits."""
+    processes.broadcast(hyperparameters(prior, noise).values())

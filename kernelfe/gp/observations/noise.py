@@ -1,0 +1,90 @@
+"""How to say what the noise of labels is like, beyond one learned standard deviation per kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError
+from ...frames.checks import numbers
+from ...specs import Spec
+
+
+@dataclass(frozen=True)
+class CorrelatedNoise(Spec):
+    """Learned noise with the correlations that labels of single all-atom frames have; pass it as ``noise=``.
+
+    It is for label kinds whose noise is learned; kinds for which the Frames state a noise keep that one, and other
+    kinds than forces, generalised forces and mean energies keep a noise of their own per kind.
+
+    Parameters
+    ----------
+    within_frame
+        Learn the covariance of all numbers of a frame's forces and generalised forces, along axes that turn with the
+        molecule, and whiten with it. It grows as a power of the temperature. For molecules and variables, not for
+        frames with a cell.
+    force_energy
+        Use that force and energy of one frame have the noise covariance kT² dF/dT, as the model predicts it. Only for
+        labels of single frames.
+    time
+        True: every stretch of rows with the same temperature is one trajectory, in order and equally spaced (several
+        joined end to end do no harm); each kind of label then counts as n/g labels, g the statistical inefficiency of
+        its residual noise. Rows in random order would pass for independent. Or g by label kind. False: n labels.
+    rounds
+        Times that noise and model are fitted in turn, after a first fit with independent noise.
+
+    Raises
+    ------
+    DataError
+        If a parameter is none of these.
+    """
+
+    within_frame: bool = True
+    force_energy: bool = True
+    time: bool | Mapping[str, float] = False
+    rounds: int = 2
+
+    def __post_init__(self):
+        for name in ("within_frame", "force_energy"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise DataError(f"CorrelatedNoise: {name}={getattr(self, name)!r} must be True or False")
+        rounds = self.rounds
+        if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1:
+            raise DataError(f"CorrelatedNoise: rounds={rounds!r} must be a whole number of at least 1")
+        if isinstance(self.time, Mapping):
+            for kind, g in self.time.items():
+                if isinstance(g, bool) or not isinstance(g, (int, float, np.number)) or not 1.0 <= g < np.inf:
+                    raise DataError(f"CorrelatedNoise: time[{kind!r}]={g!r}: a statistical inefficiency is at least 1")
+        elif not isinstance(self.time, (bool, np.bool_)):
+            raise DataError(
+                f"CorrelatedNoise: time={self.time!r} must be True, False or statistical inefficiencies by label kind"
+            )
+
+
+class RelativeNoise:
+    """Noise whose size is learned and whose relation from row to row is known: σ_i = σ₀ (T/T0)^p s_i.
+
+    For rows that are averages of different numbers n_i of frames s_i = 1/sqrt(n_i). Pass it as the entry of a label
+    kind, ``noise={"mean_energy": RelativeNoise(1 / np.sqrt(counts))}``.
+
+    Parameters
+    ----------
+    scale
+        s_i > 0, shape (n,) or that of the label.
+
+    Raises
+    ------
+    DataError
+        If it is no array of positive numbers.
+    """
+
+    def __init__(self, scale: Any):
+        self.scale = numbers(scale, "RelativeNoise")
+        if not self.scale.ndim:
+            raise DataError("RelativeNoise takes one number per row: leave the noise out to learn one for all rows")
+
+    def __repr__(self) -> str:
+        return f"RelativeNoise(<array of shape {self.scale.shape}>)"

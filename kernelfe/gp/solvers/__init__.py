@@ -1,0 +1,1 @@
+"""Solvers: how a Gaussian process is conditioned on labels."""

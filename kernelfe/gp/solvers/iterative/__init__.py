@@ -1,0 +1,1 @@
+"""Exact conditioning by preconditioned conjugate gradients, without a Gram matrix."""

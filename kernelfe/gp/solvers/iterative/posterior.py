@@ -1,0 +1,264 @@
+"""Exact conditioning without a Gram: preconditioned conjugate gradients on products with jets.
+
+The posterior is that of :mod:`kernelfe.gp.solvers.dense` to the tolerance of the solver. Means cost one solve, done at the
+fit. Variances and covariances cost a solve per row, many rows at a time; their error is quadratic in the residual.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ....kernels.products import PairProducts
+from ....linalg.conjugate import conjugate_gradients
+from ....linalg.operators import Solution, SymmetricOperator
+from ....linalg.preconditioner import LowRankAndLocal
+from ....runtime.leading import Call, lead
+from ....runtime.processes import Processes
+from ...observations.labels import LabelSet
+from ...posterior import weight_expansions, weight_means
+from ...prior.prior import Prior
+from ...prior.rows import RowBlock, frame_chunks
+from ..specs import Iterative
+from .operator import JetGram, SharedProducts
+from .preconditioner import LITTLE, MOST, precondition
+from .watch import Watched
+
+logger = logging.getLogger(__name__)
+
+#: Numbers in the right-hand sides of one batched solve.
+BATCH_NUMBERS = 1 << 24
+
+
+def _of_other_frames(labels: list[LabelSet], known: list[LabelSet]) -> list[LabelSet]:
+    """Labels whose frames are numbered on from those that are known: they are others, of a data set of their own."""
+    after = 1 + max((int(label.frame.max()) for label in known if label.frame is not None), default=-1)
+    return [label if label.frame is None else replace(label, frame=label.frame + after) for label in labels]
+
+
+def in_double(pairs: list[PairProducts]) -> bool:
+    """Whether products are in double precision although single was asked for: there is nothing to refine then."""
+    return all(each.dtype == torch.float64 for each in pairs)
+
+
+@dataclass(frozen=True)
+class GivenProducts:
+    """An operator of N rows by its product."""
+
+    rows: int
+    product: Callable[[Tensor], Tensor]
+
+
+class IterativePosterior:
+    """Posterior by conjugate gradients.
+
+    Parameters
+    ----------
+    prior
+        Prior with its final hyperparameters.
+    labels
+        All labels.
+    noise
+        Learned noise levels.
+    solver
+        Tolerances and limits.
+    weights
+        (K + noise)⁻¹ (y − prior mean), if known from a saved model: operator and preconditioner are then made when the
+        first covariance is asked for.
+    start
+        First weights of the solve, from a model of fewer or other labels; None: zero.
+    watched
+        What is shown and kept of the solve.
+    processes
+        Who shares the products of the solve; None: this process does all of them. The result is the same to the last
+        bit. Covariances are asked for later, and by each process for itself.
+
+    Raises
+    ------
+    SolverError
+        If the solver did not converge.
+    ProcessError
+        If that happened on the first process, or another one failed.
+    """
+
+    log_evidence: float = math.nan
+
+    def __init__(
+        self,
+        prior: Prior,
+        labels: list[LabelSet],
+        noise,
+        solver: Iterative,
+        weights: Tensor | None = None,
+        start: Tensor | None = None,
+        watched: Watched | None = None,
+        processes: Processes | None = None,
+    ):
+        self.prior, self.labels, self.noise, self.solver = prior, labels, noise, solver
+        self._gram: JetGram | None = None
+        # kernels in single precision, for means, and in double, for covariances, where the solver has mixed precision
+        self._single: list[PairProducts] | None = None
+        self._double: list[PairProducts] | None = None
+        self._preconditioner: LowRankAndLocal | None = None
+        self.solution: Solution | None = None
+        with torch.no_grad():
+            if weights is None:
+                self.solution = self._fitted(start, watched, Processes() if processes is None else processes)
+                weights = self.solution.value.to(prior.device)  # that of another process comes by its processor
+            self.weights = weights
+            self.blocks = self.gram.blocks if self._gram is not None else [label.rows(prior) for label in labels]
+            self.expansions = weight_expansions(prior, self.blocks, weights)
+            self.mean_weights = weight_means(prior, self.blocks, weights)
+
+    def extended(self, labels: list[LabelSet]) -> IterativePosterior:
+        """The posterior given more labels, too: a solve that starts at the present solution."""
+        with torch.no_grad():
+            more = self.weights.new_zeros(sum(len(label) for label in labels))
+        every = [*self.labels, *_of_other_frames(labels, self.labels)]
+        return IterativePosterior(self.prior, every, self.noise, self.solver, start=torch.cat([self.weights, more]))
+
+    @property
+    def gram(self) -> JetGram:
+        """The covariance of the labels."""
+        if self._gram is None:
+            with torch.no_grad():
+                self._gram = JetGram(
+                    self.prior,
+                    self.labels,
+                    self.noise,
+                    # kernel matrices that a few products in double precision read are not worth keeping
+                    cache_bytes=0 if self.solver.precision == "mixed" else self._cache_bytes,
+                )
+        return self._gram
+
+    @property
+    def _cache_bytes(self) -> int:
+        return int(1e9 * self.solver.cache_gigabytes)
+
+    @property
+    def preconditioner(self) -> LowRankAndLocal:
+        """What makes the iterations few."""
+        if self._preconditioner is None:
+            dtype = torch.float32 if self.solver.precision == "mixed" else torch.float64
+            self._preconditioner = precondition(self.gram, self.solver.rank, dtype=dtype, little=LITTLE, most=MOST)
+        return self._preconditioner
+
+    def _fitted(self, start: Tensor | None, watched: Watched | None, processes: Processes) -> Solution:
+        """The solve for the weights. The first process runs it, with the help of the others in its products."""
+        if processes.size == 1:
+            return self.solved(self.gram.target(), start, watched)
+        shared: list[SharedProducts] = []
+        with processes.section("the covariance of the labels"):
+            shared.append(SharedProducts(self.gram, processes, self.gram.cache_bytes, torch.float64))
+            if self.solver.precision == "mixed":
+                shared.append(SharedProducts(self.gram, processes, self._cache_bytes, torch.float32))
+                if in_double(shared[1].pairs):
+                    shared.pop(0)
+
+        def work(call: Call) -> dict[str, Tensor]:
+            products = [lambda x, step=step: call(step, x) for step in range(len(shared))]
+            return self.solved(self.gram.target(), start, watched, products).tensors()
+
+        found = lead("the solve for the labels", [each.product for each in shared], work, processes)
+        return Solution.from_tensors(found)
+
+    def solved(
+        self,
+        b: Tensor,
+        start: Tensor | None = None,
+        watched: Watched | None = None,
+        products: list[Callable] | None = None,
+    ) -> Solution:
+        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with what the solver says of it.
+
+        ``products``: other ways to A x than those of :attr:`gram`, in double precision and, if wanted, in single.
+        """
+        operator: SymmetricOperator = self.gram
+        fast: Callable[[Tensor], Tensor] | None = None
+        if products is not None:
+            operator = GivenProducts(self.gram.rows, products[0])
+            fast = products[1] if len(products) > 1 else None
+        elif self.solver.precision == "mixed":
+            if self._single is None:
+                self._single = self.gram.products(self._cache_bytes, torch.float32)
+            fast = lambda x: self.gram.product(x, self._single)  # noqa: E731
+            if in_double(self._single):
+                operator, fast = GivenProducts(self.gram.rows, fast), None
+        preconditioner = self.preconditioner
+        with (watched or Watched()).solve(b, start, self.solver.tolerance, self.solver.max_iterations) as (start, seen):
+            solution = conjugate_gradients(
+                operator,
+                b,
+                preconditioner,
+                self.solver.tolerance,
+                self.solver.max_iterations,
+                start=start,
+                fast=fast,
+                callback=seen,
+            )
+        logger.info(
+            "conjugate gradients: %d products, residual %.1e, %.1f s",
+            solution.iterations,
+            solution.residual,
+            solution.seconds,
+        )
+        return solution
+
+    def solve(self, b: Tensor) -> Tensor:
+        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), for covariances: with products in double precision.
+
+        Without restarts the error of bᵀ(K + noise)⁻¹b is small of second order: a posterior variance may be a millionth
+        of the prior's.
+        """
+        if self.solver.precision != "mixed":
+            return self.solved(b).value
+        if self._double is None:
+            ready = self._single is not None and in_double(self._single)
+            self._double = self._single if ready else self.gram.products(self._cache_bytes, torch.float64)
+            self._single = None
+        return self.solved(b, products=[lambda x: self.gram.product(x, self._double)]).value
+
+    def cross(self, a: RowBlock) -> Tensor:
+        """Prior covariances of rows with all labels, shape (len(a), labels)."""
+        return torch.cat([self.prior.gram(a, block) for block in self.blocks], 1)
+
+    def features(self, a: RowBlock) -> Tensor:
+        """Linear in the rows: what :meth:`explained` reads, shape (len(a), labels)."""
+        return self.cross(a)
+
+    def explained(self, left: Tensor, right: Tensor) -> Tensor:
+        """Prior minus posterior covariance of rows, or combinations of rows, from their features."""
+        if left is not right:  # the second order needs the solutions of both
+            both = torch.cat([left, right])
+            return self.explained(both, both)[: len(left), len(left) :]
+        step = max(1, BATCH_NUMBERS // max(1, left.shape[1]))
+        parts = [self.solve(part.T.contiguous()) for part in left.split(step)]
+        missed = [self._missed(part.T, x) for part, x in zip(left.split(step), parts, strict=True)]
+        solved = torch.cat(parts, 1)
+        return left @ solved + solved.mT @ torch.cat(missed, 1)
+
+    def _missed(self, b: Tensor, x: Tensor) -> Tensor:
+        """R = b − A x. With x for A⁻¹b, bᵀx + xᵀR is in error by the square of what bᵀx alone is in error by."""
+        return b - self.gram.product(x, self._double)
+
+    def covariance(self, a: RowBlock, b: RowBlock) -> Tensor:
+        """Posterior covariances, shape (len(a), len(b))."""
+        left = self.cross(a)
+        out = self.prior.gram(a, b) - self.explained(left, left if a is b else self.cross(b))
+        return 0.5 * (out + out.T) if a is b else out
+
+    def variance(self, a: RowBlock) -> Tensor:
+        """Posterior variances, shape (len(a),)."""
+        parts = []
+        step = max(1, BATCH_NUMBERS // max(1, self.gram.rows) // a.components)
+        for start, stop in frame_chunks(a.frames, step):
+            part = a.slice(start, stop)
+            cross = self.cross(part).T.contiguous()
+            solved = self.solve(cross)
+            parts.append(self.prior.diagonal(part) - (cross * solved + solved * self._missed(cross, solved)).sum(0))
+        return torch.cat(parts).clamp_min(0.0)

@@ -1,0 +1,1 @@
+"""Sparse conditioning: inducing environments and streamed normal equations."""

@@ -1,0 +1,210 @@
+"""The sparse answer beside the exact one, on as many labels as the exact one can be had for.
+
+With hyperparameters and inducing environments of a fit (before its last step, which takes all labels), both posteriors
+are conditioned on the same random frames and compared at others: by how many of the exact standard deviations sparse
+means are off, and how the standard deviations compare. That is what inducing environments cost at the size of the
+sample; more labels make the exact posterior narrower and what inducing environments cannot express larger in its units.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+
+from ....errors import SolverError
+from ....runtime.processes import Processes
+from ...observations.labels import LabelSet
+from ...posterior import predict_mean
+from ...prior.prior import Prior
+from ..dense import DensePosterior
+from ..specs import Sparse
+from .basis import SparseBasis
+from .orbits import orbit_size
+from .posterior import SparsePosterior, by_rows
+from .streaming import accumulate
+
+logger = logging.getLogger(__name__)
+
+#: Deviation of means, in standard deviations of the exact posterior, above which more inducing environments are taken.
+LARGE = 0.25
+#: Most inducing environments that are taken unasked.
+MOST = 2400
+#: Label rows of the sample, and the share of frames more that are compared at.
+ROWS, HELD_OUT = 1500, 0.15
+
+
+@dataclass(frozen=True)
+class SolverCheck:
+    """A sparse model beside the exact one.
+
+    Parameters
+    ----------
+    rows
+        Label rows that both were conditioned on.
+    inducing
+        Inducing environments per term.
+    deviation
+        Per kind of label at held-out frames: root mean square of (sparse mean − exact mean) / exact standard deviation.
+    ratio
+        Per kind: median of sparse standard deviation / exact standard deviation.
+    seconds
+        What the check took: the exact answer, and the sparse ones with this number of inducing environments and fewer.
+    """
+
+    rows: int
+    inducing: int
+    deviation: dict[str, float]
+    ratio: dict[str, float]
+    seconds: float
+
+    @property
+    def worst(self) -> float:
+        """The largest of the deviations."""
+        return max(self.deviation.values())
+
+    def __str__(self) -> str:
+        kind = max(self.deviation, key=lambda k: self.deviation[k])
+        return (
+            f"{self.inducing} inducing environments beside the exact answer on {self.rows} label rows: means off by "
+            f"{self.deviation[kind]:.2f} of its standard deviation ({kind}), standard deviations "
+            f"{min(self.ratio.values()):.2f} to {max(self.ratio.values()):.2f} of its"
+        )
+
+
+def enlarged(solver, check: SolverCheck | None):
+    """The solver spec with the inducing environments that the check asked for."""
+    more = check is not None and check.inducing > solver.inducing
+    return replace(solver, inducing=check.inducing) if more else solver  # type: ignore[union-attr]
+
+
+def shared_check(check: SolverCheck | None, processes: Processes) -> SolverCheck | None:
+    """The check of process 0, on every process: on unequal machines theirs differ in the last digits."""
+    own = json.dumps(None if check is None else asdict(check))
+    found = json.loads(processes.gather_bytes(own.encode())[0])
+    return None if found is None else SolverCheck(**found)
+
+
+class Comparison:
+    """The exact answer on a sample, computed once, for any number of sparse ones to be compared with.
+
+    Parameters
+    ----------
+    prior
+        Prior with the hyperparameters of the fit.
+    labels
+        All labels.
+    noise
+        :class:`~kernelfe.gp.observations.levels.NoiseLevels`.
+    rng
+        Chooses the frames.
+    rows
+        Label rows of the sample; None: ``ROWS``.
+    """
+
+    @torch.no_grad()
+    def __init__(self, prior: Prior, labels: list[LabelSet], noise, rng: np.random.Generator, rows: int | None = None):
+        begin = time.perf_counter()
+        self.prior, self.noise = prior, noise
+        self.train, self.test = split(labels, ROWS if rows is None else rows, rng)
+        exact = DensePosterior(prior, self.train, noise)
+        self.exact = [(predict_mean(exact, r), exact.variance(r).sqrt()) for r in self._rows()]
+        self.seconds = time.perf_counter() - begin
+
+    def _rows(self) -> Iterator:
+        for label in self.test:
+            yield label.rows(self.prior)
+
+    @torch.no_grad()
+    def check(self, basis: SparseBasis, block_rows: int) -> SolverCheck:
+        """The sparse answer with these inducing environments beside the exact one."""
+        begin = time.perf_counter()
+        stacked = accumulate(basis, self.train, block_rows)
+        try:
+            sparse = SparsePosterior.fit(basis, stacked, self.noise)
+        except SolverError:
+            sparse = by_rows(basis, self.train, self.noise, block_rows)
+        off: dict[str, list] = {}
+        widths: dict[str, list] = {}
+        for label, rows, (mean, std) in zip(self.test, self._rows(), self.exact, strict=True):
+            seen = std > 0.0
+            off.setdefault(label.kind, []).append((predict_mean(sparse, rows) - mean)[seen] / std[seen])
+            found = sparse.variance(rows).clamp_min(0.0).sqrt()[seen] / std[seen]
+            widths.setdefault(label.kind, []).append(found)
+        # several molecules have labels of the same kind
+        deviation = {kind: _over(parts, lambda x: x.square().mean().sqrt(), 0.0) for kind, parts in off.items()}
+        ratio = {kind: _over(parts, torch.median, 1.0) for kind, parts in widths.items()}
+        count = max(len(z) // orbit_size(term) for z, term in zip(basis.inducing, self.prior.terms, strict=True))
+        rows_used = sum(len(label) for label in self.train)
+        self.seconds += time.perf_counter() - begin
+        return SolverCheck(rows_used, count, deviation, ratio, self.seconds)
+
+
+def _over(parts: list, reduce: Callable, otherwise: float) -> float:
+    values = torch.cat(parts)
+    return float(reduce(values)) if len(values) else otherwise
+
+
+def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[list[LabelSet], list[LabelSet]]:
+    """Random frames with about ``rows`` label rows, and others; the same frames where kinds share them."""
+    total, seed = sum(len(label) for label in labels), int(rng.integers(2**31))
+    train, test = [], []
+    for label in labels:
+        n = len(label.y)
+        if n < 2:  # nothing to compare with
+            train.append(label)
+            continue
+        some = max(1, min(n - 1, round(rows * n / total)))
+        others = max(1, min(n - some, math.ceil(HELD_OUT * some)))
+        order = np.random.default_rng(seed).permutation(n)
+        train.append(label.subset(torch.from_numpy(np.sort(order[:some])).to(label.y.device)))
+        test.append(label.subset(torch.from_numpy(np.sort(order[some : some + others])).to(label.y.device)))
+    return train, test
+
+
+@torch.no_grad()
+def checked_basis(
+    prior: Prior,
+    labels: list[LabelSet],
+    noise,
+    choose: Callable[[int], list],
+    solver: Sparse,
+    rng: np.random.Generator,
+) -> tuple[SparseBasis, SolverCheck]:
+    """A basis with as many inducing environments as the comparison asks for: from those of ``solver``, doubling.
+
+    Parameters
+    ----------
+    choose
+        Inducing environments of every term, given how many.
+
+    Warns
+    -----
+    UserWarning
+        If the sparse answer is off by more than ``LARGE`` with ``MOST`` inducing environments, or all there are.
+    """
+    comparison, count = Comparison(prior, labels, noise, rng), solver.inducing
+    basis = SparseBasis(prior, choose(count), solver.gradients)
+    found = comparison.check(basis, solver.block_rows)
+    while found.worst > LARGE and 2 * count <= MOST:
+        count *= 2
+        logger.info("%s: %d are taken", found, count)
+        larger = choose(count)
+        if all(len(a) == len(b) for a, b in zip(larger, basis.inducing, strict=True)):
+            break  # there are no more
+        basis = SparseBasis(prior, larger, solver.gradients)
+        found = comparison.check(basis, solver.block_rows)
+    if found.worst > LARGE:
+        warnings.warn(
+            f"{found}. Give solver=Sparse(inducing=..., gradients=True), whose inducing variables are slopes too, or "
+            "solver='iterative', which is exact",
+            stacklevel=2,
+        )
+    return basis, found

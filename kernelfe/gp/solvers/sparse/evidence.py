@@ -1,0 +1,103 @@
+"""Evidence of the sparse model."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from ....linalg.normal import Stacked
+from ...observations.labels import LabelSet
+from ...observations.levels import NoiseLevels
+from ...prior.prior import Prior
+from ..maximise import maximise
+from .basis import SparseBasis
+from .streaming import accumulate
+
+logger = logging.getLogger(__name__)
+#: How far a search of the sparse model moves the logarithm of length scales, and of any other number of a kernel.
+SEARCH, WIDE_SEARCH = 0.7, 2.0
+
+
+def fit_scales(prior: Prior, noise: NoiseLevels, stacked: Stacked, max_iter: int) -> float:
+    """Maximise the evidence over prior scales and noise with the length scales as they are: no pass over the data.
+
+    Parameters
+    ----------
+    stacked
+        All labels, accumulated in the basis of the present length scales.
+    """
+    free = [*(term.log_scales for term in prior.terms), *(noise.parameters() if noise.kinds else [])]
+
+    def objective() -> Tensor:
+        levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
+        evidence = stacked.log_evidence(prior.variances(), levels, bound=False)
+        return evidence + prior.hyperpriors() + noise.hyperprior()
+
+    return maximise(objective, [p for p in free if p.requires_grad], max_iter, scale=float(stacked.count.sum()))
+
+
+def fit_sparse(
+    prior: Prior,
+    labels: list[LabelSet],
+    noise: NoiseLevels,
+    inducing: list[Tensor],
+    *,
+    gradients: bool = False,
+    block_rows: int = 8192,
+    evaluations: int = 4,
+    progress=None,
+) -> float:
+    """Maximise the evidence of the sparse model; ``prior`` and ``noise`` are changed in place.
+
+    What the kernels are made of (length scales by one common factor per kernel, every other number by itself) by
+    bounded scalar searches in turn, twice where a term has several to search; everything else by gradients within each
+    trial.
+    """
+    best: list = [-math.inf, None]
+
+    def snapshot():
+        return [p.detach().clone() for p in [*prior.parameters(), *noise.parameters()]]
+
+    def restore(saved):
+        for p, value in zip([*prior.parameters(), *noise.parameters()], saved, strict=True):
+            p.data.copy_(value)
+
+    def trial(max_iter: int) -> float:
+        with torch.no_grad():
+            stacked = accumulate(SparseBasis(prior, inducing, gradients), labels, block_rows)
+
+        value = fit_scales(prior, noise, stacked, max_iter)
+        if value > best[0]:
+            best[:] = [value, snapshot()]
+        if progress is not None:
+            progress.update(1)
+        return value
+
+    trial(30)
+    for index, term in enumerate(prior.terms):
+        if term.spec.fixed:
+            continue
+        directions = term.spec.kernel.directions()
+        for name, at in directions * (1 if len(directions) == 1 else 2):
+            parameter, reach = term.log_hyperparameter(name), SEARCH if at is None else WIDE_SEARCH
+            start = parameter.detach().clone()
+            chosen = slice(None) if at is None else slice(at, at + 1)
+
+            def shifted(shift: float, parameter=parameter, start=start, chosen=chosen) -> float:
+                restore(best[1])
+                parameter.data.copy_(start)
+                parameter.data[chosen] += shift
+                return -trial(6)
+
+            scipy.optimize.minimize_scalar(
+                shifted, bounds=(-reach, reach), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
+            )
+            restore(best[1])
+        logger.info(
+            "term %d: %s", index, {name: term.log_hyperparameter(name).exp().tolist() for name, _ in directions}
+        )
+    return best[0]

@@ -1,0 +1,307 @@
+"""How labels stream: groups that share a sum, blocks of frames in memory at a time, and chunks of blocks.
+
+Chunks are what processes share and checkpoints hold. Their bounds follow from the labels and the size of a block and
+never from the number of processes, so that sums over them are the same to the last bit however the work is divided
+(:mod:`kernelfe.runtime.sums`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ....linalg import Group, NormalEquations
+from ....runtime.checkpoint import Checkpoint
+from ....runtime.processes import Processes
+from ....runtime.sums import sum_chunks
+from ...observations.labels import LabelSet
+from ...prior.prior import Prior
+from ...prior.rows import RowBlock, frame_chunks
+from .basis import SparseBasis
+from .row_reduction import reduced
+
+#: Frames whose descriptors are in memory at a time.
+FRAMES_AT_ONCE = 512
+#: Rows whose features of all terms are in memory at a time on a card, where a small block leaves most of it idle.
+CARD_FEATURE_ROWS = 1 << 15
+
+
+@torch.no_grad()
+def accumulate(
+    basis: SparseBasis,
+    labels: list[LabelSet],
+    block_rows: int,
+    progress=None,
+    equations=None,
+    processes: Processes | None = None,
+    checkpoint: Checkpoint | None = None,
+):
+    """Stream all labels through the basis into normal equations, or others of the same interface.
+
+    Parameters
+    ----------
+    basis
+        Features of the rows.
+    labels
+        All labels, the same ones on every process.
+    block_rows
+        Label rows in memory at a time.
+    progress
+        A bar that is told the rows this process has done.
+    equations
+        What takes the rows instead of normal equations; it does so in this process, and keeps no checkpoints.
+    processes
+        Who shares the work; None: this process does all of it. The result is the same to the last bit.
+    checkpoint
+        Where sums over parts of the labels are kept until all are done.
+    """
+    expanded = sum(rank * size for rank, size in zip(basis.ranks, basis.functions, strict=True))
+    groups = plan(labels, block_rows, sum(basis.ranks), expanded)
+
+    def stream(group: GroupPlan, blocks: list[Block], target) -> None:
+        for block in blocks:
+            label = labels[block.label]
+            _add_block(target, basis, label, block.index, group.key)
+            if progress is not None:
+                progress.update(len(block.index) * label.y.shape[1])
+
+    if equations is not None:
+        for group in groups:
+            stream(group, group.blocks, equations)
+        return equations.stacked()
+
+    def work(g: int, chunk: int) -> dict[str, Tensor]:
+        own = NormalEquations(basis.ranks, basis.functions)
+        stream(groups[g], groups[g].chunk(chunk), own)
+        (group,) = (*own.groups.values(), *own.wide.values())
+        return group.sums()
+
+    sums = sum_chunks(
+        [group.chunks for group in groups],
+        work,
+        lambda g, chunk: sum(len(b.index) * labels[b.label].y.shape[1] for b in groups[g].chunk(chunk)),
+        processes=Processes() if processes is None else processes,
+        checkpoint=checkpoint,
+        device=basis.prior.device,
+        resumed=None if progress is None else progress.update,
+    )
+    equations = NormalEquations(basis.ranks, basis.functions)
+    for plan_, found in zip(groups, sums, strict=True):
+        kind, temperature, *state = plan_.key
+        if state:
+            factors = _factors(basis.prior, labels[plan_.blocks[0].label], plan_.blocks[0].index[:1])
+            equations.groups[plan_.key] = Group.from_sums(kind, temperature, factors, found)
+        else:
+            equations.wide[kind, temperature] = Group.from_sums(kind, temperature, [], found)
+    return equations.stacked()
+
+
+def _factors(prior: Prior, label: LabelSet, index: Tensor) -> list[Tensor]:
+    """Factors of the state, per block, that rows of a group share: those of one of its frames."""
+    rows = label.rows(prior, index)
+    factors = [reads[0].factors[0] for reads in rows.terms]
+    if prior.mean is not None:
+        factors.append(rows.mean[0][1][0] if rows.mean else rows.prior_mean.new_zeros(prior.mean.size))
+    return factors
+
+
+def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):
+    """Add some frames of one label set; ``key`` has a state when its rows share their factors."""
+    if len(index) > FRAMES_AT_ONCE:  # few rows to a frame: its descriptors are what takes memory
+        for part in torch.split(index, FRAMES_AT_ONCE):
+            _add_block(equations, basis, label, part, key)
+        return
+    prior = basis.prior
+    rows = label.rows(prior, index)
+    y = label.y[index].reshape(-1) - rows.prior_mean
+    whiten, log_weight = _noise_whitening(label.row_scale(index), rows)
+    count = None
+    if label.learned:
+        count, log_weight = label.counted(index)
+    if len(key) == 2:
+        features, missing = basis.wide(rows)
+        if label.noise is not None and label.noise.ndim == 3:
+            lost_wide = _block_trace(label.noise[index], missing)
+        else:
+            lost_wide = whiten(torch.ones_like(y)) ** 2 @ missing
+        equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight, count)
+        return
+    count, outside = float(len(y)) if count is None else count, 0.0
+    fewer = reduced(rows, y, whiten)
+    if fewer is not None:
+        rows, y, outside = fewer
+        whiten, block_noise = _as_is, None
+    else:
+        block_noise = label.noise[index] if label.noise is not None and label.noise.ndim == 3 else None
+        y = whiten(y)
+    factors = [reads[0].factors[0] for reads in rows.terms]
+    diagonals = [_unit_diagonal(prior, rows, t, factors[t]) for t in range(len(prior.terms))]
+    weight = whiten(torch.ones_like(y)) ** 2
+    if prior.mean is not None:
+        factors.append(rows.mean[0][1][0] if rows.mean else y.new_zeros(prior.mean.size))
+    m, width = rows.components, sum(basis.ranks)
+    step = max(1, (CARD_FEATURE_ROWS if y.is_cuda else FEATURE_ROWS) // m)
+    buffer = y.new_empty(min(step, rows.frames) * m, width)
+    for start, stop in frame_chunks(rows.frames, step):
+        part, here = rows.slice(start, stop), slice(start * m, stop * m)
+        features = buffer[: len(part)]
+        squares = basis.fill(part, features)
+        lost = []
+        for diagonal, square in zip(diagonals, squares, strict=False):
+            gap = (diagonal[here] - square).clamp_min(0.0)
+            if block_noise is not None:
+                lost.append(_block_trace(block_noise[start:stop], gap[:, None])[0])
+            else:
+                lost.append(gap @ weight[here])
+        if prior.mean is not None:
+            lost.append(y.new_zeros(()))
+        if fewer is None:
+            features = _noise_whitening(label.row_scale(index[start:stop]), part)[0](features)
+        equations.add(key, factors, features, y[here], torch.stack(lost), log_weight, count, outside)
+        log_weight, count, outside = 0.0, 0.0, 0.0  # of the whole block, counted once
+
+
+def _as_is(a: Tensor) -> Tensor:
+    return a
+
+
+def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Tensor:
+    """Variances of the rows under the kernel of a term alone; zero where the rows do not read the term.
+
+    The rows share their factors of state: the largest is divided out.
+    """
+    lead = factors.abs().argmax().reshape(1)  # a tensor: on a card nothing waits for it
+    squared = factors[lead] ** 2
+    return prior.kernel_diagonal(rows, t).index_select(1, lead)[:, 0] / torch.where(squared > 0, squared, 1.0)
+
+
+def _noise_whitening(scale: Tensor | None, rows: RowBlock):
+    """A function that divides rows by their standard deviations, and Σ log variance."""
+    if scale is None:
+        return (lambda a: a), 0.0
+    if scale.ndim == 2:
+        inverse = 1.0 / scale.reshape(-1)
+        return (lambda a: a * (inverse if a.ndim == 1 else inverse[:, None])), -2.0 * inverse.log().sum()
+    lower = torch.linalg.cholesky(scale)
+    n, m = rows.frames, rows.components
+
+    def whiten(a: Tensor) -> Tensor:
+        blocks = a.reshape(n, m, -1)
+        return torch.linalg.solve_triangular(lower, blocks, upper=False).reshape(a.shape)
+
+    return whiten, 2.0 * lower.diagonal(dim1=1, dim2=2).log().sum()
+
+
+def _block_trace(noise: Tensor, missing: Tensor) -> Tensor:
+    """Σ over rows of diag(noise⁻¹)·missing for per-frame covariance blocks.
+
+    The trace of noise⁻¹ (K − Q) with K − Q taken as diagonal: exact when the components of a frame miss nothing or
+    miss it independently. Between correlated components the bound is an approximation, and no longer strictly one.
+    """
+    inverse = torch.linalg.inv(noise).diagonal(dim1=1, dim2=2).reshape(-1)
+    return inverse @ missing
+
+
+#: Distinct thermodynamic states up to which labels are grouped by state.
+MAX_STATES = 16
+#: Bins of temperature for the learned noise of labels with more states than that.
+NOISE_BINS = 8
+#: Chunks of a group: at least (as far as it has blocks), and at most.
+FEWEST, MOST = 8, 64
+#: Rows whose features of all terms are in memory at a time.
+FEATURE_ROWS = 2048
+#: Share of the memory of a pass that unfinished sums may take, and arrays of such features that a pass holds.
+OVERHEAD, ARRAYS = 0.1, 4.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """Frames of one label set, given by its number, that are in memory together."""
+
+    label: int
+    index: Tensor
+
+
+@dataclass
+class GroupPlan:
+    """Labels that add up to one group of the normal equations.
+
+    Parameters
+    ----------
+    key
+        (kind, temperature, state) of labels that share their factors; (kind, temperature) of others.
+    blocks
+        Their frames.
+    chunks
+        Into how many chunks the blocks are divided.
+    """
+
+    key: tuple
+    blocks: list[Block] = field(default_factory=list)
+    chunks: int = 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether rows are expanded, since each has a state of its own."""
+        return len(self.key) == 2
+
+    def chunk(self, number: int) -> list[Block]:
+        """The blocks of a chunk."""
+        n = len(self.blocks)
+        return self.blocks[n * number // self.chunks : n * (number + 1) // self.chunks]
+
+
+def plan(labels: list[LabelSet], block_rows: int, features: int, expanded: int) -> list[GroupPlan]:
+    """The groups of a pass over labels, in their order, with their blocks and chunks.
+
+    Parameters
+    ----------
+    labels
+        All labels.
+    block_rows
+        Label rows in memory at a time.
+    features, expanded
+        Numbers per row that a group sums the products of: of labels that share their factors, and of others.
+    """
+    groups: dict[tuple, GroupPlan] = {}
+    for number, label in enumerate(labels):
+        states = torch.stack([label.states.temperature, *label.states.parameters.values()], 1)
+        distinct, which = torch.unique(states, dim=0, return_inverse=True)
+        grouped = len(distinct) <= MAX_STATES and len(label.functional.reads) == 1 and label.minus is None
+        temperature = label.states.temperature
+        if grouped:
+            order = torch.argsort(which, stable=True)
+            bounds = torch.bincount(which).cumsum(0).tolist()
+        else:  # the learned noise of a bin of temperatures is taken at its mean
+            bins = NOISE_BINS if label.learned and len(torch.unique(temperature)) > 1 else 1
+            order = torch.argsort(temperature, stable=True)
+            bounds = [len(order) * (k + 1) // bins for k in range(bins)]
+        step, begin = max(1, block_rows // label.y.shape[1]), 0
+        for state, end in enumerate(bounds):
+            # the state itself, not its number: molecules with the same states share groups, others do not
+            own = (tuple(distinct[state].tolist()),) if grouped else ()
+            key = (label.noise_kind, float(temperature[order[begin:end]].mean()), *own)
+            for start, stop in frame_chunks(end - begin, step):
+                block = Block(number, order[begin + start : begin + stop])
+                groups.setdefault(key, GroupPlan(key)).blocks.append(block)
+            begin = end
+    out = list(groups.values())
+    sizes = [expanded if group.wide else features for group in out]
+    total = float(sum(size**2 for size in sizes))
+    for group, size in zip(out, sizes, strict=True):
+        group.chunks = min(len(group.blocks), _chunks(total, size, block_rows))
+    return out
+
+
+def _chunks(total: float, size: int, block_rows: int) -> int:
+    """Chunks, a power of two, of a group with (size, size) numbers, of ``total`` in all groups.
+
+    A sum over 2ˡ chunks holds l sums beside the group's own while it is under way.
+    """
+    room = OVERHEAD * (total + ARRAYS * min(block_rows, FEATURE_ROWS) * size)
+    chunks = FEWEST
+    while chunks < MOST and (chunks.bit_length()) * size**2 <= room:
+        chunks *= 2
+    return chunks

@@ -1,0 +1,229 @@
+"""Starting numbers of a fit: what terms leave to the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import functionals
+from ..descriptors import Distances, Variables
+from ..errors import DataError
+from ..kernels import RBF, Kernel, ParameterExpansion, SecondOrder
+from .observations.labels import LabelSet
+from .prior.mean import MeanFunction
+from .prior.prior import Prior
+from .prior.term import Term, TermModule
+from .states import States
+
+#: How much broader than the spread of the data the priors of mean functions are.
+BROAD = 30.0
+#: Frames from which starting values are read.
+SAMPLE = 200
+
+
+def named_terms(terms, frames) -> list[tuple[str, Term]]:
+    """``terms`` of the regressor as a list of (name, Term).
+
+    Raises
+    ------
+    DataError
+        If it is neither None, a Term, nor a list of (name, Term) with distinct names.
+    """
+    if terms is None:
+        return [("variables" if frames.positions is None else "distances", Term())]
+    if isinstance(terms, Term):
+        return [("term", terms)]
+    try:
+        pairs = [(str(name), term) for name, term in terms]
+    except (TypeError, ValueError) as error:
+        raise DataError("terms must be a Term or a list of (name, Term)") from error
+    if not pairs or len({name for name, _ in pairs}) != len(pairs) or not all(isinstance(t, Term) for _, t in pairs):
+        raise DataError("terms must be a non-empty list of (name, Term) with distinct names")
+    return pairs
+
+
+def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str], Prior, dict[str, float], float]:
+    """Fill in what the specs leave to the data, and build fresh modules.
+
+    Parameters
+    ----------
+    terms
+        ``terms`` of the regressor, by name.
+    frames
+        Frames, or a :class:`~kernelfe.gp.observations.molecules.MoleculeSet`, whose terms stay unbound: every molecule binds
+        them to its own beads.
+    labels
+        What is conditioned on.
+    counts
+        One entry for each kind that has mean functions; how many a frame has is in the states of its labels.
+
+    Returns
+    -------
+    list of str, Prior, dict, float
+        Names of the terms, the prior, starting noise levels of the kinds whose noise is learned, and the mean
+        temperature.
+    """
+    reference = float(np.mean(frames.temperature))
+    expansions = tuple(_expansion(name, values) for name, values in sorted(frames.parameters.items()))
+    names, modules, several = [], [], hasattr(frames, "sampled")
+    states = frames.sampled(_sample) if several else [States.from_frames(frames[_sample(len(frames))])]
+    pairs = named_terms(terms, frames)
+    for name, term in pairs:
+        descriptor = term.descriptor
+        if descriptor is None:
+            descriptor = Distances() if several or frames.positions is not None else Variables()
+        if several:
+            z = sampled_environments(descriptor, states)
+        else:
+            descriptor = descriptor.for_molecule(frames.kinds, frames.bonds)
+            z = descriptor.environments(states[0].coordinates, cell=states[0].cell).z
+        kernel = term.kernel if term.kernel is not None else RBF()
+        if not isinstance(kernel, Kernel):
+            raise DataError(f"term {name!r}: kernel={kernel!r} is no kernel; pass one such as RBF(), or None")
+        inner = getattr(descriptor, "descriptor", descriptor)  # what Symmetrized wraps
+        kernel = kernel.completed(z, per_column=isinstance(inner, Variables))
+        thermal: Any = term.thermal if term.thermal is not None else SecondOrder()
+        if "reference_temperature" in thermal.missing():
+            thermal = replace(thermal, reference_temperature=reference)
+        parameters = expansions if term.parameters is None else tuple(term.parameters)
+        unknown = {p.name for p in parameters} - set(frames.parameters)
+        if unknown:
+            raise DataError(f"term {name!r} depends on {sorted(unknown)}, the Frames have {sorted(frames.parameters)}")
+        filled = replace(term, descriptor=descriptor, kernel=kernel, parameters=parameters)
+        if unset := thermal.missing():
+            # without λ, whose functions together have unit variance in the middle of the data
+            unit = replace(filled, thermal=replace(thermal, **dict.fromkeys(thermal.components, 1.0)), parameters=())
+            start = _scales(TermModule(unit, z.shape[1]), labels, reference, len(pairs))
+            thermal = replace(thermal, **{component: start[component] for component in unset})
+        names.append(name)
+        modules.append(TermModule(replace(filled, thermal=thermal), z.shape[1]))
+    shared: Any = modules[0].spec.thermal
+    if shared.components != SecondOrder.components:
+        shared = SecondOrder(reference_temperature=reference)
+    # what depends on λ and not on R is broad up to second order; beyond that the terms can have it
+    mean = _mean_function(shared, expansions, labels, len(counts))
+    noise = {
+        label.kind: max(0.7 * _spread(label), _tiny(label)) / _relative_size(label) for label in labels if label.learned
+    }
+    return names, Prior(modules, mean), noise, reference
+
+
+def sampled_environments(descriptor, states: list[States]) -> torch.Tensor:
+    """Environments of a term that several molecules share.
+
+    Raises
+    ------
+    DataError
+        If their columns differ, or there is none anywhere.
+    """
+    wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
+    if len(wide) > 1:
+        raise DataError(
+            f"{type(descriptor).__name__} gives {wide} columns in molecules of different sizes, which no term can "
+            "share: use descriptors by kinds of beads (PairDistances, Bonded), for example those of local_terms(...)"
+        )
+    z = torch.cat([one.environments(descriptor).z for one in states])
+    if not len(z):
+        raise DataError(f"no molecule has an environment of {descriptor}: check its kinds, bonds and cutoff")
+    return z
+
+
+def _sample(size: int) -> np.ndarray:
+    return np.unique(np.linspace(0, size - 1, min(size, SAMPLE)).astype(int))
+
+
+def _expansion(name: str, values: np.ndarray) -> ParameterExpansion:
+    spread = float(np.std(values))
+    return ParameterExpansion(name, reference=float(np.mean(values)), scale=1.0 / spread if spread > 0 else 1.0)
+
+
+def _spread(label: LabelSet) -> float:
+    """Standard deviation of labels within each temperature (scalars), or about zero (vectors)."""
+    if label.y.shape[1] > 1:
+        return float(label.y.square().mean().sqrt())
+    total, t = 0.0, label.states.temperature
+    for value in torch.unique(t)[:50]:
+        part = label.y[t == value]
+        total += float((part - part.mean()).square().sum())
+    return (total / max(1, len(label.y))) ** 0.5 if len(torch.unique(t)) <= 50 else float(label.y.std(correction=0))
+
+
+def _relative_size(label: LabelSet) -> float:
+    return 1.0 if label.relative is None else float(label.relative.square().mean().sqrt())
+
+
+def _tiny(label: LabelSet) -> float:
+    return 1e-6 * float(label.y.abs().max()) or 1e-6
+
+
+def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms: int) -> dict[str, float]:
+    """Starting scales by component: half of the variance of each label kind, shared among the terms, is signal."""
+    thermal: Any = module.spec.thermal
+    estimates: dict[str, list[float]] = {component: [] for component in thermal.components}
+    with torch.no_grad():
+        prior = Prior([module], None)
+        for label in labels:
+            index = torch.from_numpy(_sample(len(label.y)))
+            rows = label.subset(index).rows(prior)
+            per_function = prior.kernel_diagonal(rows, 0).mean(0).split(thermal.functions)
+            spread = _spread(label)
+            for component, parts in zip(thermal.components, per_function, strict=True):
+                # only kinds that a component contributes to strongly say something about its scale
+                if (share := float(parts.sum())) > 1e-30 and spread > 0:
+                    estimates[component].append(spread * (0.5 / share / terms) ** 0.5 / module.weight)
+    found = {component: float(np.median(values)) for component, values in estimates.items() if values}
+    if "energy" in found:
+        u = found["energy"]
+    elif "heat_capacity" in found:
+        u = found["heat_capacity"] * reference
+    else:
+        u = found["entropy"] * reference if "entropy" in found else 1.0
+    usual = {"energy": u, "entropy": u / reference, "heat_capacity": u / reference}
+    return {**dict.fromkeys(thermal.components, 1.0), **found, **usual}
+
+
+def _alike(a: LabelSet, b: LabelSet) -> bool:
+    """Whether labels are of one kind and of frames with equal numbers of beads of each kind."""
+    return a is b or (a.kind == b.kind and torch.equal(a.states.counts[:1], b.states.counts[:1]))
+
+
+def _mean_function(thermal: Any, expansions, labels: list[LabelSet], kinds: int) -> MeanFunction | None:
+    """Mean functions with broad priors about a least-squares start; None when no label sees a constant.
+
+    Widths are per bead: what one bead (of any kind) would have to do to explain the spread of the labels.
+    """
+    seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
+    if not seen:
+        return None
+    # the start: e_X and c_X that depend neither on λ nor, but for τ(T), on the temperature
+    unit = MeanFunction(SecondOrder(reference_temperature=thermal.reference_temperature), (), (0.0,) * kinds, 1.0, 1.0)
+    columns, factors, values, widths = [], [], [], []
+    for label in seen:
+        states = label.states
+        rows = sum(
+            unit.factors(states.resolve(read), states.temperature, states.parameters) for read in label.functional.reads
+        )
+        y = torch.cat([other.y for other in seen if _alike(label, other)])
+        width = float(y.std(correction=0)) or float(y.abs().max()) or 1.0
+        columns.append((rows[:, :, None] * states.counts[:, None, :]).flatten(1))  # type: ignore[index]
+        factors.append(rows * states.counts.sum(1, keepdim=True))
+        values.append(label.y[:, 0])
+        widths.append(width)
+    scaled = torch.cat([f / w for f, w in zip(columns, widths, strict=True)])
+    target = torch.cat([y / w for y, w in zip(values, widths, strict=True)])
+    column = scaled.norm(dim=0).clamp_min(1e-300)
+    start = torch.linalg.lstsq(scaled / column, target[:, None], driver="gelsd").solution[:, 0] / column
+    spreads = []
+    for k in range(2):
+        reach = [
+            w / float(f[:, k].abs().max())
+            for f, w in zip(factors, widths, strict=True)
+            if float(f[:, k].abs().max()) > 1e-9
+        ]
+        largest = float(start[kinds:].abs().max()) if k else 0.0
+        spreads.append(max([*reach, largest]) if reach else 1.0)
+    offset = torch.where(scaled[:, :kinds].abs().amax(0) > 0, start[:kinds], 0.0)
+    return MeanFunction(thermal, expansions, tuple(offset.tolist()), BROAD * spreads[0], BROAD * spreads[1])

@@ -1,0 +1,216 @@
+"""Frames as the models see them: torch tensors of configurations and thermodynamic states."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..descriptors import Descriptor
+from ..descriptors.absent import Absent
+from ..errors import DataError
+from ..functionals import Read
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Kinds whose mean functions are fitted: one pair for a single composition, else one per bead kind."""
+
+    kinds: tuple[str, ...]
+    counts: tuple[float, ...]
+
+
+@dataclass
+class States:
+    """A batch of (R, T, λ) with what functionals may need beside them.
+
+    Parameters
+    ----------
+    coordinates
+        Shape (n, beads, 3) or (n, d).
+    temperature
+        Shape (n,), K.
+    parameters
+        Values of each parameter, shape (n,).
+    counts
+        Beads or molecules of each kind, shape (n, X).
+    fields
+        Displacement fields, shape (n, k, coordinates of a frame), or None.
+    cell
+        Shape (n, 3, 3), or None.
+    molecule
+        With several molecules in one fit, the one these are configurations of: it tells descriptors which beads are
+        which. None: descriptors know already.
+    """
+
+    coordinates: Tensor
+    temperature: Tensor
+    parameters: dict[str, Tensor]
+    counts: Tensor
+    fields: Tensor | None = None
+    cell: Tensor | None = None
+    molecule: Molecule | None = None
+    _environments: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_frames(
+        cls, frames, temperature=None, counts=None, device: str | torch.device = "cpu", molecule=None
+    ) -> States:
+        """Convert Frames (or a slice of them); ``temperature`` replaces theirs.
+
+        On a processor the tensors read the arrays of the Frames where they lie (:func:`without_copy`) and must not be
+        changed in place: a fit needs no second copy of its frames.
+        """
+
+        def tensor(array):
+            return None if array is None else without_copy(array).to(device)
+
+        size = len(frames)
+        t = frames.temperature if temperature is None else np.array(temperature, float)
+        if t.shape not in ((), (1,), (size,)):
+            raise DataError(f"temperature has shape {t.shape}: pass a number, or one per frame, shape ({size},)")
+        t = np.broadcast_to(t, (size,))
+        if not (np.isfinite(t).all() and (t > 0).all()):
+            raise DataError("temperature must be positive and finite, in kelvin")
+        fields = tensor(frames.displacements)
+        return cls(
+            tensor(frames.coordinates),
+            tensor(t),
+            {name: tensor(value) for name, value in frames.parameters.items()},
+            tensor(np.ones((size, 1)) if counts is None else counts),
+            None if fields is None else fields.flatten(2),
+            tensor(frames.cell),
+            molecule,
+        )
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    @property
+    def coordinate_shape(self) -> tuple[int, ...]:
+        """(beads, 3) or (d,)."""
+        return tuple(self.coordinates.shape[1:])
+
+    @property
+    def field_count(self) -> int | None:
+        """Displacement fields per frame, or None."""
+        return None if self.fields is None else self.fields.shape[1]
+
+    @property
+    def volume(self) -> Tensor | None:
+        """Cell volumes, shape (n,)."""
+        return None if self.cell is None else torch.linalg.det(self.cell).abs()
+
+    def resolve(self, read: Read) -> Read:
+        """Replace the parameter ``"*"`` of a read by the only parameter there is."""
+        if read.parameter != "*":
+            if read.parameter is not None and read.parameter not in self.parameters:
+                raise DataError(f"unknown parameter {read.parameter!r}; the data have {sorted(self.parameters)}")
+            return read
+        if len(self.parameters) != 1:
+            raise DataError(
+                f"the data have {len(self.parameters)} parameters {sorted(self.parameters)}: "
+                "say which one is meant, as in 'parameter_derivative:NAME'"
+            )
+        return replace(read, parameter=next(iter(self.parameters)))
+
+    def environments(self, descriptor):
+        """Environments of a descriptor, computed once for all functionals read on these states."""
+        if descriptor not in self._environments:
+            bound = descriptor if self.molecule is None else self.molecule.bound(descriptor)
+            self._environments[descriptor] = bound.environments(self.coordinates, cell=self.cell)
+        return self._environments[descriptor]
+
+    def to(self, device: torch.device) -> States:
+        """The same states on a device."""
+        if self.temperature.device == device:
+            return self
+        return States(
+            self.coordinates.to(device),
+            self.temperature.to(device),
+            {name: value.to(device) for name, value in self.parameters.items()},
+            self.counts.to(device),
+            None if self.fields is None else self.fields.to(device),
+            None if self.cell is None else self.cell.to(device),
+            self.molecule,
+        )
+
+    def __getitem__(self, index) -> States:
+        return States(
+            self.coordinates[index],
+            self.temperature[index],
+            {name: value[index] for name, value in self.parameters.items()},
+            self.counts[index],
+            None if self.fields is None else self.fields[index],
+            None if self.cell is None else self.cell[index],
+            self.molecule,
+        )
+
+
+def without_copy(array: np.ndarray) -> Tensor:
+    """A tensor of an array of numbers, on the memory of the array where that is all its own.
+
+    A part of a larger array is copied, since it would keep all of that alive; so is what is not float64 in C order.
+    """
+    own = array.base is None or getattr(array.base, "nbytes", np.inf) <= array.nbytes
+    if not own or array.dtype != np.float64 or not array.flags.c_contiguous:
+        return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
+    return torch.from_numpy(np.asarray(_Writable(array)))
+
+
+class _Writable:
+    """The memory of an array, declared writable: arrays of Frames are read-only, of which torch would warn."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array  # lives as long as the tensor does
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """One molecule (or one periodic system) of a fit.
+
+    Parameters
+    ----------
+    kinds
+        Kind of every bead.
+    bonds
+        Bonded beads, sorted; None: not known.
+    periodic
+        Whether its frames have a cell.
+    """
+
+    kinds: tuple[str, ...]
+    bonds: tuple[tuple[int, int], ...] | None = None
+    periodic: bool = False
+
+    @classmethod
+    def of(cls, frames) -> Molecule:
+        """The molecule of Frames with kinds."""
+        bonds = None if frames.bonds is None else tuple(sorted({(min(b), max(b)) for b in frames.bonds}))
+        return cls(tuple(frames.kinds), bonds, frames.cell is not None)
+
+    def counts(self, kinds: tuple[str, ...]) -> tuple[float, ...]:
+        """Number of beads of each of ``kinds``."""
+        found = Counter(self.kinds)
+        return tuple(float(found[kind]) for kind in kinds)
+
+    def bound(self, descriptor: Any) -> Any:
+        """The descriptor with kinds and bonds of this molecule; :class:`Absent` where it has no environments."""
+        return _bound(self, descriptor)
+
+    def __str__(self) -> str:
+        found = Counter(self.kinds)
+        return "".join(f"{kind}{count if count > 1 else ''}" for kind, count in sorted(found.items()))
+
+
+@lru_cache(maxsize=512)  # a memo of a pure function: asked for with every batch
+def _bound(molecule: Molecule, descriptor: Descriptor) -> Any:
+    if not descriptor.occurs_in(molecule.kinds):
+        return Absent(descriptor.dimension((len(molecule.kinds), 3)))
+    return descriptor.for_molecule(molecule.kinds, molecule.bonds)

@@ -1,0 +1,1 @@
+"""Displacement fields of all atoms: force maps, torques, zero-mean variates, collective variables."""

@@ -1,0 +1,200 @@
+"""Free-energy surfaces at any temperature from samples taken at several: MBAR through pymbar.
+
+The pooled weights are w_n ∝ exp(−b U_n) / Σ_k N_k exp(f_k − b_k U_n) with the reduced free energies f_k that
+solve the MBAR equations (Shirts and Chodera, J. Chem. Phys. 129, 124105 (2008)). pymbar is an optional
+dependency (``pip install kernelfe[mbar]``), imported when it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+
+from ..errors import DataError, MissingDependencyError
+from ..units import BOLTZMANN
+from .series import autocorrelation_time, bootstrap_counts
+
+FloatArray = NDArray[np.float64]
+
+
+def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: float | Sequence[float]) -> FloatArray:
+    """Weights that turn a pool of samples from several temperatures into the ensemble at another.
+
+    Parameters
+    ----------
+    energies
+        Potential energy U of every sample, any shape, eV. One Hamiltonian: U must not depend on T.
+    temperature
+        Temperature each sample was drawn at, broadcast to ``energies``, K. One value needs no MBAR and is
+        reweighted directly.
+    target
+        Wanted temperature(s), K.
+
+    Returns
+    -------
+    numpy.ndarray
+        The shape of ``energies``, with a leading axis where ``target`` is a sequence; each sums to one.
+
+    Raises
+    ------
+    DataError
+        If an energy is not finite or a temperature not positive.
+    MissingDependencyError
+        If pymbar is needed and not installed.
+    """
+    u = np.asarray(energies, float)
+    t = np.broadcast_to(np.asarray(temperature, float), u.shape)
+    targets = np.asarray(target, float).reshape(-1)
+    if not np.isfinite(u).all():
+        raise DataError("energies hold a value that is not finite: drop or repair the sample")
+    if not all(np.isfinite(v).all() and (v > 0.0).all() for v in (t, targets)):
+        raise DataError("temperatures must be positive and finite (K)")
+    flat = u.ravel() - u.mean()  # a constant in U drops out of the weights, but not out of the rounding
+    ladder, state = np.unique(t.ravel(), return_inverse=True)
+    counts = np.bincount(state)
+    order = np.argsort(state, kind="stable")  # pymbar wants the samples grouped by state
+    reduced = flat[order] / (BOLTZMANN * ladder[:, None])
+    f = _solve(reduced, counts) if len(ladder) > 1 else np.zeros(1)
+    mixture = logsumexp(np.log(counts)[:, None] + f[:, None] - flat / (BOLTZMANN * ladder[:, None]), axis=0)
+    log_weights = -flat / (BOLTZMANN * targets[:, None]) - mixture
+    weights = np.exp(log_weights - logsumexp(log_weights, axis=1, keepdims=True))
+    return weights[0].reshape(u.shape) if np.ndim(target) == 0 else weights.reshape(-1, *u.shape)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Probabilities on a grid with their standard errors.
+
+    Attributes
+    ----------
+    probability, std
+        (bins_1, …, bins_d); the probabilities sum to one. A bin without samples has both zero: its error is
+        unknown, not small.
+    edges
+        d arrays of bin edges.
+    """
+
+    probability: FloatArray
+    std: FloatArray
+    edges: tuple[FloatArray, ...]
+
+    def free_energy(self, temperature: float) -> FloatArray:
+        """−kT ln p in eV, zero at the most likely bin, infinite where nothing was sampled; equal bins assumed."""
+        with np.errstate(divide="ignore"):
+            return -BOLTZMANN * temperature * np.log(self.probability / self.probability.max())
+
+
+def surface(
+    coordinates: ArrayLike,
+    weights: ArrayLike,
+    edges: Sequence[ArrayLike],
+    blocks: ArrayLike,
+    rng: np.random.Generator,
+    bootstraps: int = 200,
+) -> Surface:
+    """Weighted histogram with error bars from a bootstrap over blocks of time.
+
+    Whole blocks are redrawn, so correlation inside a block (and between replicas of one block) is accounted
+    for; the weights are kept, the uncertainty of the f_k being second to that of the histogram.
+
+    Parameters
+    ----------
+    coordinates
+        (n, d), periodic ones wrapped into the edges.
+    weights
+        (n,) non-negative.
+    edges
+        d increasing arrays of bin edges that enclose every sample.
+    blocks
+        (n,) integer label of the independent block of each sample (:func:`~.blocks.block_labels`).
+    rng
+        Source of the redraws.
+    bootstraps
+        Number of redraws.
+
+    Returns
+    -------
+    Surface
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, a sample lies outside the edges, or there is only one block.
+    """
+    x, w = np.asarray(coordinates, float), np.asarray(weights, float)
+    grid = tuple(np.asarray(e, float) for e in edges)
+    label, block = np.unique(np.asarray(blocks), return_inverse=True)
+    if x.ndim != 2 or x.shape != (len(w), len(grid)) or block.shape != w.shape or w.ndim != 1:
+        raise DataError(
+            f"coordinates {x.shape}, weights {w.shape}, blocks {block.shape} and {len(grid)} edges do "
+            "not fit: expected (n, d), (n,), (n,) and d arrays of edges"
+        )
+    if len(label) < 2:
+        raise DataError("one block gives no error bar: label the samples with two or more independent blocks")
+    shape = tuple(len(e) - 1 for e in grid)
+    cell = np.zeros(len(x), int)
+    for column, e in zip(x.T, grid, strict=True):
+        if not ((column >= e[0]) & (column <= e[-1])).all():
+            raise DataError(f"a sample lies outside the edges {e[0]:g}…{e[-1]:g}: wrap or drop it")
+        # the last bin holds its upper edge, as in numpy.histogram
+        cell = cell * (len(e) - 1) + np.clip(np.searchsorted(e, column, side="right") - 1, None, len(e) - 2)
+    size = int(np.prod(shape))
+    sums = np.bincount(block * size + cell, w, len(label) * size).reshape(len(label), size)
+    draws = bootstrap_counts(len(label), bootstraps, rng).astype(float) @ sums
+    draws = draws / draws.sum(axis=1, keepdims=True)
+    # a bootstrap over b blocks has (b − 1)/b of the variance
+    std: FloatArray = draws.std(axis=0, ddof=1) * math.sqrt(len(label) / (len(label) - 1))
+    total = sums.sum(axis=0)
+    return Surface((total / total.sum()).reshape(shape), std.reshape(shape), grid)
+
+
+def reweighted_mean(values: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weighted mean over a time series of replicas, its standard error and the effective sample size.
+
+    The error is that of the linearised ratio, y_r = Σ_k w_rk (a_rk − ā), whose autocorrelation covers
+    replicas that exchange: SE² = rounds·Var(y)·2τ(y). The effective sample size is Var_w(a)/SE².
+
+    Parameters
+    ----------
+    values
+        (rounds, replicas) or (rounds, replicas, m), a at each round of time and replica.
+    weights
+        (rounds, replicas), for example from :func:`temperature_weights`.
+
+    Returns
+    -------
+    mean, standard_error, effective_sample_size : numpy.ndarray
+        Each () or (m,). For the size of a sample of angles take the least over their cosines and sines.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit or a column is constant.
+    """
+    a, w = np.asarray(values, float), np.asarray(weights, float)
+    if w.ndim != 2 or a.shape[:2] != w.shape or a.ndim > 3:
+        raise DataError(
+            f"values {a.shape} and weights {w.shape} do not fit: expected (rounds, replicas[, m]) "
+            "and (rounds, replicas)"
+        )
+    w = (w / w.sum()).reshape(*w.shape, *([1] * (a.ndim - 2)))
+    mean = (w * a).sum(axis=(0, 1))
+    series = (w * (a - mean)).sum(axis=1)
+    variance = len(series) * series.var(axis=0) * 2.0 * autocorrelation_time(series)
+    spread = (w * (a - mean) ** 2).sum(axis=(0, 1))
+    return mean, np.sqrt(variance), spread / variance
+
+
+def _solve(reduced: FloatArray, counts: NDArray[np.int64]) -> FloatArray:
+    try:
+        from pymbar import MBAR
+    except ImportError as error:
+        raise MissingDependencyError(
+            "reweighting between temperatures needs pymbar: pip install 'kernelfe[mbar]' or pip install pymbar"
+        ) from error
+    return np.asarray(MBAR(reduced, counts).f_k)

@@ -1,0 +1,201 @@
+"""Less noisy labels: subtract what zero-mean variates explain, fitted out of fold.
+
+A label y and variates v of the same all-atom frames, ⟨v⟩_R = 0 at every R: y − β·v has the mean of y for any β that
+does not know the frame. β is fitted by ridge regression on other blocks of frames (cross-fitting), so nothing is
+biased; it is the best linear control variate when it minimises the variance of y − ⟨y⟩_R − β·v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import RidgeCV
+
+from ..errors import DataError
+from ..geometry.axes import choose_arms, local_axes
+from .series import block_labels
+
+FloatArray = NDArray[np.float64]
+
+#: Penalties tried, for variates of unit variance; chosen for each label by generalised cross-validation.
+PENALTIES = tuple(np.logspace(-2.0, 5.0, 15))
+
+
+@dataclass(frozen=True)
+class ReducedLabels:
+    """Result of :func:`reduce_noise`.
+
+    Parameters
+    ----------
+    values
+        The labels, less noisy, of the shape they came in.
+    std_before, std_after
+        By component, root mean squares over frames of what is left of the labels out of fold: after the mean and the
+        features, and after the variates as well. Both hold what the features miss of ⟨y⟩_R.
+    """
+
+    values: FloatArray
+    std_before: FloatArray
+    std_after: FloatArray
+
+
+def reduce_noise(
+    labels: ArrayLike,
+    variates: ArrayLike,
+    *,
+    features: ArrayLike | None = None,
+    mean: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    folds: int = 5,
+) -> ReducedLabels:
+    """Subtract from labels what variates explain of their noise.
+
+    Parameters
+    ----------
+    labels
+        (n,) or (n, ...): energies, generalised forces, forces in frames that turn with the molecule (see
+        :func:`local_frames`): a coefficient multiplies a component, so components must mean the same in every frame.
+    variates
+        (n, p), zero-mean at every R, of the same frames (:class:`~kernelfe.statistics.Variates`).
+    features
+        (n, q) functions of R and T alone on which ⟨y⟩_R depends, fitted together with the variates so that its
+        variation is not taken for noise (:func:`distance_features`); what they explain is not subtracted.
+    mean
+        What is known of ⟨y⟩_R already, of the shape of ``labels``, for example predicted by a model.
+    groups
+        (n,) labels, best temperatures: every group has an average of its own and is cut into ``folds`` contiguous
+        blocks. None: one group.
+    folds
+        Blocks of frames; coefficients used on a block come from the others. Frames of one run in their order in time.
+
+    Returns
+    -------
+    ReducedLabels
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, numbers are not finite, or a group has fewer frames than folds.
+    """
+    y = np.asarray(labels, float)
+    if y.ndim < 1 or not len(y):
+        raise DataError(f"labels must be (n,) or (n, ...), they have shape {y.shape}")
+    flat = _table(y.reshape(len(y), -1), y, "labels")
+    v = _unit_size(_table(variates, y, "variates"))
+    known = np.zeros((len(y), 0)) if features is None else _unit_size(_table(features, y, "features"))
+    which = np.zeros(len(y)) if groups is None else np.asarray(groups)
+    if not isinstance(folds, (int, np.integer)) or folds < 2:
+        raise DataError(f"folds={folds!r} must be a whole number of at least 2")
+    if which.dtype.kind == "f" and not np.isfinite(which).all():
+        raise DataError("groups hold a value that is not finite")
+    if not (flat.shape[1] and v.shape[1]):
+        raise DataError(f"labels {y.shape} and variates {v.shape} must have at least one column")
+    if which.shape != (len(y),):
+        raise DataError(f"groups has shape {which.shape}, expected one entry per frame, ({len(y)},)")
+    if mean is not None and np.shape(mean) != y.shape:
+        raise DataError(f"mean has shape {np.shape(mean)}, the labels have {y.shape}")
+    residual = flat if mean is None else flat - _table(np.reshape(mean, (len(y), -1)), y, "mean")
+    fold = np.empty(len(y), dtype=int)
+    members = [np.flatnonzero(which == value) for value in np.unique(which)]
+    for rows in members:
+        fold[rows] = block_labels(len(rows), folds)
+    values, before, after = flat.copy(), np.empty_like(flat), np.empty_like(flat)
+    both = np.concatenate([known, v], axis=1)
+    for k in range(folds):
+        out, inside = fold != k, fold == k
+        target, centred = residual.copy(), both.copy()
+        for rows in members:
+            others = rows[out[rows]]
+            target[rows] -= residual[others].mean(axis=0)
+            # the mean of a variate is known to be zero; that of a feature is not
+            centred[rows, : known.shape[1]] -= known[others].mean(axis=0)
+        joint = _ridge(centred[out], target[out])
+        after[inside] = target[inside] - centred[inside] @ joint
+        before[inside] = target[inside]
+        if known.shape[1]:
+            before[inside] -= centred[inside][:, : known.shape[1]] @ _ridge(
+                centred[out][:, : known.shape[1]], target[out]
+            )
+        values[inside] -= v[inside] @ joint[known.shape[1] :]
+    shape = y.shape[1:]
+    return ReducedLabels(
+        values.reshape(y.shape),
+        np.sqrt((before**2).mean(axis=0)).reshape(shape),
+        np.sqrt((after**2).mean(axis=0)).reshape(shape),
+    )
+
+
+def distance_features(positions: ArrayLike, degree: int = 2) -> FloatArray:
+    """Distances between all beads and their products of pairs, standardised: a crude model of ⟨y⟩_R.
+
+    Parameters
+    ----------
+    positions
+        Beads (n, beads, 3), Å.
+    degree
+        1: distances; 2: also squares and products.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, q), q = p or p (p + 3)/2 for p distances.
+
+    Raises
+    ------
+    DataError
+        If the positions have another shape, or degree is not 1 or 2.
+    """
+    r = np.asarray(positions, float)
+    if r.ndim != 3 or r.shape[2] != 3 or degree not in (1, 2):
+        raise DataError(f"positions {r.shape} must be (n, beads, 3) and degree={degree} must be 1 or 2")
+    i, j = np.triu_indices(r.shape[1], 1)
+    d = np.linalg.norm(r[:, i] - r[:, j], axis=-1)
+    d = (d - d.mean(axis=0)) / np.maximum(d.std(axis=0), 1e-12)
+    if degree == 1:
+        return d
+    a, b = np.triu_indices(d.shape[1])
+    return np.concatenate([d, d[:, a] * d[:, b]], axis=1)
+
+
+def _ridge(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Coefficients (columns of x, columns of y)."""
+    fit = RidgeCV(PENALTIES, fit_intercept=False, alpha_per_target=True).fit(x, y)
+    return np.atleast_2d(fit.coef_).T
+
+
+def _unit_size(x: FloatArray) -> FloatArray:
+    scale = np.sqrt((x**2).mean(axis=0))
+    return x / np.where(scale > 0.0, scale, 1.0)
+
+
+def _table(x: ArrayLike, y: FloatArray, name: str) -> FloatArray:
+    """A finite (n, columns) array with the frames of y."""
+    out = np.asarray(x, float)
+    if out.ndim != 2 or len(out) != len(y):
+        raise DataError(f"{name} must be (n, columns) for {len(y)} frames, they have shape {out.shape}")
+    bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
+    if bad.size:
+        raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
+    return out
+
+
+def local_frames(positions: ArrayLike) -> FloatArray:
+    """Rotations (n, beads, 3, 3) into frames that turn with each bead and its two nearest neighbours.
+
+    ``np.einsum("nbij,nbj->nbi", local_frames(R), f)`` are the forces on the beads in these frames; the transposed
+    rotations turn back. A rotation that depends on R alone keeps means at fixed R, so labels reduced in the frames may
+    be turned back.
+
+    Parameters
+    ----------
+    positions
+        Beads (n, beads, 3), at least three.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than three beads, or a bead lies on a line with all others in some frame.
+    """
+    return local_axes(np.asarray(positions, float), choose_arms(np.asarray(positions, float)))
