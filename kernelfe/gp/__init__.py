@@ -1,20 +1,25 @@
-"""Models of free energies: the regressor, its prior and posterior, evidence, baselines, files."""
+"""Gaussian-process free energies: the estimator, the fitted model, priors, posteriors, solvers, files."""
 
 from __future__ import annotations
 
 from .baseline import BoltzmannInversion
-from .correlated_noise.model import noise_covariance
 from .default_terms import local_terms
-from .file.save import load
-from .fitted.concavity import enforce_concavity
-from .fitted.draws import PosteriorDraws, pathwise_draws
-from .fitted.ensemble import HyperparameterEnsemble, MixtureJoint, hyperparameter_ensemble
+from .fitted.draws import PosteriorDraws
+from .fitted.ensemble import HyperparameterEnsemble, MixtureJoint
 from .fitted.frozen import FrozenModel
 from .fitted.joint import Joint, Query
-from .fitted.predictive import JointPredictive, joint_predictive
-from .fitted.update import condition
+from .fitted.model import FreeEnergy
+from .fitted.predictive import JointPredictive
+from .functions import (
+    condition,
+    enforce_concavity,
+    hyperparameter_ensemble,
+    joint_predictive,
+    noise_covariance,
+    pathwise_draws,
+)
 from .observations.noise import CorrelatedNoise, RelativeNoise
-from .regressor import FreeEnergyRegressor
+from .regressor import FreeEnergyRegressor, load
 from .solvers.iterative.linear_operator import JetLinearOperator, as_linear_operator
 from .solvers.sparse.check import SolverCheck
 from .solvers.specs import Dense, Iterative, Sparse
@@ -23,6 +28,7 @@ __all__ = [
     "BoltzmannInversion",
     "CorrelatedNoise",
     "Dense",
+    "FreeEnergy",
     "FreeEnergyRegressor",
     "FrozenModel",
     "HyperparameterEnsemble",

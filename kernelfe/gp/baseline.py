@@ -96,6 +96,10 @@ class FittedBaseline(Spec):
         if not 0.0 <= self.wall_energy < math.inf:
             raise DataError(f"FittedBaseline(wall_energy={self.wall_energy!r}): give an energy in eV, or 0")
 
+    def for_molecule(self, kinds: tuple[str, ...] | None, bonds: Any) -> FittedBaseline:
+        """This baseline: its numbers belong to the beads of one molecule already."""
+        return self
+
     def energy(self, positions: Tensor, cell: Tensor | None = None) -> Tensor:
         """V in eV, shape (n,), of positions (n, beads, 3); nearest images with a cell (n, 3, 3) or (3, 3)."""
         return self._evaluate(positions, cell)[0]

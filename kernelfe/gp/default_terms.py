@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..descriptors import Bonded, Distances, PairDistances
+from ..descriptors import Bonded, PairDistances
 from ..errors import DataError
 from ..frames import Frames
 from ..geometry.topology import angles_of, dihedrals_of
+from .molecules import Molecule
 from .observations.molecules import MoleculeSet
 from .prior.term import Term
-from .states import Molecule
 
 #: Cutoff of the pair terms made here, in units of the largest distance of the data.
 REACH = 2.0
@@ -43,6 +43,8 @@ def local_terms(parts: Frames | Sequence[Frames], cutoff: float | None = None) -
         If kinds are missing, or a cutoff is needed.
     """
     cast = MoleculeSet([parts] if isinstance(parts, Frames) else list(parts))
+    if not cast.kinds:
+        raise DataError("local_terms: the Frames lack kinds of their beads (kinds=), by which terms are made")
     if cutoff is None:
         if any(molecule.periodic for molecule in cast.molecules):
             raise DataError("local_terms of periodic frames needs cutoff=, in Å")
@@ -61,13 +63,13 @@ def local_terms(parts: Frames | Sequence[Frames], cutoff: float | None = None) -
     return out
 
 
-def default_terms(terms, frames):
-    """``terms``; for molecules of which nothing is said, all distances where beads are the same, else by kinds."""
-    if terms is not None or not isinstance(frames, MoleculeSet):
-        return terms
-    if len({molecule.kinds for molecule in frames.molecules}) == 1:
-        return [("distances", Term(Distances()))]
-    return local_terms(frames.parts)
+def default_terms(data: MoleculeSet) -> list[tuple[str, Term]]:
+    """Terms of a fit that states none: all distances (or variables) where beads are the same, else terms by kinds."""
+    if data.parts[0].positions is None:
+        return [("variables", Term())]
+    if len({molecule.kinds for molecule in data.molecules}) == 1:
+        return [("distances", Term())]
+    return local_terms(data.parts)
 
 
 def _extent(positions: Any) -> float:
@@ -76,9 +78,9 @@ def _extent(positions: Any) -> float:
 
 
 def _chains(molecule: Molecule, beads: int) -> set[tuple[str, ...]]:
-    bonds = molecule.bonds or ()
+    bonds, names = molecule.bonds or (), molecule.kinds or ()
     entries: Any = bonds if beads == 2 else angles_of(bonds) if beads == 3 else dihedrals_of(bonds)
-    kinds = {tuple(molecule.kinds[bead] for bead in entry) for entry in entries}
+    kinds = {tuple(names[bead] for bead in entry) for entry in entries}
     return {min(kind, kind[::-1]) for kind in kinds}
 
 
@@ -86,5 +88,5 @@ def _pairs_exist(molecule: Molecule, descriptor: PairDistances) -> bool:
     bound = molecule.bound(descriptor)
     if not isinstance(bound, PairDistances):
         return False
-    mask = bound._wanted(len(molecule.kinds))
+    mask = bound._wanted(molecule.shape[0])
     return molecule.periodic or mask is None or bool(np.triu(mask, 1).any())

@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import os
 from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .. import functionals
-from ..errors import DataError
+from ..calculators import FreeEnergyCalculator
+from ..errors import DataError, ModelFileError
 from ..frames import Frames
 from ..runtime.devices import device_of
 from ..runtime.processes import Processes, launched
 from ..runtime.seeds import generator
 from .conditioning import condition_in_turn, natural_levels
 from .default_terms import default_terms
-from .fitted.concavity import violation_probability
-from .fitted.domain import Domain, require_domain
-from .fitted.frozen import FrozenModel, PeriodicFrozenModel
-from .fitted.joint import JointPredictions, undefined_rows
-from .fitted.predict import predicted, reference_groups
-from .fitted.view import is_several, predict_each, require_one, view
-from .observations.inputs import check_frames, prediction_frames, training_frames
-from .observations.labels import baseline_rows, difference
+from .file.read import read
+from .file.write import write
+from .fitted.domain import Domain
+from .fitted.draws import PosteriorDraws
+from .fitted.ensemble import HyperparameterEnsemble, ensemble_of
+from .fitted.frozen import FrozenModel
+from .fitted.joint import Joint, Query
+from .fitted.model import FreeEnergy, Noise, Provenance
+from .fitted.predictive import JointPredictive
+from .molecules import is_several
+from .observations.inputs import training_data
 from .observations.levels import NoiseLevels
-from .observations.molecules import conditioned, remembered
 from .observations.noise import CorrelatedNoise
-from .posterior import predict_mean
+from .shared_baseline import fit_baseline
 from .solvers.sparse.check import enlarged
 from .solvers.sparse.posterior import remark
 from .solvers.specs import Dense, choose_solver
 from .starting import build_prior
-from .states import States
 
 logger = logging.getLogger(__name__)
 
 
-class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
+class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
     """Gaussian-process model of a coarse-grained free energy A(R; T, λ).
 
     Conditions jointly on any mix of linear functionals of A (forces, mean energies, responses, differences
-    …, see :mod:`kernelfe.functionals`) at any temperatures, and predicts any of them with error bars.
+    …, see :mod:`kernelfe.functionals`) at any temperatures, and predicts any of them with error bars. The fitted
+    free energy is the attribute ``model_``, an immutable :class:`~kernelfe.gp.FreeEnergy`; the methods here pass
+    their arguments to it.
 
     Parameters
     ----------
     terms : Term, list of (name, Term) or None
         The sum that models A; None: one term on all bead distances (or on the variables).
     solver : "auto", "dense", "iterative", "sparse", or a spec: Dense, Iterative, Sparse
-        How to condition; "auto" says why it chose in ``solver_reason_``.
+        How to condition; "auto" gives the reason for its choice in ``solver_reason_``.
     baseline : spec, None or False
         Physical baseline subtracted from every label; None: Boltzmann inversion for molecules, False: none.
     optimizer : "evidence" or None
@@ -71,16 +77,22 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
+    model_ : FreeEnergy
+        The fitted free energy.
     terms_ : list of (name, TermModule)
         Fitted terms; ``fitted_terms()`` gives them as specs.
+    posterior_ : Posterior
+        Posterior of the sum of terms.
+    baseline_ : FittedBaseline, SharedBaseline or None
+        The fitted baseline.
     noise_ : dict
         Learned noise of each label kind, (σ₀, p): standard deviation σ₀ (T/T0)^p with T0 = ``noise_temperature_``.
     noise_model_ : FittedNoise or None
         The correlated noise, if that was asked for; see :func:`~kernelfe.gp.noise_covariance`.
     solver_, solver_reason_ : spec, str
-        The solver used and why.
+        The solver used and the reason.
     solver_check_ : SolverCheck or None
-        With solver="auto", how a sparse answer compares with the exact one on a sample
+        With solver="auto", a comparison of a sparse answer with the exact one on a sample
         (:mod:`kernelfe.gp.solvers.sparse.check`).
     log_evidence_ : float
         Log evidence (or its collapsed lower bound) of the labels; nan for ``Iterative`` unless evidence_rows=None.
@@ -89,6 +101,8 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         None for labels alone.
     concave_ : bool
         Whether C ≥ 0 was enforced somewhere (:func:`~kernelfe.gp.enforce_concavity`).
+    temperatures_ : list of float
+        Temperatures of the training frames, K.
     """
 
     def __init__(
@@ -135,29 +149,30 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y)
-        except BaseException:  # an interrupted fit, too, leaves the former one as it was
+            self.model_: FreeEnergy = self._fitted_model(X, y)
+        except BaseException:  # restore the previous fit on failure or interrupt
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+        return self
 
-    def _fit(self, X, y) -> FreeEnergyRegressor:
+    def _fitted_model(self, X, y) -> FreeEnergy:
         if self.optimizer not in ("evidence", None):
             raise DataError(f"optimizer={self.optimizer!r}: use 'evidence' or None")
-        frames = training_frames(self, X, y)
-        composition, baseline, labels = conditioned(frames, self.baseline, self.labels, self.noise)
-        rows = sum(len(label) for label in labels)
-        solver, reason = choose_solver(self.solver, rows)
+        data = training_data(self, X, y)
+        baseline = fit_baseline(self.baseline, data)
+        labels = data.labels(self.labels, self.noise, baseline)
+        solver, reason = choose_solver(self.solver, sum(len(label) for label in labels))
         logger.info("%s solver: %s", type(solver).__name__, reason)
-        names, prior, noise_start, reference = build_prior(
-            default_terms(self.terms, frames), frames, labels, composition.counts
-        )
-        noise = NoiseLevels(noise_start, reference, exponent=len(np.unique(frames.temperature)) > 1)
-        # before processes meet: without a card there is nothing to wait for
+        terms = default_terms(data) if self.terms is None else self.terms
+        names, prior, noise_start, reference = build_prior(terms, data, labels)
+        temperatures = np.unique(data.temperature)
+        noise = NoiseLevels(noise_start, reference, exponent=len(temperatures) > 1)
+        # check the GPU before joining the process group, so that a missing one fails at once
         spec = self.noise if isinstance(self.noise, CorrelatedNoise) else None
         if device_of(solver).type != "cpu" and spec is not None:
             raise DataError(
-                "CorrelatedNoise is estimated on the processor: use device='cpu', or give noise= by label kind or None"
+                "CorrelatedNoise is estimated on the CPU: use device='cpu', or give noise= by label kind or None"
             )
         evidence = self.optimizer == "evidence"
         automatic = isinstance(self.solver, str) and self.solver == "auto"
@@ -168,25 +183,42 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             rng = generator(self.random_state, solver, processes)
             found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress, automatic)
         posterior = found.posterior
-        self.solver_check_ = getattr(posterior, "check", None)
-        self.solver_, self.solver_reason_ = enlarged(solver, self.solver_check_), reason + remark(posterior)
-        self.composition_, self.baseline_, self.posterior_ = composition, baseline, posterior
-        self.terms_ = list(zip(names, prior.terms, strict=True))
-        self.noise_, self.noise_temperature_ = natural_levels(found), noise.reference
-        self.noise_levels_, self.noise_model_ = found.levels.values(), found.noise
-        self.log_evidence_ = posterior.log_evidence
-        self.density_: dict[float, float] | None = None
-        self.concave_ = False
-        self.parameters_ = sorted(frames.parameters)
-        self.molecule_ = None
-        self.molecules_, (self.coordinate_shape_, self.kinds_, self.masses_, self.periodic_) = remembered(
-            frames, labels
+        return FreeEnergy(
+            posterior=posterior,
+            names=tuple(names),
+            molecules=data.fitted(labels),
+            baseline=baseline,
+            noise=Noise(natural_levels(found), noise.reference, found.levels.values(), found.noise),
+            provenance=Provenance(
+                enlarged(solver, getattr(posterior, "check", None)),
+                reason + remark(posterior),
+                tuple(float(t) for t in temperatures),
+            ),
+            parameters=tuple(sorted(data.parameters)),
+            domain=Domain.of(list(prior.terms), data.parts[0]) if data.single else None,
+            temperature=float(self.temperature),
         )
-        self.temperatures_ = sorted({float(t) for t in np.unique(frames.temperature)})
-        self.zero_known_ = any(label.kind == "free_energy" for label in labels)
-        several = not isinstance(frames, Frames)  # whose domain is not watched
-        self.domain_: Domain | None = None if several else Domain.of(list(prior.terms), frames)
-        return self
+
+    # -------------------------------------------------------------- fitted attributes
+
+    def _fitted(self) -> FreeEnergy:
+        """The fitted model, with the present ``temperature`` for arrays."""
+        check_is_fitted(self, "model_")
+        same = self.model_.temperature == self.temperature
+        return self.model_ if same else replace(self.model_, temperature=float(self.temperature))
+
+    def with_model(self, model: FreeEnergy) -> FreeEnergyRegressor:
+        """An estimator with the same parameters that holds another fitted model."""
+        out = copy.copy(self)
+        out.model_ = model
+        return out
+
+    def __getattr__(self, name: str) -> Any:
+        """Parts of ``model_`` under the names of scikit-learn's convention: ``posterior_``, ``noise_``, …"""
+        path = _ATTRIBUTES.get(name)
+        if path is None or "model_" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return path(self.model_)
 
     # -------------------------------------------------------------- predict
 
@@ -217,21 +249,8 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         ndarray, or two of them
             Shape (n,) for scalars, (n, beads, 3) or (n, d) for vectors, (n, k) along displacement fields.
         """
-        check_is_fitted(self, "posterior_")
-        if self.molecules_ is not None:
-            asked = {"temperature": temperature, "return_std": return_std, "reference": reference}
-            return predict_each(self, X, quantity, parameters=parameters, **asked)
-        frames = prediction_frames(self, X, temperature, parameters)
-        functional = functionals.get(quantity if quantity is not None else "free_energy")
-        states = self._states(frames, temperature)
-        shape = (len(states), *functional.shape(states.coordinate_shape, states.field_count))
-        groups = reference_groups(functional, states, reference, self.zero_known_)
-        mean, std = predicted(self.posterior_, self.baseline_, functional, states, groups, return_std)
-        values = mean.reshape(shape).cpu().numpy()
-        if std is None:
-            return values
-        unknown = undefined_rows(functional, states)
-        return values, std.masked_fill(unknown, np.inf).reshape(shape).cpu().numpy()
+        options = {"temperature": temperature, "return_std": return_std, "reference": reference}
+        return self._fitted().predict(self._table(X), quantity, parameters=parameters, **options)
 
     def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
         """Free-energy differences A(X2; T2) − A(X1; T1), row by row, eV.
@@ -243,38 +262,19 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         return_cov : bool
             Also return their posterior covariance, shape (n, n).
         """
-        check_is_fitted(self, "posterior_")
-        functional = functionals.get("free_energy")
-        one, two = self.for_molecule(X1), self.for_molecule(X2)
-        first = one._states(prediction_frames(one, X1, temperature1, None), temperature1)
-        second = two._states(prediction_frames(two, X2, temperature2, None), temperature2)
-        if len(first) != len(second):
-            raise DataError(f"predict_difference compares row by row: X1 has {len(first)} rows, X2 {len(second)}")
-        prior = self.posterior_.prior
-        with torch.no_grad():
-            rows = difference(prior.rows(functional, second), prior.rows(functional, first))
-            value = predict_mean(self.posterior_, rows)
-            value = value + baseline_rows(two.baseline_, functional, second)
-            value = value - baseline_rows(one.baseline_, functional, first)
-            if not return_cov:
-                return value.cpu().numpy()
-            return value.cpu().numpy(), self.posterior_.covariance(rows, rows).cpu().numpy()
+        return self._fitted().predict_difference(X1, X2, temperature1, temperature2, return_cov)
 
     def concavity_violation(self, X, *, temperature=None, parameters=None):
         """Posterior probability that the predicted heat capacity is negative, P(C(R, T) < 0), shape (n,).
 
-        True free energies are concave in T. Arguments as in :meth:`predict`; :func:`kernelfe.gp.enforce_concavity`
-        conditions on it.
+        True free energies are concave in T. Arguments as in :meth:`predict`; :meth:`concave` conditions on it.
         """
-        if is_several(X):
-            return [self.concavity_violation(part, temperature=temperature, parameters=parameters) for part in X]
-        found = self.predict(X, "heat_capacity", temperature=temperature, return_std=True, parameters=parameters)
-        return violation_probability(*found)
+        return self._fitted().concavity_violation(self._table(X), temperature=temperature, parameters=parameters)
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """R² of mean_force for Frames, of free_energy for arrays. Single-frame labels bound it by their noise.
 
-        Of a list of Frames of several molecules: the mean over them, each by its number of frames.
+        For a list of Frames of several molecules: the mean over them, each weighted by its number of frames.
         """
         if is_several(X):
             return float(np.average([self.score(part) for part in X], weights=[len(part) for part in X]))
@@ -289,9 +289,9 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         return r2_score(y, self.predict(X, "free_energy", reference=None), sample_weight=sample_weight)
 
     def domain_score(self, X) -> np.ndarray:
-        """How far from the training configurations those of X lie, shape (n,): above 1 a prediction is a guess.
+        """Distance of configurations from the training data, shape (n,); above 1 predictions are not reliable.
 
-        Distances between beads and the novelty of environments beside those of the training frames, see
+        Distances between beads and the novelty of environments are compared with those of the training frames, see
         :mod:`kernelfe.gp.fitted.domain`.
 
         Raises
@@ -300,25 +300,95 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
             If the model comes from a file of a version that did not store its domain, or was fitted to several
             molecules.
         """
-        check_is_fitted(self, "posterior_")
-        if self.molecules_ is not None or self.molecule_ is not None:
-            raise DataError(
-                "the domain of a fit of several molecules is not known: fit one to score its configurations"
-            )
-        anywhere = None if isinstance(X, Frames) else dict.fromkeys(self.parameters_, 0.0)
-        states = self._states(prediction_frames(self, X, None, anywhere), None)
-        return require_domain(self.domain_).score(states.coordinates, states.cell).cpu().numpy()
+        return self._fitted().domain_score(X)
 
-    # -------------------------------------------------------------- sampling
+    # -------------------------------------------------------------- uncertainty
+
+    def joint(self, *queries: Query) -> Joint:
+        """Posterior means and covariance of all rows of several queries; see :func:`kernelfe.gp.fitted.joint.joint`."""
+        return self._fitted().joint(*queries)
+
+    def covariance(self, X, quantity="free_energy", other=None, *, temperature=None, X2=None, temperature2=None):
+        """Posterior covariance of a quantity at all rows of X, or between two quantities at any places.
+
+        Parameters
+        ----------
+        X, quantity, temperature
+            The rows: configurations, quantity key or functional (sums and multiples of functionals included), and K;
+            None: that of the Frames, or the estimator's for arrays.
+        other, X2, temperature2
+            The columns; what is None is that of the rows.
+
+        Returns
+        -------
+        ndarray, shape (n·m, n'·m')
+            Rows frame by frame, components within; the noise of labels is not included. See :meth:`joint` for several
+            quantities at once and for linear combinations.
+        """
+        options = {"temperature": temperature, "X2": X2, "temperature2": temperature2}
+        return self._fitted().covariance(X, quantity, other, **options)
+
+    def sample(self, X, quantities="free_energy", n=1, seed=0, *, temperature=None) -> dict[str, np.ndarray]:
+        """Joint draws from the posterior: functions A that the data allow, read at X.
+
+        Parameters
+        ----------
+        X
+            Frames or array of configurations.
+        quantities
+            Quantity key, functional, or several: all are read from the same draws of A.
+        n
+            Draws.
+        seed
+            Seed or generator.
+        temperature
+            K; None: that of the Frames, or the estimator's for arrays.
+
+        Returns
+        -------
+        dict
+            Quantity key → draws, (n, configurations, …). The time goes with the cube of the number of rows.
+        """
+        return self._fitted().sample(X, quantities, n, seed, temperature=temperature)
+
+    def draws(self, n: int = 64, seed: int = 0, features: int = 1024) -> PosteriorDraws:
+        """Functions drawn from the posterior; see :func:`kernelfe.gp.pathwise_draws`."""
+        return self._fitted().draws(n, seed, features)
+
+    def ensemble(self, draws: int = 16, seed: int = 0) -> HyperparameterEnsemble:
+        """Models with other plausible hyperparameters; see :func:`kernelfe.gp.hyperparameter_ensemble`."""
+        found = ensemble_of(self._fitted(), draws, seed, self.random_state)
+        return HyperparameterEnsemble(
+            [self.with_model(model) for model in found.models], found.weights, found.effective
+        )
+
+    def noise_covariance(self, frames: Frames, kinds=None) -> np.ndarray:
+        """Noise covariance of the labels of single frames; see :func:`kernelfe.gp.noise_covariance`."""
+        return self._fitted().noise_covariance(frames, kinds)
+
+    def predictive(self, frames: Frames, kinds=None, kept=None) -> JointPredictive:
+        """Joint predictive density of the labels of frames; see :func:`kernelfe.gp.joint_predictive`."""
+        return self._fitted().predictive(frames, kinds, kept)
+
+    # -------------------------------------------------------------- change
+
+    def condition(self, frames: Frames, labels=None, noise=None) -> FreeEnergyRegressor:
+        """The model conditioned on more labels, as another estimator; see :func:`kernelfe.gp.condition`."""
+        return self.with_model(self._fitted().condition(frames, labels, noise))
+
+    def concave(self, X, *, temperature=None, parameters=None, estimate="mode") -> FreeEnergyRegressor:
+        """The model conditioned on C ≥ 0, as another estimator; see :func:`kernelfe.gp.enforce_concavity`."""
+        options = {"temperature": temperature, "parameters": parameters, "estimate": estimate}
+        return self.with_model(self._fitted().concave(X, **options))
 
     def for_molecule(self, X) -> FreeEnergyRegressor:
-        """This model as one of a single molecule: what a sampler, a calculator or an analysis of one molecule takes.
+        """Single-molecule view of this model, for samplers, calculators and analysis.
 
         Parameters
         ----------
         X : Frames, or array of shape (n, beads, 3)
             Configurations of one of the fitted molecules, or (Frames with kinds and bonds) of another one made of
-            beads of known kinds; the numbers are not looked at.
+            beads of known kinds; only kinds, bonds and shape are used.
 
         Returns
         -------
@@ -328,68 +398,107 @@ class FreeEnergyRegressor(JointPredictions, RegressorMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If the molecule cannot be told, or has beads of unknown kinds.
+            If the molecule cannot be identified, or has beads of unknown kinds.
         """
-        check_is_fitted(self, "posterior_")
-        return self if self.molecules_ is None else view(self, X)
+        one = self._fitted().for_molecule(X)
+        return self if one.molecules == self.model_.molecules else self.with_model(one)
+
+    # -------------------------------------------------------------- use
 
     def frozen(self, parameters: dict[str, float] | None = None) -> FrozenModel:
-        """The model as samplers use it: energies and forces of batches of configurations.
+        """Energies and forces of batches of configurations, for samplers.
 
         Parameters
         ----------
         parameters
             Values of the parameters λ.
         """
-        check_is_fitted(self, "posterior_")
-        require_one(self, "frozen")
-        if set(self.parameters_) != set(parameters or {}):
-            raise DataError(f"the model depends on the parameters {self.parameters_}: pass parameters={{name: value}}")
-        return (PeriodicFrozenModel if self.periodic_ else FrozenModel)(
-            [term for _, term in self.terms_],
-            self.posterior_.expansions,
-            self.posterior_.prior.mean,
-            self.posterior_.mean_weights,
-            torch.tensor([self.composition_.counts], dtype=torch.float64, device=self.posterior_.prior.device),
-            self.baseline_,
-            self.coordinate_shape_[0],
-            parameters,
-            self.domain_,
-        )
+        return self._fitted().frozen(parameters)
 
-    def calculator(self, temperature=None, **options):
+    def calculator(self, temperature=None, **options) -> FreeEnergyCalculator:
         """An ASE calculator of A(R; T) at ``temperature`` (K); ``options`` go to the calculator."""
-        from ..calculators import FreeEnergyCalculator  # the one declared import upwards
-
-        require_one(self, "calculator")
-        return FreeEnergyCalculator(self, self.temperature if temperature is None else temperature, **options)
-
-    # ------------------------------------------------------------ persistence
+        return self._fitted().calculator(temperature, **options)
 
     def fitted_terms(self) -> list:
         """The terms as specs that hold the fitted numbers."""
-        check_is_fitted(self, "posterior_")
-        return [(name, term.fitted_spec()) for name, term in self.terms_]
+        return self._fitted().fitted_terms()
 
     def save(self, path) -> None:
         """Write the fitted model: safetensors with a versioned JSON header, never pickle; atomically."""
-        from .file.save import save
-
-        check_is_fitted(self, "posterior_")
-        save(self, path)
-
-    # ---------------------------------------------------------------- helpers
+        write(path, self._fitted(), self.get_params(deep=False), getattr(self, "n_features_in_", None))
 
     def check_frames(self, frames: Frames) -> None:
         """Raise DataError unless Frames hold configurations of what the model was fitted to."""
-        check_is_fitted(self, "posterior_")
-        check_frames(self.for_molecule(frames), frames)
+        self._fitted().check_frames(frames)
 
-    def _states(self, frames: Frames, temperature) -> States:
-        counts = np.tile(self.composition_.counts, (len(frames), 1))
-        return States.from_frames(frames, temperature, counts, self.posterior_.prior.device, self.molecule_)
+    # ---------------------------------------------------------------- helpers
+
+    def _table(self, X):
+        """X; a table of a model fitted to one is checked by scikit-learn."""
+        check_is_fitted(self, "model_")
+        if "n_features_in_" in self.__dict__ and not isinstance(X, Frames) and not is_several(X):
+            return validate_data(self, X, reset=False, dtype=np.float64)
+        return X
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "model_" in self.__dict__
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = False
         return tags
+
+
+#: Fitted attributes → where they are in the model.
+_ATTRIBUTES: dict[str, Any] = {
+    "posterior_": lambda m: m.posterior,
+    "terms_": lambda m: m.terms,
+    "baseline_": lambda m: m.baseline,
+    "noise_": lambda m: m.noise.levels,
+    "noise_temperature_": lambda m: m.noise.reference,
+    "noise_levels_": lambda m: m.noise.conditioned,
+    "noise_model_": lambda m: m.noise.correlated,
+    "solver_": lambda m: m.provenance.solver,
+    "solver_reason_": lambda m: m.provenance.solver_reason,
+    "solver_check_": lambda m: getattr(m.posterior, "check", None),
+    "log_evidence_": lambda m: m.posterior.log_evidence,
+    "density_": lambda m: m.provenance.density,
+    "concave_": lambda m: m.provenance.concave,
+    "temperatures_": lambda m: list(m.provenance.temperatures),
+    "parameters_": lambda m: list(m.parameters),
+    "composition_": lambda m: m.molecules.composition,
+    "molecules_": lambda m: None if m.molecules.single else m.molecules.entries,
+    "kinds_": lambda m: m.molecules.entries[0].molecule.kinds if m.molecules.single else None,
+    "masses_": lambda m: m.molecules.masses,
+    "periodic_": lambda m: m.molecules.entries[0].molecule.periodic if m.molecules.single else None,
+    "coordinate_shape_": lambda m: m.molecules.entries[0].molecule.shape if m.molecules.single else None,
+    "zero_known_": lambda m: m.molecules.zero_known,
+    "domain_": lambda m: m.domain,
+}
+
+
+def load(path: str | os.PathLike, classes: list[type] | None = None) -> FreeEnergyRegressor:
+    """Read a fitted model that was written by ``save``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    classes
+        Your own descriptor, kernel, solver or baseline classes that the model uses, if any.
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be opened, is damaged, of another format or version, inconsistent, or names unknown
+        classes.
+    """
+    stored = read(path, classes)
+    try:
+        out = FreeEnergyRegressor(**stored.parameters)
+    except TypeError as error:
+        raise ModelFileError(f"{path}: the file is inconsistent: {error}") from error
+    out.model_ = replace(stored.model, temperature=float(out.temperature))
+    if stored.columns is not None:
+        out.n_features_in_ = stored.columns
+    return out

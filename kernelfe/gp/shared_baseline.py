@@ -95,6 +95,58 @@ def _for_molecule(shared: SharedBaseline, kinds, bonds) -> FittedBaseline:
     )
 
 
+def fit_baseline(spec, data) -> FittedBaseline | SharedBaseline | None:
+    """Fit the baseline of training data.
+
+    Parameters
+    ----------
+    spec
+        ``baseline`` of the regressor. None: Boltzmann inversion for molecules, nothing for variables and periodic
+        frames; False: nothing.
+    data
+        :class:`~kernelfe.gp.observations.molecules.MoleculeSet`.
+
+    Raises
+    ------
+    DataError
+        If ``spec`` is not a baseline, or the data lack what it needs.
+    """
+    first = data.parts[0]
+    variables, periodic = first.positions is None, any(molecule.periodic for molecule in data.molecules)
+    if spec is False or (spec is None and (variables or periodic)):
+        return None
+    if data.single and not getattr(spec, "by_kinds", False):
+        return _fit_single(spec, first)
+    spec = BoltzmannInversion() if spec is None else spec
+    if not isinstance(spec, BoltzmannInversion):
+        raise DataError(
+            f"baseline={spec!r}: several molecules share a baseline by the kinds of their beads, which is made by "
+            "BoltzmannInversion(); pass that, None or False"
+        )
+    for molecule in data.molecules:
+        if molecule.bonds is None or molecule.kinds is None:
+            raise DataError(
+                f"a baseline by kinds needs the bonds of molecule {molecule}: give kinds= and bonds= to its Frames "
+                "(kernelfe.geometry.infer_bonds finds the bonds of a chain), or pass baseline=False"
+            )
+    shared = fit_shared(spec, data.parts)
+    only = data.molecules[0]
+    return shared.for_molecule(only.kinds, only.bonds) if data.single else shared
+
+
+def _fit_single(spec, frames) -> FittedBaseline | None:
+    """The baseline of one molecule, with numbers of its own for every bond."""
+    if spec is None:
+        if frames.positions.shape[1] < 2 or len(frames) < 3:
+            return None
+        spec = BoltzmannInversion(bonds=None if frames.bonds is None else tuple(map(tuple, frames.bonds)))
+    if not hasattr(spec, "fit"):
+        raise DataError(f"baseline={spec!r}: pass a spec such as BoltzmannInversion(), None for the default, or False")
+    if frames.positions is None:
+        raise DataError("a baseline needs bead positions; these Frames hold collective variables: pass baseline=False")
+    return spec.fit(frames.positions, frames.temperature, frames.cell)
+
+
 def fit_shared(spec: BoltzmannInversion, parts) -> SharedBaseline:
     """Boltzmann inversion of all molecules at once.
 

@@ -24,16 +24,14 @@ BROAD = 30.0
 SAMPLE = 200
 
 
-def named_terms(terms, frames) -> list[tuple[str, Term]]:
+def named_terms(terms) -> list[tuple[str, Term]]:
     """``terms`` of the regressor as a list of (name, Term).
 
     Raises
     ------
     DataError
-        If it is neither None, a Term, nor a list of (name, Term) with distinct names.
+        If it is neither a Term nor a list of (name, Term) with distinct names.
     """
-    if terms is None:
-        return [("variables" if frames.positions is None else "distances", Term())]
     if isinstance(terms, Term):
         return [("term", terms)]
     try:
@@ -45,20 +43,17 @@ def named_terms(terms, frames) -> list[tuple[str, Term]]:
     return pairs
 
 
-def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str], Prior, dict[str, float], float]:
+def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, dict[str, float], float]:
     """Fill in what the specs leave to the data, and build fresh modules.
 
     Parameters
     ----------
     terms
-        ``terms`` of the regressor, by name.
-    frames
-        Frames, or a :class:`~kernelfe.gp.observations.molecules.MoleculeSet`, whose terms stay unbound: every molecule binds
-        them to its own beads.
+        A Term or a list of (name, Term).
+    data
+        The :class:`~kernelfe.gp.observations.molecules.MoleculeSet` of the fit.
     labels
         What is conditioned on.
-    counts
-        One entry for each kind that has mean functions; how many a frame has is in the states of its labels.
 
     Returns
     -------
@@ -66,32 +61,28 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
         Names of the terms, the prior, starting noise levels of the kinds whose noise is learned, and the mean
         temperature.
     """
-    reference = float(np.mean(frames.temperature))
-    expansions = tuple(_expansion(name, values) for name, values in sorted(frames.parameters.items()))
-    names, modules, several = [], [], hasattr(frames, "sampled")
-    states = frames.sampled(_sample) if several else [States.from_frames(frames[_sample(len(frames))])]
-    pairs = named_terms(terms, frames)
+    temperature, values = data.temperature, data.parameters
+    reference = float(np.mean(temperature))
+    expansions = tuple(_expansion(name, given) for name, given in sorted(values.items()))
+    names, modules = [], []
+    states, pairs = data.sampled(_sample), named_terms(terms)
     for name, term in pairs:
         descriptor = term.descriptor
         if descriptor is None:
-            descriptor = Distances() if several or frames.positions is not None else Variables()
-        if several:
-            z = sampled_environments(descriptor, states)
-        else:
-            descriptor = descriptor.for_molecule(frames.kinds, frames.bonds)
-            z = descriptor.environments(states[0].coordinates, cell=states[0].cell).z
+            descriptor = Variables() if data.parts[0].positions is None else Distances()
+        descriptor, z = sampled_environments(descriptor, states)
         kernel = term.kernel if term.kernel is not None else RBF()
         if not isinstance(kernel, Kernel):
-            raise DataError(f"term {name!r}: kernel={kernel!r} is no kernel; pass one such as RBF(), or None")
+            raise DataError(f"term {name!r}: kernel={kernel!r} is not a kernel; pass one such as RBF(), or None")
         inner = getattr(descriptor, "descriptor", descriptor)  # what Symmetrized wraps
         kernel = kernel.completed(z, per_column=isinstance(inner, Variables))
         thermal: Any = term.thermal if term.thermal is not None else SecondOrder()
         if "reference_temperature" in thermal.missing():
             thermal = replace(thermal, reference_temperature=reference)
         parameters = expansions if term.parameters is None else tuple(term.parameters)
-        unknown = {p.name for p in parameters} - set(frames.parameters)
+        unknown = {p.name for p in parameters} - set(values)
         if unknown:
-            raise DataError(f"term {name!r} depends on {sorted(unknown)}, the Frames have {sorted(frames.parameters)}")
+            raise DataError(f"term {name!r} depends on {sorted(unknown)}, the Frames have {sorted(values)}")
         filled = replace(term, descriptor=descriptor, kernel=kernel, parameters=parameters)
         if unset := thermal.missing():
             # without λ, whose functions together have unit variance in the middle of the data
@@ -104,21 +95,31 @@ def build_prior(terms, frames, labels: list[LabelSet], counts) -> tuple[list[str
     if shared.components != SecondOrder.components:
         shared = SecondOrder(reference_temperature=reference)
     # what depends on λ and not on R is broad up to second order; beyond that the terms can have it
-    mean = _mean_function(shared, expansions, labels, len(counts))
+    mean = _mean_function(shared, expansions, labels, len(data.mean_kinds))
     noise = {
         label.kind: max(0.7 * _spread(label), _tiny(label)) / _relative_size(label) for label in labels if label.learned
     }
     return names, Prior(modules, mean), noise, reference
 
 
-def sampled_environments(descriptor, states: list[States]) -> torch.Tensor:
-    """Environments of a term that several molecules share.
+def sampled_environments(descriptor, states: list[States]) -> tuple[Any, torch.Tensor]:
+    """Environments of a term in some states of every molecule.
+
+    Returns
+    -------
+    descriptor, Tensor
+        Bound to the beads where there is one molecule; with several, every molecule binds it when it is read.
 
     Raises
     ------
     DataError
-        If their columns differ, or there is none anywhere.
+        If several molecules have environments of different columns, or none has any.
     """
+    if len(states) == 1:
+        (only,) = states
+        assert only.molecule is not None
+        descriptor = descriptor.for_molecule(only.molecule.kinds, only.molecule.bonds)
+        return descriptor, descriptor.environments(only.coordinates, cell=only.cell).z
     wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
     if len(wide) > 1:
         raise DataError(
@@ -128,7 +129,7 @@ def sampled_environments(descriptor, states: list[States]) -> torch.Tensor:
     z = torch.cat([one.environments(descriptor).z for one in states])
     if not len(z):
         raise DataError(f"no molecule has an environment of {descriptor}: check its kinds, bonds and cutoff")
-    return z
+    return descriptor, z
 
 
 def _sample(size: int) -> np.ndarray:

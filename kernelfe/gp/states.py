@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..descriptors import Descriptor
-from ..descriptors.absent import Absent
 from ..errors import DataError
 from ..functionals import Read
-
-
-@dataclass(frozen=True)
-class Composition:
-    """Kinds whose mean functions are fitted: one pair for a single composition, else one per bead kind."""
-
-    kinds: tuple[str, ...]
-    counts: tuple[float, ...]
+from .molecules import Molecule
 
 
 @dataclass
@@ -44,8 +33,7 @@ class States:
     cell
         Shape (n, 3, 3), or None.
     molecule
-        With several molecules in one fit, the one these are configurations of: it tells descriptors which beads are
-        which. None: descriptors know already.
+        The molecule of these configurations; descriptors are bound to its beads. None: they are used as they are.
     """
 
     coordinates: Tensor
@@ -169,48 +157,3 @@ class _Writable:
     def __init__(self, array: np.ndarray):
         self.array = array  # lives as long as the tensor does
         self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
-
-
-@dataclass(frozen=True)
-class Molecule:
-    """One molecule (or one periodic system) of a fit.
-
-    Parameters
-    ----------
-    kinds
-        Kind of every bead.
-    bonds
-        Bonded beads, sorted; None: not known.
-    periodic
-        Whether its frames have a cell.
-    """
-
-    kinds: tuple[str, ...]
-    bonds: tuple[tuple[int, int], ...] | None = None
-    periodic: bool = False
-
-    @classmethod
-    def of(cls, frames) -> Molecule:
-        """The molecule of Frames with kinds."""
-        bonds = None if frames.bonds is None else tuple(sorted({(min(b), max(b)) for b in frames.bonds}))
-        return cls(tuple(frames.kinds), bonds, frames.cell is not None)
-
-    def counts(self, kinds: tuple[str, ...]) -> tuple[float, ...]:
-        """Number of beads of each of ``kinds``."""
-        found = Counter(self.kinds)
-        return tuple(float(found[kind]) for kind in kinds)
-
-    def bound(self, descriptor: Any) -> Any:
-        """The descriptor with kinds and bonds of this molecule; :class:`Absent` where it has no environments."""
-        return _bound(self, descriptor)
-
-    def __str__(self) -> str:
-        found = Counter(self.kinds)
-        return "".join(f"{kind}{count if count > 1 else ''}" for kind, count in sorted(found.items()))
-
-
-@lru_cache(maxsize=512)  # a memo of a pure function: asked for with every batch
-def _bound(molecule: Molecule, descriptor: Descriptor) -> Any:
-    if not descriptor.occurs_in(molecule.kinds):
-        return Absent(descriptor.dimension((len(molecule.kinds), 3)))
-    return descriptor.for_molecule(molecule.kinds, molecule.bonds)

@@ -25,13 +25,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from .. import functionals
 from ..errors import DataError, SolverError
 from ..frames import Frames
 from ..frames.checks import mapping, numbers
 from ..gp import FreeEnergyRegressor
-from ..gp.observations.inputs import check_frames
-from ..gp.states import States
 from ..units import BOLTZMANN
 
 #: Largest number of label rows of all candidates together: their covariance is held as a matrix.
@@ -167,17 +164,16 @@ def _greedy(joint: Tensor, cross: Tensor, noise: Tensor, rows_of: Tensor, batch:
 
 
 def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
-    check_is_fitted(model, "posterior_")
+    check_is_fitted(model, "model_")
     if not isinstance(frames, Frames) or not len(frames):
         raise DataError("candidates and samples must be Frames with at least one row")
     if model.molecules_ is not None:
         raise DataError("proposals need a model of one molecule: pass model.for_molecule(frames)")
-    check_frames(model, frames)
+    model.check_frames(frames)
 
 
 def _rows(model: FreeEnergyRegressor, key: str, frames: Frames):
-    counts = np.tile(model.composition_.counts, (len(frames), 1))
-    return model.posterior_.prior.rows(functionals.get(key), States.from_frames(frames, counts=counts))
+    return model.model_.rows(frames, key)[0]
 
 
 def _rows_of(blocks) -> Tensor:

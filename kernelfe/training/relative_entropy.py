@@ -20,10 +20,9 @@ The objective is concave in w, so there is one maximum.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,6 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..frames import Frames
-from ..functionals import FreeEnergy
 from ..gp import FreeEnergyRegressor
 from ..gp.prior.rows import frame_chunks
 from ..gp.solvers.sparse.posterior import SparsePosterior
@@ -194,9 +192,9 @@ def minimize_relative_entropy(
         # where the model goes and the frames do not is just what the density corrects
         "guard": None,
     }
-    out, history = copy.copy(model), []
+    out, history = model, []
     counts = [np.bincount(one.side(torsion), minlength=2) for one in slow]
-    out.density_ = {t: float(n[0] / g[t][0] + n[1] / g[t][1]) for t, n in zip(temperatures, counts, strict=True)}
+    density = {t: float(n[0] / g[t][0] + n[1] / g[t][1]) for t, n in zip(temperatures, counts, strict=True)}
     v = torch.zeros_like(posterior.weights)
     with tqdm(total=rounds, unit="round", desc="relative entropy", disable=not progress, leave=False) as bar:
         for number in range(rounds):
@@ -238,7 +236,7 @@ def minimize_relative_entropy(
             lower = (
                 refined_precision(posterior.lower, v, ensembles) if arrived or number == rounds - 1 else posterior.lower
             )
-            out.posterior_ = _moved(posterior, v, lower)
+            out = _refined(model, _moved(posterior, v, lower), density)
             if arrived:
                 break
     if not arrived:
@@ -258,6 +256,13 @@ def _moved(posterior: SparsePosterior, v: Tensor, lower: Tensor) -> SparsePoster
     out = SparsePosterior(posterior.basis, w, lower)
     out.log_evidence = posterior.log_evidence
     return out
+
+
+def _refined(model: FreeEnergyRegressor, posterior: SparsePosterior, density: dict) -> FreeEnergyRegressor:
+    fitted = model.model_
+    return model.with_model(
+        replace(fitted, posterior=posterior, provenance=replace(fitted.provenance, density=density))
+    )
 
 
 def _report_unvisited(temperatures: list[float], visited: list[set[int]]) -> None:
@@ -287,7 +292,7 @@ def _features(model: FreeEnergyRegressor, positions: np.ndarray, temperature: fl
     amplitudes, out = posterior.basis.amplitudes(), []
     for start, stop in frame_chunks(len(positions), FEATURE_FRAMES):
         part = Frames.from_arrays(positions=positions[start:stop], temperature=temperature, kinds=model.kinds_)
-        rows = posterior.prior.rows(FreeEnergy(), model._states(part, None))
+        rows = model.model_.rows(part)[0]
         wide = posterior.basis.wide(rows)[0] * amplitudes
         out.append(torch.linalg.solve_triangular(posterior.lower, wide.T, upper=False).T)
     return torch.cat(out)
@@ -314,7 +319,7 @@ def _moves(frames: Frames) -> Move | None:
 
 
 def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
-    check_is_fitted(model, "posterior_")
+    check_is_fitted(model, "model_")
     if not isinstance(model.posterior_, SparsePosterior):
         raise DataError("relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
     if model.density_ is not None:

@@ -94,14 +94,14 @@ def test_the_product_is_counted(script, dtype, kept, columns):
 def test_the_sparse_sums_are_counted(script, monkeypatch):
     """Force rows of 60 configurations in one block."""
     from kernelfe import Sparse
-    from kernelfe.gp.observations.molecules import conditioned
+    from kernelfe.gp.observations.molecules import MoleculeSet
     from kernelfe.gp.solvers.sparse import basis as basis_module
     from kernelfe.gp.solvers.sparse import streaming
 
     n, d, m = 60, 3, 40
     frames = script.problem(n, d)
     fitted = script.model(Sparse(inducing=m)).fit(frames)
-    _, _, labels = conditioned(frames, False, None, None)
+    labels = MoleculeSet([frames]).labels(None, None, None)
     basis = fitted.posterior_.basis
     rank = basis.ranks[0]
     monkeypatch.setattr(streaming, "reduced", lambda *_: None)

@@ -102,7 +102,7 @@ def share(model, key, t1, t2=None, same_place=False):
     t = np.array([t1, t1 if t2 is None else t2])
     frames = Frames.from_arrays(variables=x, temperature=t)
     step = np.array([-1.0, 1.0])
-    rows = model.posterior_.prior.rows(get(key), model._states(frames, None))
+    rows = model.posterior_.prior.rows(get(key), model.model_.states(frames))
     with torch.no_grad():
         prior = step @ model.posterior_.prior.gram(rows, rows).numpy() @ step
     return float(np.sqrt(max(step @ model.covariance(frames, key) @ step, 0.0) / prior))

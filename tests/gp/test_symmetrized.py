@@ -144,7 +144,7 @@ def test_the_scale_is_the_prior_standard_deviation_of_the_term():
     together = np.zeros((1, 4, 3))  # all distances alike
     apart = np.array([[[0.0, 0.0, 0.0], [90.0, 0.0, 0.0], [0.0, 300.0, 0.0], [0.0, 0.0, 1000.0]]])
     for x, wanted in ((together, THERMAL.energy), (apart, THERMAL.energy / 6**0.5)):
-        states = model._states(Frames.from_arrays(x, temperature=T0), None)
+        states = model.model_.states(Frames.from_arrays(x, temperature=T0))
         rows = prior.rows(get("free_energy"), states)
         value = (prior.kernel_diagonal(rows, 0) @ prior.terms[0].variances()).sqrt()
         entropy = T0 * THERMAL.entropy / THERMAL.energy

@@ -129,7 +129,7 @@ def test_the_maximum_is_that_of_newton_by_quadrature(case):
     posterior, read = model.posterior_, kernelfe.functionals.get("free_energy")
 
     def features(x, t):
-        states = model._states(Frames.from_arrays(x, temperature=t), None)
+        states = model.model_.states(Frames.from_arrays(x, temperature=t))
         wide = posterior.basis.wide(posterior.prior.rows(read, states))[0] * posterior.basis.amplitudes()
         return torch.linalg.solve_triangular(posterior.lower, wide.T, upper=False).T.numpy()
 

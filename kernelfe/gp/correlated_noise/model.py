@@ -24,7 +24,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ...errors import DataError
@@ -286,9 +285,7 @@ class FittedNoise:
             y = label.y[both] - (beta * self.layout.stack(values, states)).sum(1, keepdim=True)
             fields = self.layout.fields(group.kinds, states, beta[:, None, :])
             energies = label.states[both]
-            minus = States(
-                energies.coordinates, energies.temperature, energies.parameters, energies.counts, fields, energies.cell
-            )
+            minus = replace(energies, fields=fields, _environments={})
             kind = label.kind + GIVEN + group.name
             out.append(LabelSet(kind, label.functional, energies, y, minus=minus, frame=label.frame[both]))
         return ([label.subset(torch.nonzero(left)[:, 0])] if bool(left.any()) else []) + out
@@ -307,7 +304,7 @@ def noise_covariance(model, frames, kinds=None) -> np.ndarray:
     Parameters
     ----------
     model
-        A fitted :class:`~kernelfe.FreeEnergyRegressor`.
+        A fitted model of one molecule.
     frames
         n frames with temperatures (and displacement fields); their labels are not looked at.
     kinds
@@ -324,28 +321,29 @@ def noise_covariance(model, frames, kinds=None) -> np.ndarray:
     DataError
         If the model has not learned the noise of a kind.
     """
-    check_is_fitted(model, "posterior_")
-    kinds = list(model.noise_) if kinds is None else list(kinds)
+    kinds = list(model.noise.levels) if kinds is None else list(kinds)
     for kind in kinds:
-        if kind not in model.noise_:
-            raise DataError(f"the model has not learned the noise of {kind!r}; it knows {', '.join(model.noise_)}")
-    states = States.from_frames(frames, counts=np.tile(model.composition_.counts, (len(frames), 1)))
+        if kind not in model.noise.levels:
+            raise DataError(
+                f"the model has not learned the noise of {kind!r}; it has that of {', '.join(model.noise.levels)}"
+            )
+    states = model.states(frames)
     sizes = [int(np.prod(get(kind).shape(states.coordinate_shape, states.field_count), dtype=int)) for kind in kinds]
     slices = dict(
         zip(kinds, (slice(end - m, end) for end, m in zip(np.cumsum(sizes), sizes, strict=True)), strict=True)
     )
     out = torch.zeros(len(states), sum(sizes), sum(sizes), dtype=torch.float64)
     for kind, part in slices.items():
-        sigma, p = model.noise_[kind]
-        std = sigma * (states.temperature / model.noise_temperature_) ** p
+        sigma, p = model.noise.levels[kind]
+        std = sigma * (states.temperature / model.noise.reference) ** p
         out[:, range(part.start, part.stop), range(part.start, part.stop)] = (std**2)[:, None]
-    noise = getattr(model, "noise_model_", None)
+    noise = model.noise.correlated
     if noise is None or noise.layout is None:
         return out.numpy()
     forces = [kind for kind in noise.layout.kinds if kind in kinds]
     if not forces:
         return out.numpy()
-    levels, t = NoiseLevels.of(model.noise_levels_, noise.reference), states.temperature
+    levels, t = NoiseLevels.of(model.noise.conditioned, noise.reference), states.temperature
     size = levels.levels([WHITENED + noise.layout.name] * len(states), t)
     covariance = noise.forces_at(forces, t, size)
     into = embedding(noise.layout, forces, states)
@@ -355,14 +353,14 @@ def noise_covariance(model, frames, kinds=None) -> np.ndarray:
         given = kind + GIVEN + noise.layout.name
         if given not in levels.kinds:
             continue
-        response = noise.coupling * noise.layout.response(forces, states, model.posterior_)
+        response = noise.coupling * noise.layout.response(forces, states, model.posterior)
         at = slices[kind].start
         cross = torch.einsum("nij,nj->ni", into, response)
         out[:, at, where] = cross
         out[:, where, at] = cross
         # the learned variance is what all forces leave; those that are not asked for give their share back
         everything = [k for k in noise.layout.kinds if k in forces or _readable(k, states)]
-        whole = noise.coupling * noise.layout.response(everything, states, model.posterior_)
+        whole = noise.coupling * noise.layout.response(everything, states, model.posterior)
         w = noise.whitening(everything, t)
         share = (torch.einsum("nij,nj->ni", w, whole) ** 2).sum(1) / size**2
         out[:, at, at] = levels.levels([given] * len(states), t) ** 2 + share

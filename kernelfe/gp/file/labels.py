@@ -10,8 +10,9 @@ from torch import Tensor
 from ... import functionals
 from ...errors import ModelFileError
 from ...files.fields import require, take
+from ..molecules import Molecule
 from ..observations.labels import LabelSet, functionals_of
-from ..states import Molecule, States
+from ..states import States
 
 
 def label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
@@ -73,10 +74,9 @@ def _frame(name: str, tensors: dict[str, Tensor], n: int) -> Tensor:
 
 
 def _states(
-    prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule: Molecule | None, rows: int | None = None
+    prefix: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule: Molecule, rows: int | None = None
 ) -> States:
-    shape = header["coordinate_shape"] if molecule is None else [len(molecule.kinds), 3]
-    periodic = header["periodic"] if molecule is None else molecule.periodic
+    shape, periodic = molecule.shape, molecule.periodic
     coordinates = take(tensors, f"{prefix}.coordinates", rows, *shape)
     n = len(coordinates)
     temperature = take(tensors, f"{prefix}.temperature", n)

@@ -16,8 +16,9 @@ points. So the constrained model predicts, samples, freezes and is saved like an
 
 from __future__ import annotations
 
-import copy
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,6 @@ from scipy.special import log_ndtr, ndtr
 
 from ... import functionals
 from ...errors import DataError, SolverError
-from ..observations.inputs import prediction_frames
 from ..observations.labels import CONCAVITY, LabelSet
 from ..posterior import predict_mean
 from ..solvers.dense import DensePosterior
@@ -60,48 +60,26 @@ def violation_probability(mean, std) -> FloatArray:
     return np.where(std > 0, ndtr(-mean / np.where(std > 0, std, 1.0)), known)
 
 
-def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="mode"):
-    """The fitted model conditioned on C(R, T) ≥ 0 at virtual points, as a new model.
-
-    Between the points nothing is enforced, but heat capacities are correlated: points within a length scale of each
-    other leave little room. Check with ``model.concavity_violation``.
+def constrained(model, read, estimate="mode"):
+    """A :class:`~kernelfe.gp.FreeEnergy` conditioned on C ≥ 0; see :func:`kernelfe.gp.enforce_concavity`.
 
     Parameters
     ----------
     model
-        A fitted :class:`~kernelfe.FreeEnergyRegressor`; it is not changed.
-    X
-        Virtual points: Frames, or configurations with ``temperature`` (K) and ``parameters`` as in ``predict``. For
-        :class:`~kernelfe.kernels.SecondOrder`, whose C does not depend on T, one temperature is enough.
-    estimate : "mode" or "mean"
-        "mode": the least change of the prediction that is allowed; error bars stay those of the model given.
-        "mean": mean and error bars of the truncated posterior. It keeps a distance from C = 0 that grows with the
-        error bars and with the number of virtual points, so it needs a good prior.
-
-    Returns
-    -------
-    FreeEnergyRegressor
-        Predicted C are not negative at the virtual points. Hyperparameters and ``log_evidence_`` are those of the
-        model given.
-
-    Raises
-    ------
-    DataError
-        If there are no virtual points or too many, or ``estimate`` is unknown.
-    SolverError
-        If the constrained posterior cannot be found.
+        The model.
+    read
+        Rows of the heat capacities at the virtual points, and their states, as ``model.rows`` gives them.
+    estimate
+        "mode" or "mean".
     """
     if estimate not in ("mode", "mean"):
         raise DataError(f"estimate={estimate!r}: use 'mode' or 'mean'")
-    one = model.for_molecule(X)
-    states = one._states(prediction_frames(one, X, temperature, parameters), temperature)
+    rows, states, _ = read
     if not 0 < len(states) <= MAX_POINTS:
         raise DataError(f"enforce_concavity takes 1 to {MAX_POINTS} virtual points, X has {len(states)}")
-    posterior, functional = model.posterior_, functionals.get("heat_capacity")
+    posterior, functional = model.posterior, functionals.get("heat_capacity")
     sparse = isinstance(posterior, SparsePosterior)
-    out = copy.copy(model)
     with torch.no_grad():
-        rows = posterior.prior.rows(functional, states)
         mean = predict_mean(posterior, rows).cpu().numpy()
         half = _half_features(posterior, rows) if sparse else None
         covariance = (posterior.covariance(rows, rows) if half is None else half.T @ half).cpu().numpy()
@@ -112,19 +90,19 @@ def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="
         tau, nu = find(mean / scale, covariance / np.outer(scale, scale))
         told = np.flatnonzero(tau > NEGLIGIBLE)
         if len(told) == 0:
-            return out
+            return model
         index, y, noise = (
             torch.from_numpy(array).to(rows.prior_mean.device)
             for array in (told, scale[told] * nu[told] / tau[told], scale[told] * tau[told] ** -0.5)
         )
+        found: Any
         if sparse:
-            out.posterior_ = _sparse(posterior, rows, index, y, noise)
+            found = _sparse(posterior, rows, index, y, noise)
         else:
             virtual = LabelSet(CONCAVITY, functional, states[index], y[:, None], noise[:, None])
-            out.posterior_ = DensePosterior(posterior.prior, [*posterior.labels, virtual], posterior.noise)
-        out.posterior_.log_evidence = posterior.log_evidence
-        out.concave_ = True
-    return out
+            found = DensePosterior(posterior.prior, [*posterior.labels, virtual], posterior.noise)
+        found.log_evidence = posterior.log_evidence
+    return replace(model, posterior=found, provenance=replace(model.provenance, concave=True))
 
 
 def _half_features(posterior: SparsePosterior, rows) -> torch.Tensor:

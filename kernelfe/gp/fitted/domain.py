@@ -138,13 +138,16 @@ class Domain:
         high = torch.maximum(self.high, torch.maximum(high, self.middle))
         return replace(self, low=low, high=high, anchors=anchors)
 
-    def to_file(self) -> tuple[dict, dict[str, Tensor]]:
-        """Numbers and tensors for a model file."""
-        tensors = {"domain.low": self.low, "domain.middle": self.middle, "domain.high": self.high}
+    def numbers(self) -> dict:
+        """Numbers for the header of a model file."""
+        return {"margin": self.margin, "novelty": self.novelty}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors for a model file."""
+        out = {"domain.low": self.low, "domain.middle": self.middle, "domain.high": self.high}
         if self.pairs is not None:
-            tensors["domain.pairs"] = self.pairs.double()
-        tensors |= {f"domain.anchors{t}": z for t, z in enumerate(self.anchors)}
-        return {"margin": self.margin, "novelty": self.novelty}, tensors
+            out["domain.pairs"] = self.pairs.double()
+        return out | {f"domain.anchors{t}": z for t, z in enumerate(self.anchors)}
 
     @classmethod
     def from_file(cls, numbers: dict, tensors: dict[str, Tensor], terms, molecule: tuple[int, ...] | None) -> Domain:

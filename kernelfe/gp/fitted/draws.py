@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ... import functionals
@@ -189,11 +188,11 @@ class PosteriorDraws:
         """
         functional = functionals.get(quantity)
         with torch.no_grad():
-            rows, states, baseline = self.model._block(X, functional, temperature, parameters)
-            posterior = self.model.posterior_
+            rows, states, baseline = self.model.rows(X, functional, temperature, parameters)
+            posterior = self.model.posterior
             mean = predict_mean(posterior, rows) + baseline_rows(baseline, functional, states)
             values = mean[:, None] + self._deviations(rows)
-            for index, origin in reference_groups(functional, states, reference, self.model.zero_known_) or []:
+            for index, origin in reference_groups(functional, states, reference, self.model.molecules.zero_known) or []:
                 if origin is None:
                     values[index] -= values[index].mean(0)
                     continue
@@ -214,7 +213,7 @@ class PosteriorDraws:
         return np.sqrt(np.mean((self.predict(X, quantity, **options) - mean) ** 2, axis=0))
 
     def _at(self, functional, states: States, baseline) -> Tensor:
-        posterior = self.model.posterior_
+        posterior = self.model.posterior
         rows = posterior.prior.rows(functional, states)
         mean = predict_mean(posterior, rows) + baseline_rows(baseline, functional, states)
         return mean[:, None] + self._deviations(rows)
@@ -247,7 +246,7 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
     Parameters
     ----------
     model
-        A fitted :class:`~kernelfe.FreeEnergyRegressor` of any solver.
+        A fitted model of any solver.
     n
         Draws. Standard deviations estimated from them have the relative error 1/√(2n).
     seed
@@ -264,11 +263,10 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
     SolverError
         If the linear systems cannot be solved.
     """
-    check_is_fitted(model, "posterior_")
     for name, value, least in (("n", n, 1), ("features", features, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise DataError(f"pathwise_draws: {name}={value!r} must be a whole number of at least {least}")
-    posterior, prior = model.posterior_, model.posterior_.prior
+    posterior, prior = model.posterior, model.posterior.prior
     rng, device = np.random.default_rng(seed), prior.device
     with torch.no_grad():
         terms = []

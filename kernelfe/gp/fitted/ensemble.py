@@ -14,24 +14,23 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ...errors import DataError, SolverError
 from ..conditioning import Conditioned, natural_levels
+from ..molecules import is_several
 from ..observations.levels import NoiseLevels
 from ..prior.term import LOG_PRIOR_WIDTH
 from ..solvers.dense import DensePosterior, dense_log_evidence
 from ..solvers.sparse.fit import random_subsets
 from .joint import Joint, Query, covariance_root
-from .view import bound_module, is_several
 
 FloatArray = NDArray[np.float64]
 
@@ -134,34 +133,20 @@ class HyperparameterEnsemble:
         return self.joint(Query(X, quantity, temperature), second).block(0, 1)
 
 
-def hyperparameter_ensemble(model: Any, draws: int = 16, seed: int = 0) -> HyperparameterEnsemble:
-    """Draw hyperparameters that the labels allow, and condition a model with each of them.
+def ensemble_of(model, draws: int = 16, seed: int = 0, subset_seed: int | None = 0) -> HyperparameterEnsemble:
+    """Models with hyperparameters that the labels allow; see :func:`kernelfe.gp.hyperparameter_ensemble`.
 
     Parameters
     ----------
     model
-        A :class:`~kernelfe.FreeEnergyRegressor` fitted by the dense solver. It is left as it is.
-    draws
-        Models in the ensemble.
-    seed
-        Of the draws.
-
-    Returns
-    -------
-    HyperparameterEnsemble
-        Predicts like one model, with error bars that hold the uncertainty of the hyperparameters, too.
-
-    Raises
-    ------
-    DataError
-        If the model was fitted by the sparse solver (its many labels hardly leave hyperparameters uncertain, and it
-        keeps none of them), without fitting any hyperparameter, or is conditioned on C ≥ 0.
-    SolverError
-        If no draw can be conditioned.
+        A :class:`~kernelfe.gp.FreeEnergy` of the dense solver.
+    draws, seed
+        Models in the ensemble, and seed of the draws.
+    subset_seed
+        Seed of the random label rows from which the evidence is computed.
     """
-    check_is_fitted(model, "posterior_")
-    posterior = model.posterior_
-    if model.concave_:
+    posterior = model.posterior
+    if model.provenance.concave:
         raise DataError(
             "the model is conditioned on C ≥ 0, which depends on the hyperparameters: make the ensemble of the model "
             "before that, and condition its members (models)"
@@ -180,12 +165,12 @@ def hyperparameter_ensemble(model: Any, draws: int = 16, seed: int = 0) -> Hyper
         free += [p for p in term.parameters() if p.requires_grad]
     if noise.kinds:
         noise.log_noise.requires_grad_(True)
-        noise.exponent.requires_grad_(len(model.temperatures_) > 1)
+        noise.exponent.requires_grad_(len(model.provenance.temperatures) > 1)
         free += [p for p in noise.parameters() if p.requires_grad]
     if not free:
         raise DataError("the model has no hyperparameter that was fitted: its terms are fixed and its noise is given")
-    rows = getattr(model.solver_, "evidence_rows", 1500)
-    labels = random_subsets(posterior.labels, rows, np.random.default_rng(model.random_state))
+    rows = getattr(model.provenance.solver, "evidence_rows", 1500)
+    labels = random_subsets(posterior.labels, rows, np.random.default_rng(subset_seed))
 
     def log_density() -> Tensor:
         return dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior()
@@ -297,14 +282,10 @@ def _inverse_root(curvature: Tensor) -> Tensor:
 
 
 def _conditioned(model: Any, prior: Any, noise: Any) -> Any:
-    """A copy of the model, conditioned with the present values of the hyperparameters."""
-    out = copy.copy(model)
+    """The model conditioned with the present values of the hyperparameters."""
     own, levels = copy.deepcopy(prior).requires_grad_(False), copy.deepcopy(noise).requires_grad_(False)
-    out.posterior_ = DensePosterior(own, model.posterior_.labels, levels)
-    terms = own.terms if model.molecule_ is None else [bound_module(term, model.molecule_) for term in own.terms]
-    out.terms_ = list(zip([name for name, _ in model.terms_], terms, strict=True))
-    before = NoiseLevels.of(model.noise_, levels.reference)
-    found = Conditioned(out.posterior_, levels, model.noise_model_, before)
-    out.noise_, out.noise_levels_ = natural_levels(found), levels.values()
-    out.log_evidence_ = out.posterior_.log_evidence
-    return out
+    posterior = DensePosterior(own, model.posterior.labels, levels)
+    before = NoiseLevels.of(model.noise.levels, levels.reference)
+    found = Conditioned(posterior, levels, model.noise.correlated, before)
+    learned = replace(model.noise, levels=natural_levels(found), conditioned=levels.values())
+    return replace(model, posterior=posterior, noise=learned)

@@ -14,11 +14,7 @@ from torch import Tensor
 from ...errors import DataError
 from ...functionals import FreeEnergy
 from ...kernels import Kernel, RadialKernel
-from ..posterior import Expansion
-from ..prior.mean import MeanFunction
 from ..prior.rows import frame_chunks
-from ..prior.term import TermModule
-from .domain import Domain
 
 #: Environments taken at a time: with 600 nodes the arrays of a block stay in a core's cache.
 BLOCK = 256
@@ -50,38 +46,24 @@ def _blocks(temperature: float | Tensor, size: int, block: int = BLOCK) -> Itera
 class FrozenModel:
     """A(R; T) in eV and its forces in eV/Å, for replicas in one batch (see the protocol of samplers).
 
-    Parameters
-    ----------
-    terms, expansions
-        The fitted terms and their posterior means.
-    mean, mean_weights, counts
-        Mean functions, their weights (X, size) and N_X of one configuration, shape (X,).
-    baseline
-        Fitted baseline or None.
-    beads
-        Beads per configuration: configurations of another size are refused.
-    parameters
-        Values of the parameters λ.
-    domain
-        Where the training frames are, or None: samplers and calculators ask it.
-
     Always float64: the coefficients of a smooth kernel are large and cancel, and float32 would leave errors of
     several kT in A.
+
+    Parameters
+    ----------
+    model
+        A :class:`~kernelfe.gp.FreeEnergy` of one molecule: configurations with another number of beads are refused.
+    parameters
+        Values of the parameters λ.
     """
 
-    def __init__(
-        self,
-        terms: list[TermModule],
-        expansions: list[Expansion],
-        mean: MeanFunction | None,
-        mean_weights: Tensor | None,
-        counts: Tensor,
-        baseline,
-        beads: int,
-        parameters: dict[str, float] | None = None,
-        domain: Domain | None = None,
-    ):
-        self.beads, self.baseline, self.domain = beads, baseline, domain
+    def __init__(self, model, parameters: dict[str, float] | None = None):
+        posterior, device = model.posterior, model.posterior.prior.device
+        terms, expansions = [term for _, term in model.terms], posterior.expansions
+        mean, mean_weights = posterior.prior.mean, posterior.mean_weights
+        counts = torch.tensor([model.molecules.composition.counts], dtype=torch.float64, device=device)
+        self.beads = model.molecules.entries[0].molecule.shape[0]
+        self.baseline, self.domain = model.baseline, model.domain
         self._terms = terms
         with torch.no_grad():
             self._kernels = [term.kernel for term in terms]
@@ -309,3 +291,9 @@ class PeriodicFrozenModel(FrozenModel):
             energy = energy + self._constant(temperature)
         stress = strain / torch.linalg.det(cell).abs()[:, None]
         return energy.to(home), gradient.neg_().to(home), stress.to(home)
+
+
+def frozen_model(model, parameters: dict[str, float] | None = None) -> FrozenModel:
+    """The frozen form of a model of one molecule, periodic or not."""
+    periodic = model.molecules.entries[0].molecule.periodic
+    return (PeriodicFrozenModel if periodic else FrozenModel)(model, parameters)

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ... import functionals
 from ...errors import DataError
 from ...functionals import Functional, Spatial
-from ..observations.inputs import prediction_frames
 from ..observations.labels import baseline_rows
 from ..posterior import predict_mean
 from ..prior.rows import RowBlock, frame_chunks
@@ -168,137 +166,66 @@ def covariance_root(covariance: FloatArray) -> FloatArray:
     return scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
 
 
-class JointPredictions:
-    """The joint predictions of a fitted regressor."""
+def joint(model, *queries: Query) -> Joint:
+    """Posterior means and covariance of all rows of several queries.
 
-    posterior_: Any
+    Parameters
+    ----------
+    model
+        A :class:`~kernelfe.gp.FreeEnergy`.
+    queries
+        What to predict together: any quantities, configurations and temperatures.
 
-    def joint(self, *queries: Query) -> Joint:
-        """Posterior means and covariance of all rows of several queries.
-
-        Parameters
-        ----------
-        queries
-            What to predict together: any quantities, configurations and temperatures.
-
-        Raises
-        ------
-        DataError
-            If a query adds parts of different numbers of rows, or does not fit the model.
-        """
-        check_is_fitted(self, "posterior_")
-        if not queries or not all(isinstance(q, Query) for q in queries):
-            raise DataError("joint predicts one or several kernelfe.gp.Query, such as Query(X, 'entropy')")
-        with torch.no_grad():
-            read = [self._read_query(query) for query in queries]
-            means, sizes = [], []
-            for parts in read:
-                total = sum(_apply(matrix, mean) for _, mean, matrix in parts)
-                means.append(total)
-                sizes.append(len(total))
-            posterior = self.posterior_
-            features = [sum(_apply(matrix, posterior.features(block)) for block, _, matrix in parts) for parts in read]
-            stacked = torch.cat(features)
-            out = -posterior.explained(stacked, stacked)
-            at = np.concatenate([[0], np.cumsum(sizes)])
-            for i, first in enumerate(read):
-                for j in range(i, len(read)):
-                    prior = sum(
-                        _combined_gram(posterior.prior, a, left, b, right)
-                        for a, _, left in first
-                        for b, _, right in read[j]
-                    )
-                    out[at[i] : at[i + 1], at[j] : at[j + 1]] += prior
-                    if j > i:
-                        out[at[j] : at[j + 1], at[i] : at[i + 1]] += prior.T
-        covariance = out.cpu().numpy()
-        return Joint(torch.cat(means).cpu().numpy(), 0.5 * (covariance + covariance.T), tuple(sizes))
-
-    def covariance(
-        self, X, quantity="free_energy", other=None, *, temperature=None, X2=None, temperature2=None
-    ) -> FloatArray:
-        """Posterior covariance of a quantity at all rows of X, or between two quantities at any places.
-
-        Parameters
-        ----------
-        X, quantity, temperature
-            The rows: configurations, quantity key or functional (sums and multiples of functionals included), and K;
-            None: that of the Frames, or the estimator's for arrays.
-        other, X2, temperature2
-            The columns; what is None is that of the rows.
-
-        Returns
-        -------
-        ndarray, shape (n·m, n'·m')
-            Rows frame by frame, components within; labels' noise is not included. See :meth:`joint` for several
-            quantities at once and for linear combinations.
-        """
-        check_is_fitted(self, "posterior_")
-        with torch.no_grad():
-            a = self._block(X, functionals.get(quantity), temperature, None)[0]
-            if other is None and X2 is None and temperature2 is None:
-                return self.posterior_.covariance(a, a).cpu().numpy()
-            functional = functionals.get(quantity if other is None else other)
-            t2 = temperature if temperature2 is None else temperature2
-            b = self._block(X if X2 is None else X2, functional, t2, None)[0]
-            return self.posterior_.covariance(a, b).cpu().numpy()
-
-    def sample(self, X, quantities="free_energy", n=1, seed=0, *, temperature=None) -> dict[str, FloatArray]:
-        """Joint draws from the posterior: functions A that the data allow, read at X.
-
-        Parameters
-        ----------
-        X
-            Frames or array of configurations.
-        quantities
-            Quantity key, functional, or several: all are read from the same draws of A.
-        n
-            Draws.
-        seed
-            Seed or generator.
-        temperature
-            K; None: that of the Frames, or the estimator's for arrays.
-
-        Returns
-        -------
-        dict
-            Quantity key → draws, (n, configurations, …). The time goes with the cube of the number of rows.
-        """
-        asked = [quantities] if isinstance(quantities, (str, Functional)) else list(quantities)
-        wanted = [functionals.get(q) for q in asked]
-        found = self.joint(*(Query(X, functional, temperature) for functional in wanted))
-        draws = found.sample(n, seed)
-        states = self._block(X, wanted[0], temperature, None)[1]
-        return {
-            f.key: draws[:, found.rows(k)].reshape(
-                n, len(states), *f.shape(states.coordinate_shape, states.field_count)
-            )
-            for k, f in enumerate(wanted)
-        }
-
-    def _block(self, X, functional, temperature, parameters) -> tuple[RowBlock, States, Any]:
-        """Rows of the prior, where they are read, and the baseline of the molecule."""
-        model = self.for_molecule(X)  # type: ignore[attr-defined]
-        states = model._states(prediction_frames(model, X, temperature, parameters), temperature)
-        return self.posterior_.prior.rows(functional, states), states, model.baseline_
-
-    def _read_query(self, query: Query) -> list[tuple[RowBlock, Tensor, Tensor | None]]:
-        """Row blocks, means and matrices of the parts of a query."""
-        out, sizes = [], set()
-        for part in query._parts:
-            block, states, baseline = self._block(part.X, part.functional, part.temperature, part.parameters)
-            mean = predict_mean(self.posterior_, block) + baseline_rows(baseline, part.functional, states)
-            matrix = None if part.matrix is None else torch.from_numpy(np.ascontiguousarray(part.matrix)).to(mean)
-            if matrix is not None and matrix.shape[1] != len(block):
-                raise DataError(
-                    f"a matrix of shape {tuple(matrix.shape)} cannot combine the {len(block)} rows of "
-                    f"{part.functional.key!r}"
+    Raises
+    ------
+    DataError
+        If a query adds parts of different numbers of rows, or does not fit the model.
+    """
+    if not queries or not all(isinstance(q, Query) for q in queries):
+        raise DataError("joint predicts one or several kernelfe.gp.Query, such as Query(X, 'entropy')")
+    posterior = model.posterior
+    with torch.no_grad():
+        read = [_read_query(model, query) for query in queries]
+        means, sizes = [], []
+        for parts in read:
+            total = sum(_apply(matrix, mean) for _, mean, matrix in parts)
+            means.append(total)
+            sizes.append(len(total))
+        features = [sum(_apply(matrix, posterior.features(block)) for block, _, matrix in parts) for parts in read]
+        stacked = torch.cat(features)
+        out = -posterior.explained(stacked, stacked)
+        at = np.concatenate([[0], np.cumsum(sizes)])
+        for i, first in enumerate(read):
+            for j in range(i, len(read)):
+                prior = sum(
+                    _combined_gram(posterior.prior, a, left, b, right)
+                    for a, _, left in first
+                    for b, _, right in read[j]
                 )
-            sizes.add(len(block) if matrix is None else len(matrix))
-            out.append((block, mean, matrix))
-        if len(sizes) != 1:
-            raise DataError(f"queries of {sorted(sizes)} rows cannot be added: combine their rows by matrices first")
-        return out
+                out[at[i] : at[i + 1], at[j] : at[j + 1]] += prior
+                if j > i:
+                    out[at[j] : at[j + 1], at[i] : at[i + 1]] += prior.T
+    covariance = out.cpu().numpy()
+    return Joint(torch.cat(means).cpu().numpy(), 0.5 * (covariance + covariance.T), tuple(sizes))
+
+
+def _read_query(model, query: Query) -> list[tuple[RowBlock, Tensor, Tensor | None]]:
+    """Row blocks, means and matrices of the parts of a query."""
+    out, sizes = [], set()
+    for part in query._parts:
+        block, states, baseline = model.rows(part.X, part.functional, part.temperature, part.parameters)
+        mean = predict_mean(model.posterior, block) + baseline_rows(baseline, part.functional, states)
+        matrix = None if part.matrix is None else torch.from_numpy(np.ascontiguousarray(part.matrix)).to(mean)
+        if matrix is not None and matrix.shape[1] != len(block):
+            raise DataError(
+                f"a matrix of shape {tuple(matrix.shape)} cannot combine the {len(block)} rows of "
+                f"{part.functional.key!r}"
+            )
+        sizes.add(len(block) if matrix is None else len(matrix))
+        out.append((block, mean, matrix))
+    if len(sizes) != 1:
+        raise DataError(f"queries of {sorted(sizes)} rows cannot be added: combine their rows by matrices first")
+    return out
 
 
 def _apply(matrix: Tensor | None, rows: Tensor) -> Tensor:

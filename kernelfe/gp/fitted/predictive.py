@@ -45,7 +45,7 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
     Parameters
     ----------
     model
-        A fitted :class:`~kernelfe.FreeEnergyRegressor` that learned the noise of ``kinds``.
+        A fitted model of one molecule that learned the noise of ``kinds``.
     frames
         n frames not used in training, each with all the labels.
     kinds
@@ -59,8 +59,7 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
     DataError
         If a label is missing, or the covariance of a frame's labels is singular.
     """
-    model = model.for_molecule(frames)
-    kinds = list(model.noise_) if kinds is None else list(kinds)
+    kinds = list(model.noise.levels) if kinds is None else list(kinds)
     for kind in kinds:
         if kind not in frames.labels or not frames.present[kind].all():
             raise DataError(f"not every frame has a label {kind!r}: choose frames or kinds")
@@ -69,16 +68,16 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
     mask = torch.ones(m, dtype=torch.bool) if kept is None else torch.as_tensor(np.asarray(kept, bool))
     if mask.shape != (m,):
         raise DataError(f"kept has shape {tuple(mask.shape)}, expected one entry per number of a frame, ({m},)")
-    posterior, density, square = model.posterior_, [], []
+    posterior, density, square = model.posterior, [], []
     with torch.no_grad():
         for start, stop in frame_chunks(len(frames), max(1, ROWS // m)):
             part = frames[start:stop]
             n = len(part)
-            states = model._states(part, None)
+            states = model.states(part)
             read = [functionals.get(kind) for kind in kinds]
             rows = [posterior.prior.rows(functional, states) for functional in read]
             means = [
-                (predict_mean(posterior, r) + baseline_rows(model.baseline_, f, states)).reshape(n, -1)
+                (predict_mean(posterior, r) + baseline_rows(model.baseline, f, states)).reshape(n, -1)
                 for r, f in zip(rows, read, strict=True)
             ]
             blocks: list[list[torch.Tensor]] = [[torch.empty(0)] * len(rows) for _ in rows]

@@ -12,17 +12,16 @@ resolve new places only as far as these reach).
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from ...errors import DataError
 from ...frames import Frames
 from ...linalg import CONDITION_LIMIT, Conditioning, precision_condition
 from ...linalg.normal import Stacked
-from ..observations import assemble
+from ..observations.assemble import label_sets
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels
 from ..solvers.dense import DensePosterior
@@ -31,63 +30,38 @@ from ..solvers.sparse.posterior import SparsePosterior, by_rows
 from ..solvers.sparse.streaming import accumulate
 
 
-def condition(model, frames: Frames, labels=None, noise=None):
-    """A model conditioned on more labels; the one passed in is left as it was.
-
-    Parameters
-    ----------
-    model
-        A fitted :class:`~kernelfe.FreeEnergyRegressor`.
-    frames
-        Configurations of the same molecule with new labels. Temperatures may be new.
-    labels
-        Label kinds to condition on; None: all that are present.
-    noise
-        Standard deviations by label kind, overriding those of the Frames. Kinds without any take the level that the
-        fit learned.
-
-    Returns
-    -------
-    FreeEnergyRegressor
-
-    Raises
-    ------
-    DataError
-        If the frames are of another molecule, a kind of label has no noise that is given or was learned, or the model
-        is one of several molecules, of correlated noise, or conditioned on a density or on C ≥ 0.
-    SolverError
-        If the new labels contradict each other beyond their noise in float64.
-    """
-    check_is_fitted(model, "posterior_")
+def extended(model, frames: Frames, labels=None, noise=None):
+    """A :class:`~kernelfe.gp.FreeEnergy` conditioned on more labels; see :func:`kernelfe.gp.condition`."""
     if not isinstance(frames, Frames):
         raise DataError(f"frames must be kernelfe.Frames, not {type(frames).__name__}")
-    if model.molecules_ is not None:
-        raise DataError("the model is one of several molecules: fit it again with the new frames")
-    if model.noise_model_ is not None:
-        raise DataError("the model knows noise that is correlated, which new labels must share: fit it again with them")
+    if not model.molecules.single:
+        raise DataError("the model was fitted to several molecules: fit it again with the new frames")
+    if model.noise.correlated is not None:
+        raise DataError("the model has correlated noise, which new labels must share: fit it again with them")
     model.check_frames(frames)
-    if model.density_ is not None:
+    provenance, molecule = model.provenance, model.molecules.entries[0].molecule
+    if provenance.density is not None:
         raise DataError("the model is conditioned on a density, which more labels would change: condition before that")
-    if model.concave_:
+    if provenance.concave:
         raise DataError("the model is conditioned on C ≥ 0, which more labels would change: condition before that")
-    own = (model.baseline_, model.composition_.counts, model.molecule_)
-    device = model.posterior_.prior.device
-    sets = [label.to(device) for label in assemble.label_sets(frames, labels, noise, *own)]
-    known = NoiseLevels.of(model.noise_, model.noise_temperature_).to(device)
+    counts, device = model.molecules.composition.counts, model.posterior.prior.device
+    sets = [label.to(device) for label in label_sets(frames, labels, noise, model.baseline, counts, molecule)]
+    known = NoiseLevels.of(model.noise.levels, model.noise.reference).to(device)
     for label in sets:
         if label.learned and label.kind not in known.kinds:
             raise DataError(f"labels of kind {label.kind!r} have no noise: the fit learned none, give noise=")
-    out = copy.copy(model)
-    if isinstance(model.posterior_, (DensePosterior, IterativePosterior)):
-        out.posterior_ = model.posterior_.extended(sets)
+    if isinstance(model.posterior, (DensePosterior, IterativePosterior)):
+        posterior = model.posterior.extended(sets)
     else:
-        out.posterior_ = _extended(model.posterior_, sets, known, model.solver_.block_rows)
-    out.log_evidence_ = out.posterior_.log_evidence
-    out.temperatures_ = sorted({*model.temperatures_, *np.unique(frames.temperature).tolist()})
-    out.zero_known_ = model.zero_known_ or any(label.kind == "free_energy" for label in sets)
-    if model.domain_ is not None:
-        out.domain_ = model.domain_.extended(frames)
-    return out
+        posterior = _extended(model.posterior, sets, known, provenance.solver.block_rows)
+    temperatures = tuple(sorted({*provenance.temperatures, *np.unique(frames.temperature).tolist()}))
+    return replace(
+        model,
+        posterior=posterior,
+        provenance=replace(provenance, temperatures=temperatures),
+        molecules=model.molecules.extended(any(label.kind == "free_energy" for label in sets)),
+        domain=None if model.domain is None else model.domain.extended(frames),
+    )
 
 
 @torch.no_grad()

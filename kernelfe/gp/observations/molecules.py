@@ -1,16 +1,8 @@
-"""Several molecules in one fit: who they are, what they share, and the view of a fitted model for one of them.
-
-    A_m(R; T) = baseline_m(R) + Σ_X N_X(m) [e_X + c_X τ(T)] + Σ_terms Σ_{environments e of m} f_term(z_e(R); T)
-
-Everything but the number of environments and of beads N_X belongs to kinds of beads, not to molecules: terms, mean
-functions, baseline, noise of a label kind. What is learned of one molecule is known of all, and of molecules made of
-the same kinds that were not fitted.
-"""
+"""Training data: Frames of one or several molecules, and the labels that they give."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,59 +10,15 @@ import numpy as np
 from ...errors import DataError
 from ...frames import Frames
 from ...frames.checks import mapping
-from ..baseline import BoltzmannInversion
-from ..shared_baseline import SharedBaseline, fit_shared
-from ..states import Composition, Molecule, States
+from ..molecules import WHOLE, FittedMolecule, Molecule, Molecules
+from ..states import States
 from .assemble import asked_for, label_sets
 from .labels import PAIR, LabelSet
 from .noise import CorrelatedNoise, RelativeNoise
 
 
-def composition(frames) -> Composition:
-    """The composition of Frames, which all hold the same beads."""
-    return Composition(("frame",), (1.0,))
-
-
-def fit_baseline(spec, frames):
-    """The fitted baseline of a spec: None for molecules means Boltzmann inversion, False none."""
-    if spec is False or (spec is None and (frames.positions is None or frames.cell is not None)):
-        return None
-    if spec is None:
-        if frames.positions.shape[1] < 2 or len(frames) < 3:
-            return None
-        spec = BoltzmannInversion(bonds=None if frames.bonds is None else tuple(map(tuple, frames.bonds)))
-    if not hasattr(spec, "fit"):
-        raise DataError(f"baseline={spec!r}: pass a spec such as BoltzmannInversion(), None for the default, or False")
-    if frames.positions is None:
-        raise DataError("a baseline needs bead positions; these Frames hold collective variables: pass baseline=False")
-    if getattr(spec, "by_kinds", False):
-        if frames.kinds is None or frames.bonds is None:
-            raise DataError("BoltzmannInversion(by_kinds=True) needs kinds= and bonds= of the Frames")
-        return fit_shared(spec, [frames]).for_molecule(tuple(frames.kinds), tuple(map(tuple, frames.bonds)))
-    return spec.fit(frames.positions, frames.temperature, frames.cell)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a model remembers of a molecule it was fitted to.
-
-    Parameters
-    ----------
-    molecule
-        Which.
-    masses
-        Of its beads, u, or None.
-    zero_known
-        Whether its labels held absolute free energies.
-    """
-
-    molecule: Molecule
-    masses: tuple[float, ...] | None = None
-    zero_known: bool = False
-
-
 class MoleculeSet:
-    """Frames of several molecules: each molecule once, in the order in which it first appears.
+    """Frames of a set of molecules: each molecule once, in the order in which it first appears.
 
     Parameters
     ----------
@@ -80,17 +28,20 @@ class MoleculeSet:
     Raises
     ------
     DataError
-        If a part is no Frames, lacks kinds, or differs in its parameters λ from the others.
+        If there are several molecules and a part is not Frames, lacks kinds, or differs in its parameters λ from the
+        others.
     """
 
     def __init__(self, parts: Sequence[Frames]):
         groups: dict[Molecule, list[Frames]] = {}
         for number, part in enumerate(parts):
-            _check_part(number, part, parts[0])
+            if len(parts) > 1:
+                _check_part(number, part, parts[0])
             groups.setdefault(Molecule.of(part), []).append(part)
         self.molecules = tuple(groups)
         self.parts = [_joined(group) for group in groups.values()]
-        self.kinds = tuple(sorted({kind for molecule in self.molecules for kind in molecule.kinds}))
+        self.single = len(self.parts) == 1
+        self.kinds = tuple(sorted({kind for molecule in self.molecules for kind in molecule.kinds or ()}))
 
     @property
     def temperature(self) -> np.ndarray:
@@ -102,31 +53,20 @@ class MoleculeSet:
         """λ of all frames, by name."""
         return {name: np.concatenate([p.parameters[name] for p in self.parts]) for name in self.parts[0].parameters}
 
-    def composition(self) -> Composition:
-        """All kinds of beads: e_X and c_X of each."""
-        return Composition(self.kinds, (1.0,) * len(self.kinds))
+    @property
+    def mean_kinds(self) -> tuple[str, ...]:
+        """Kinds with mean functions of their own: all kinds of beads, or the whole frame of a single molecule."""
+        return (WHOLE,) if self.single else self.kinds
 
-    def baseline(self, spec) -> SharedBaseline | None:
-        """The fitted baseline of a spec, shared by kinds; None of the default where any molecule is periodic."""
-        if spec is False or (spec is None and any(molecule.periodic for molecule in self.molecules)):
-            return None
-        if spec is None:
-            spec = BoltzmannInversion()
-        if not isinstance(spec, BoltzmannInversion):
-            raise DataError(
-                f"baseline={spec!r}: several molecules share a baseline by the kinds of their beads, which is made by "
-                "BoltzmannInversion(); pass that, None or False"
-            )
-        for molecule in self.molecules:
-            if molecule.bonds is None:
-                raise DataError(
-                    f"the baseline needs the bonds of molecule {molecule}: give bonds= to its Frames (a chain's are "
-                    "found by kernelfe.geometry.topology.infer_bonds), or pass baseline=False"
-                )
-        return fit_shared(spec, self.parts)
+    def labels(self, keys, noise, baseline) -> list[LabelSet]:
+        """Label sets of all molecules; labels of one kind share their noise.
 
-    def labels(self, keys, noise, baseline: SharedBaseline | None) -> list[LabelSet]:
-        """Label sets of all molecules; kinds of labels share their noise.
+        Parameters
+        ----------
+        keys, noise
+            ``labels`` and ``noise`` of the regressor.
+        baseline
+            The fitted baseline, or None.
 
         Raises
         ------
@@ -134,6 +74,15 @@ class MoleculeSet:
             As :func:`~kernelfe.gp.observations.assemble.label_sets`, or if a molecule has none of the labels asked for.
         """
         asked = None if keys is None else asked_for(keys)
+        wanted = [(asked, noise)] if self.single else self._wanted(asked, noise)
+        out = []
+        for molecule, part, (own, stated) in zip(self.molecules, self.parts, wanted, strict=True):
+            bound = None if baseline is None else baseline.for_molecule(molecule.kinds, molecule.bonds)
+            out += label_sets(part, own, stated, bound, molecule.counts(self.mean_kinds), molecule)
+        return out
+
+    def _wanted(self, asked, noise) -> list[tuple[list[str] | None, dict[str, Any]]]:
+        """Kinds of labels and stated noise of each of several molecules."""
         if isinstance(noise, CorrelatedNoise):
             raise DataError(
                 "CorrelatedNoise learns the noise of the frames of one molecule, several do not share its axes: give "
@@ -152,14 +101,10 @@ class MoleculeSet:
                 )
         out = []
         for molecule, part, own in zip(self.molecules, self.parts, have, strict=True):
-            wanted = (
-                None if asked is None else [key for key in asked if key in own or (key == PAIR and len(part.pairs))]
-            )
-            if wanted == [] or (wanted is None and not own and not len(part.pairs)):
+            keys = None if asked is None else [k for k in asked if k in own or (k == PAIR and len(part.pairs))]
+            if keys == [] or (keys is None and not own and not len(part.pairs)):
                 raise DataError(f"the frames of molecule {molecule} hold none of the labels: leave them out")
-            stated = {key: value for key, value in noise.items() if key in own or key == PAIR}
-            own_baseline = None if baseline is None else baseline.for_molecule(molecule.kinds, molecule.bonds)
-            out += label_sets(part, wanted, stated, own_baseline, molecule.counts(self.kinds), molecule)
+            out.append((keys, {key: value for key, value in noise.items() if key in own or key == PAIR}))
         return out
 
     def sampled(self, sample) -> list[States]:
@@ -169,33 +114,14 @@ class MoleculeSet:
             for part, molecule in zip(self.parts, self.molecules, strict=True)
         ]
 
-    def fitted(self, labels: list[LabelSet]) -> tuple[Fitted, ...]:
-        """What a model remembers of each."""
+    def fitted(self, labels: list[LabelSet]) -> Molecules:
+        """The molecules as a fitted model stores them."""
         known = {label.states.molecule for label in labels if label.kind == "free_energy"}
-        return tuple(
-            Fitted(m, None if p.masses is None else tuple(map(float, p.masses)), m in known)
+        entries = tuple(
+            FittedMolecule(m, None if p.masses is None else tuple(map(float, p.masses)), m in known)
             for m, p in zip(self.molecules, self.parts, strict=True)
         )
-
-
-def conditioned(frames: Frames | MoleculeSet, baseline, keys, noise):
-    """Composition, fitted baseline and label sets of training data, of one molecule or several."""
-    if isinstance(frames, MoleculeSet):
-        fitted = frames.baseline(baseline)
-        return frames.composition(), fitted, frames.labels(keys, noise, fitted)
-    own = composition(frames)
-    fitted = fit_baseline(baseline, frames)
-    return own, fitted, label_sets(frames, keys, noise, fitted, own.counts)
-
-
-def remembered(frames: Frames | MoleculeSet, labels: list[LabelSet]):
-    """What a model keeps of its molecules, and (coordinate shape, kinds, masses, periodic) of a single one."""
-    if isinstance(frames, MoleculeSet):
-        return frames.fitted(labels), (None, None, None, None)
-    return None, (tuple(frames.coordinates.shape[1:]), frames.kinds, frames.masses, frames.cell is not None)
-
-
-# --- helpers -------------------------------------------------------------------------------------------------
+        return Molecules(entries, self.mean_kinds)
 
 
 def _check_part(number: int, part: Any, first: Frames) -> None:

@@ -9,6 +9,7 @@ spec, :class:`TermModule` holds the hyperparameters of a fit.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,6 +85,12 @@ class TermModule(gpytorch.Module):
         for name, start in (*numbers.items(), ("scales", scales)):
             self.register_parameter(f"log_{name}", torch.nn.Parameter(start.log(), requires_grad=not spec.fixed))
             self.register_buffer(f"start_{name}", start.log())
+
+    def bound_to(self, molecule) -> TermModule:
+        """The term of one molecule: the same hyperparameters, the descriptor bound to its beads."""
+        out = copy.copy(self)
+        out.spec = replace(self.spec, descriptor=molecule.bound(self.spec.descriptor))
+        return out
 
     @property
     def kernel(self) -> Kernel:

@@ -159,11 +159,8 @@ def test_a_covariance_symmetric_to_rounding_is_loaded(correlated, tmp_path):
     assert torch.equal(noise.covariance, noise.covariance.mT)
     rough = noise.covariance.clone()
     rough[0, 1] += 1e-13 * rough[0, 0]
-    try:
-        correlated.noise_model_ = replace(noise, covariance=rough)
-        correlated.save(tmp_path / "rough.kfe")
-    finally:
-        correlated.noise_model_ = noise
+    learned = replace(correlated.model_.noise, correlated=replace(noise, covariance=rough))
+    correlated.with_model(replace(correlated.model_, noise=learned)).save(tmp_path / "rough.kfe")
     again = kernelfe.load(tmp_path / "rough.kfe")
     np.testing.assert_allclose(noise_covariance(again, MORE), noise_covariance(correlated, MORE), rtol=1e-9, atol=1e-12)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from kernelfe import Dense, FreeEnergyRegressor, Sparse, Term, load
 from kernelfe.descriptors import Distances
 from kernelfe.errors import DataError, ModelFileError
+from kernelfe.files import tensors as modelfile
 from kernelfe.gp import condition
 from kernelfe.gp.solvers.iterative.neighbours import sites
 from kernelfe.kernels import RBF
@@ -79,18 +80,19 @@ def test_the_density_of_a_model_is_kept(tmp_path):
     model, frames = fit("sparse")
     assert model.density_ is None
     for density in ({500.0: 12.5, 300.0: 0}, {}):
-        model.density_ = density
-        model.save(tmp_path / "a.kfe")
+        fitted = replace(model.model_, provenance=replace(model.model_.provenance, density=density))
+        model.with_model(fitted).save(tmp_path / "a.kfe")
         assert load(tmp_path / "a.kfe").density_ == density
     assert model.fit(frames).density_ is None
-    del model.density_  # as a model of an older session
-    model.save(tmp_path / "a.kfe")
+    header, tensors = modelfile.read(tmp_path / "a.kfe")
+    del header["density"]  # as a file of the first release
+    modelfile.write(tmp_path / "a.kfe", header, tensors)
     assert load(tmp_path / "a.kfe").density_ is None
 
 
 def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path):
     model = fit("sparse")[0]
-    model.log_evidence_ = float("nan")
+    model = model.with_model(replace(model.model_, noise=replace(model.model_.noise, reference=float("nan"))))
     with pytest.raises(DataError, match="not finite"):
         model.save(tmp_path / "a.kfe")
     assert not list(tmp_path.iterdir())

@@ -49,8 +49,8 @@ def test_quantities_places_and_temperatures_mix(model, places):
     np.testing.assert_allclose(found.std[:48], std, rtol=1e-6)
     np.testing.assert_allclose(found.mean[48:], model.predict(places[:2], "entropy", temperature=480.0))
     if hasattr(model.posterior_, "labels"):
-        a = model._block(places, functionals.get("mean_force"), 320.0, None)[0]
-        b = model._block(places[:2], functionals.get("entropy"), 480.0, None)[0]
+        a = model.model_.rows(places, "mean_force", 320.0)[0]
+        b = model.model_.rows(places[:2], "entropy", 480.0)[0]
         np.testing.assert_allclose(cross, naive(model, a, b), rtol=1e-6, atol=1e-12)
 
 

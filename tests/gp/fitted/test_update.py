@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,14 +37,14 @@ def model(request, halves):
 
 def at_once(model, frames):
     """A model with the hyperparameters of another, conditioned on all frames by the code of the fit."""
-    out, noise = copy.copy(model), NoiseLevels.of(model.noise_, model.noise_temperature_)
+    noise = NoiseLevels.of(model.noise_, model.noise_temperature_)
     labels = assemble.label_sets(frames, None, None, model.baseline_, model.composition_.counts)
     if isinstance(model.posterior_, DensePosterior):
-        out.posterior_ = DensePosterior(model.posterior_.prior, labels, noise)
+        posterior = DensePosterior(model.posterior_.prior, labels, noise)
     else:
         basis = model.posterior_.basis
-        out.posterior_ = SparsePosterior.fit(basis, accumulate(basis, labels, 4096), noise)
-    return out
+        posterior = SparsePosterior.fit(basis, accumulate(basis, labels, 4096), noise)
+    return model.with_model(replace(model.model_, posterior=posterior))
 
 
 def test_equals_all_at_once(model, halves):

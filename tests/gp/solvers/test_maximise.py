@@ -17,6 +17,7 @@ from kernelfe.functionals import get
 from kernelfe.gp import starting
 from kernelfe.gp.observations import assemble
 from kernelfe.gp.observations.levels import NoiseLevels
+from kernelfe.gp.observations.molecules import MoleculeSet
 from kernelfe.gp.prior.prior import Prior
 from kernelfe.gp.prior.term import Term
 from kernelfe.gp.solvers.dense import DensePosterior, dense_log_evidence, fit_dense
@@ -30,7 +31,7 @@ from ..systems import LAMBDA, THERMAL, molecule, one_term, two_terms, variables
 def problem(frames, terms, labels=None):
     """Label sets, prior and noise of a fit, before any optimisation."""
     sets = assemble.label_sets(frames, labels, None, None, (1.0,))
-    _, prior, start, reference = starting.build_prior(terms, frames, sets, (1.0,))
+    _, prior, start, reference = starting.build_prior(terms, MoleculeSet([frames]), sets)
     return sets, prior, NoiseLevels(start, reference, exponent=True)
 
 
@@ -169,7 +170,7 @@ def test_calibration_on_data_drawn_from_the_prior():
     options = {"terms": term, "solver": "dense", "optimizer": None, "baseline": False}
     model = FreeEnergyRegressor(**options).fit(frames)
     prior = Prior(list(model.posterior_.prior.terms), None)
-    states, at = model._states(frames, None), model._states(test, None)
+    states, at = model.model_.states(frames), model.model_.states(test)
     targets = ("free_energy", "mean_force", "entropy", "heat_capacity")
     with torch.no_grad():
         blocks = [prior.rows(get(k), states) for k in keys] + [prior.rows(get(k), at) for k in targets]

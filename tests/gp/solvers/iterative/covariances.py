@@ -7,12 +7,13 @@ import torch
 from kernelfe.gp import starting
 from kernelfe.gp.observations import assemble
 from kernelfe.gp.observations.levels import NoiseLevels, noise_variances
+from kernelfe.gp.observations.molecules import MoleculeSet
 
 
 def problem(frames, terms, exponent=True):
     """Label sets, prior and noise of a fit, before any optimisation."""
     sets = assemble.label_sets(frames, None, None, None, (1.0,))
-    _, prior, start, reference = starting.build_prior(terms, frames, sets, (1.0,))
+    _, prior, start, reference = starting.build_prior(terms, MoleculeSet([frames]), sets)
     return sets, prior, NoiseLevels(start, reference, exponent=exponent)
 
 

@@ -99,7 +99,7 @@ def test_agrees_with_cholesky(case):
     model = iterative(frames, terms=dense.terms)
     test = frames[:2]
     for key in ("free_energy", "mean_force", "mean_energy", "entropy", "heat_capacity"):
-        rows = dense._block(test, kernelfe.functionals.get(key), None, None)[0]
+        rows = dense.model_.rows(test, key)[0]
         scale = float(dense.posterior_.prior.diagonal(rows).max()) ** 0.5
         if scale == 0.0:
             continue

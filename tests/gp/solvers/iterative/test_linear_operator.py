@@ -17,6 +17,7 @@ from kernelfe.errors import DataError
 from kernelfe.gp import RelativeNoise, as_linear_operator, starting
 from kernelfe.gp.observations import assemble
 from kernelfe.gp.observations.levels import NoiseLevels
+from kernelfe.gp.observations.molecules import MoleculeSet
 from kernelfe.gp.solvers.dense import dense_log_evidence, gram_matrix
 from kernelfe.gp.solvers.iterative.operator import JetGram
 from kernelfe.kernels import RBF, SecondOrder
@@ -39,7 +40,7 @@ def of_order_one():
     frames, scale = molecule(2, noise=False), np.random.default_rng(0).uniform(0.9, 1.1, (2, 4, 3))
     labels = assemble.label_sets(frames, ["mean_force"], {"mean_force": RelativeNoise(scale)}, None, (1.0,))
     term = Term(Distances(), RBF(lengthscale=1.5), SecondOrder(400.0, energy=0.5, entropy=1e-3, heat_capacity=5e-4))
-    _, prior, start, reference = starting.build_prior(term, frames, labels, (1.0,))
+    _, prior, start, reference = starting.build_prior(term, MoleculeSet([frames]), labels)
     levels = NoiseLevels(start, reference, exponent=True)
     with torch.no_grad():
         levels.log_noise.fill_(0.0)
