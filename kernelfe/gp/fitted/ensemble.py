@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...errors import DataError, SolverError
 from ..conditioning import Conditioned, natural_levels
-from ..molecules import is_several
+from ..molecules import over_parts
 from ..observations.levels import NoiseLevels
 from ..prior.term import LOG_PRIOR_WIDTH
 from ..solvers.dense import DensePosterior, dense_log_evidence
@@ -109,16 +109,17 @@ class HyperparameterEnsemble:
 
     def predict(self, X, quantity=None, *, return_std=False, **options):
         """As :meth:`FreeEnergyRegressor.predict <kernelfe.FreeEnergyRegressor.predict>`, hyperparameters averaged."""
-        if is_several(X):
-            each = [self.predict(part, quantity, return_std=return_std, **options) for part in X]
-            return tuple(map(list, zip(*each, strict=True))) if return_std else each
-        if not return_std:
-            means = np.stack([m.predict(X, quantity, **options) for m in self.models])
-            return np.tensordot(self.weights, means, 1)
-        found = [m.predict(X, quantity, return_std=True, **options) for m in self.models]
-        means, stds = (np.stack(part) for part in zip(*found, strict=True))
-        mean = np.tensordot(self.weights, means, 1)
-        return mean, np.sqrt(np.tensordot(self.weights, stds**2 + (means - mean) ** 2, 1))
+
+        def mixed(part):
+            if not return_std:
+                means = np.stack([m.predict(part, quantity, **options) for m in self.models])
+                return np.tensordot(self.weights, means, 1)
+            found = [m.predict(part, quantity, return_std=True, **options) for m in self.models]
+            means, stds = (np.stack(values) for values in zip(*found, strict=True))
+            mean = np.tensordot(self.weights, means, 1)
+            return mean, np.sqrt(np.tensordot(self.weights, stds**2 + (means - mean) ** 2, 1))
+
+        return over_parts(mixed, X)
 
     def joint(self, *queries: Query) -> MixtureJoint:
         """As :meth:`FreeEnergyRegressor.joint <kernelfe.FreeEnergyRegressor.joint>`, of the mixture."""
