@@ -11,7 +11,7 @@ from ..errors import DataError, UnitsError, require
 
 @dataclass(frozen=True)
 class Source:
-    """How a file of frames is read.
+    """Options of reading a file of frames.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def parse_pairs(text: str) -> dict[str, str]:
 def _pairs(text: str, message: str, error: type[DataError]) -> dict[str, str]:
     pairs = [[word.strip() for word in part.split("=", 1)] for part in text.split(",")]
     require(all(len(pair) == 2 and all(pair) for pair in pairs), message, error)
-    return {name: value for name, value in pairs}
+    return dict(pairs)
 
 
 def parse_torsions(text: str) -> list[tuple[int, int, int, int]]:

@@ -20,8 +20,6 @@ from ..errors import DataError
 from ..specs import Bound, OneOrMore, OrNone, Real, Spec, field_names
 from .jets import Jets
 
-#: What length scales may be: one or more positive numbers, or None: set from the data.
-SCALES = OrNone(OneOrMore(Real(above=0.0)))
 #: Entries of a block of pairs in the products that are made of Gram matrices.
 PAIR_ENTRIES = 1 << 22
 
@@ -60,7 +58,8 @@ class Kernel(Spec):
     @classmethod
     def field_bounds(cls) -> dict[str, Bound]:
         """Bounds of the fields: hyperparameters are positive, length scales may be left to the data."""
-        own = {name: SCALES if name == "lengthscale" else SCALES.bound for name in cls.POSITIVE}
+        positive = OneOrMore(Real(above=0.0))
+        own = {name: OrNone(positive) if name == "lengthscale" else positive for name in cls.POSITIVE}
         return {name: bound for name, bound in own.items() if name in field_names(cls)} | super().field_bounds()
 
     # ------------------------------------------------------------------ hyperparameters

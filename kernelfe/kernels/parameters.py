@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..functionals import Read
 from ..specs import Bound, Interval, Real, Spec, Text, Whole
-from .series import SHARE, TOLERANCE, check_inside, functions_needed, series
+from .series import TOLERANCE, check_inside, functions_needed, series
 
 
 class ParameterPart(Spec):
@@ -118,7 +118,7 @@ class ParameterKernel(ParameterPart):
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "lengthscale": Real(above=0.0),
         "range": Interval(),
-        "tolerance": SHARE,
+        "tolerance": Real(above=0.0, below=1.0),
     }
 
     def __post_init__(self):

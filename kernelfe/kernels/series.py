@@ -20,12 +20,9 @@ from scipy.special import gammainc
 from torch import Tensor
 
 from ..errors import DataError
-from ..specs import Real
 
 #: Largest share of the variance that the terms left out may hold.
 TOLERANCE = 1e-10
-#: The bound of the field ``tolerance`` of kernels on intervals: a share of the variance.
-SHARE = Real(above=0.0, below=1.0)
 #: Most functions kept: intervals of about 13 length scales.
 MAX_FUNCTIONS = 100
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..specs import Bound, Choice, Instance, Interval, Real, Spec
-from .series import SHARE, TOLERANCE, check_inside, functions_needed, series
+from .series import TOLERANCE, check_inside, functions_needed, series
 from .thermal import ThermalPart, energy_and_entropy
 
 
@@ -53,7 +53,7 @@ class TemperatureKernel(Spec):
         "lengthscale": Real(above=0.0),
         "range": Interval(Real(above=0.0)),
         "variable": Choice(("T", "lnT")),
-        "tolerance": SHARE,
+        "tolerance": Real(above=0.0, below=1.0),
     }
 
     def __post_init__(self):

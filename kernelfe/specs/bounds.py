@@ -189,7 +189,7 @@ class Instance(Bound):
 
 @dataclass(frozen=True)
 class OrNone(Bound):
-    """What another bound accepts, or None."""
+    """Values of another bound, or None."""
 
     bound: Bound
 
@@ -202,7 +202,7 @@ class OrNone(Bound):
 
 @dataclass(frozen=True)
 class AnyOf(Bound):
-    """What one of several bounds accepts."""
+    """Values of one of several bounds."""
 
     bounds: tuple[Bound, ...]
 

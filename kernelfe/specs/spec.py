@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, Self
 
-from ..errors import DataError, ModelFileError
+from ..errors import DataError, ModelFileError, require
 from .bounds import Bound, checked
 
 
@@ -59,24 +59,28 @@ class Spec:
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name (``outer__inner`` for nested specs) and return self.
 
-        Meant for scikit-learn's searches, which work on clones; everything else treats specs as frozen.
+        Meant for scikit-learn's searches, which work on clones; everything else treats specs as frozen. Values out of
+        bounds leave the spec as it was.
         """
+        before = self.get_params(deep=False)
         for key, value in params.items():
             name, _, inner = key.partition("__")
-            if name not in self.get_params(deep=False):
-                raise DataError(
-                    f"{type(self).__name__} has no parameter {name!r}; it has {list(self.get_params(deep=False))}"
-                )
+            require(name in before, f"{type(self).__name__} has no parameter {name!r}; it has {list(before)}")
             if inner:
                 nested = getattr(self, name)
-                if not hasattr(nested, "set_params"):
-                    raise DataError(
-                        f"{type(self).__name__}: {name!r} is {nested!r} without parameter {inner!r}; set {name} first"
-                    )
+                require(
+                    hasattr(nested, "set_params"),
+                    f"{type(self).__name__}: {name!r} is {nested!r} without parameter {inner!r}; set {name} first",
+                )
                 nested.set_params(**{inner: value})
             else:
                 object.__setattr__(self, name, value)
-        self.__post_init__()
+        try:
+            self.__post_init__()
+        except DataError:
+            for name, value in before.items():
+                object.__setattr__(self, name, value)
+            raise
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,10 +128,11 @@ def from_dict(data: Any, classes: dict[str, type]) -> Any:
     if "class" not in data:
         return {key: from_dict(value, classes) for key, value in data.items()}
     name = data["class"]
-    if name not in classes:
-        raise ModelFileError(
-            f"the file uses the class {name!r}, which is not a class of kernelfe; if it is yours, pass classes=[{name}]"
-        )
+    require(
+        name in classes,
+        f"the file uses the class {name!r}, which is not a class of kernelfe; if it is yours, pass classes=[{name}]",
+        ModelFileError,
+    )
     arguments = {key: from_dict(value, classes) for key, value in data.items() if key != "class"}
     try:
         return classes[name](**arguments)

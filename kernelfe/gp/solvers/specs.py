@@ -17,11 +17,6 @@ SELECTIONS = ("pivots", "farthest", "leverage", "kmeans")
 SEEDED = ("leverage", "kmeans")
 
 
-#: What several solvers declare alike.
-COUNT = Whole(least=1)
-CHECKPOINT = OrNone(PathName("folder"))
-
-
 @dataclass(frozen=True)
 class Dense(Spec):
     """Exact conditioning by Cholesky factorization: n² numbers and n³/3 operations for n label rows.
@@ -37,7 +32,7 @@ class Dense(Spec):
     evidence_rows: int = 1500
     device: str = "cpu"
 
-    BOUNDS: ClassVar[Mapping[str, Bound]] = {"evidence_rows": COUNT, "device": DEVICE}
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"evidence_rows": Whole(least=1), "device": DEVICE}
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Iterative(Spec):
         evidence and its gradient by stochastic Lanczos (:mod:`kernelfe.gp.solvers.iterative.evidence`).
     checkpoint
         Folder in which the hyperparameters and, every half minute and on Ctrl-C, the present solution are kept. The
-        same fit, if it was interrupted, goes on from there; the files are removed when it is complete. None: nothing
+        same fit, if it was interrupted, resumes from there; the files are removed when it is complete. None: nothing
         is kept. A saved model does not carry it.
     device
         Where the fit, and predictions by it, compute: "cpu", "cuda" or "cuda:1".
@@ -81,12 +76,12 @@ class Iterative(Spec):
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "tolerance": Real(above=0.0, below=1.0),
-        "max_iterations": COUNT,
+        "max_iterations": Whole(least=1),
         "rank": OrNone(Whole(least=0)),
         "precision": Choice(("mixed", "double")),
         "cache_gigabytes": Real(least=0.0),
-        "evidence_rows": OrNone(COUNT),
-        "checkpoint": CHECKPOINT,
+        "evidence_rows": OrNone(Whole(least=1)),
+        "checkpoint": OrNone(PathName("folder")),
         "device": DEVICE,
     }
 
@@ -134,14 +129,14 @@ class Sparse(Spec):
     device: str = "cpu"
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
-        "inducing": COUNT,
+        "inducing": Whole(least=1),
         "gradients": Flag(),
-        "block_rows": COUNT,
-        "evidence_rows": COUNT,
-        "evidence_inducing": COUNT,
+        "block_rows": Whole(least=1),
+        "evidence_rows": Whole(least=1),
+        "evidence_inducing": Whole(least=1),
         "final_iterations": Whole(least=0),
         "selection": Choice(SELECTIONS),
-        "checkpoint": CHECKPOINT,
+        "checkpoint": OrNone(PathName("folder")),
         "device": DEVICE,
     }
 
