@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from ..errors import DataError
 from ..geometry import internal as geometry
 from ..geometry.cell import heights, minimum_image
 from ..geometry.topology import separation
-from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
+from ..specs import Bound, Each, OrNone, Real, Text, Whole
+from .base import Beads, Descriptor, Environments, Pullback, check_beads
 
 #: Frames of at most this many beads are searched by brute force, if one image per pair can be in range.
 _BRUTE_FORCE_BEADS = 1000
@@ -57,19 +59,13 @@ class PairDistances(Descriptor):
     apart: int = 0
     bonds: tuple[tuple[int, int], ...] | None = None
 
-    def __post_init__(self) -> None:
-        if not 0.0 < self.cutoff < float("inf"):
-            raise DataError(f"PairDistances(cutoff={self.cutoff}): give a positive length in Å")
-        if self.kinds is not None and (isinstance(self.kinds, str) or len(self.kinds) != 2):
-            raise DataError(f"PairDistances(kinds={self.kinds!r}): name two kinds of beads")
-        if type(self.apart) is not int or self.apart < 0:
-            raise DataError(f"PairDistances(apart={self.apart!r}): give a number of bonds, or 0 for all pairs")
-        if self.bonds is not None:
-            object.__setattr__(self, "bonds", index_tuples("PairDistances(bonds)", self.bonds, 2))
-        for name in ("kinds", "bead_kinds"):
-            value = getattr(self, name)
-            if value is not None and type(value) is not tuple:
-                object.__setattr__(self, name, tuple(value))
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "cutoff": Real(above=0.0),
+        "kinds": OrNone(Each(Text(), count=2)),
+        "bead_kinds": OrNone(Each(Text())),
+        "apart": Whole(least=0),
+        "bonds": OrNone(Beads(2)),
+    }
 
     def bind(self, kinds: Sequence[str] | None) -> PairDistances:
         """This descriptor with ``bead_kinds`` = ``kinds``, where they matter and are not given yet."""

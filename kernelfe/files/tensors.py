@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFileError
-from ..specs import _plain
+from ..specs import to_plain
 from .atomic import atomic_write, cannot_read
 
 FORMAT, VERSION = "kernelfe-model", 1
@@ -66,7 +66,7 @@ def pack(header: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
     DataError
         If a value is neither plain nor a spec.
     """
-    plain = json.loads(json.dumps(header, default=_plain))
+    plain = json.loads(json.dumps(header, default=to_plain))
     plain["checksum"] = checksum(plain, tensors)
     return safetensors.torch.save(tensors, metadata={_ENTRY: json.dumps(plain)})
 
@@ -80,7 +80,7 @@ def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Non
         If the path cannot be written, a value is not plain, or a number is not finite: :func:`read` would refuse it.
     """
     try:
-        json.dumps(header, default=_plain, allow_nan=False)
+        json.dumps(header, default=to_plain, allow_nan=False)
     except DataError:
         raise
     except ValueError as error:

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError, KernelfeError
+from ..errors import KernelfeError, require
 from ..protocol import FreeEnergyModel
+from ..specs import Bound, OrNone, PathName, Real, Spec, Whole
 from .state import LangevinState, SamplingError
 
 
 @dataclass(frozen=True)
-class DomainGuard:
+class DomainGuard(Spec):
     """How a run is watched.
 
     Parameters
@@ -38,25 +41,28 @@ class DomainGuard:
     Raises
     ------
     DataError
-        If ``every`` is no whole number of at least 1, ``stop`` not positive, or the folder of ``restart`` missing.
+        If ``every`` is not a whole number of at least 1, ``stop`` not positive, or the folder of ``restart`` missing.
     """
 
     every: int = 50
     stop: float = 2.0
     restart: str | os.PathLike[str] | None = None
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "every": Whole(least=1),
+        "stop": Real(above=0.0, finite=False),
+        "restart": OrNone(PathName("file")),
+    }
+
     def __post_init__(self) -> None:
-        every, stop = self.every, self.stop
-        if not isinstance(every, int) or every < 1 or not isinstance(stop, (int, float)) or not stop > 0:
-            raise DataError(f"DomainGuard(every={every!r}, stop={stop!r}): steps, a whole number, and a positive score")
-        if self.restart is not None:  # now, not when a long run has ended badly
-            if not isinstance(self.restart, (str, os.PathLike)):
-                raise DataError(f"DomainGuard(restart={self.restart!r}): name a file")
-            folder = Path(self.restart).parent
-            if not folder.is_dir() or Path(self.restart).is_dir():
-                raise DataError(
-                    f"DomainGuard(restart={os.fspath(self.restart)!r}): name a file in a folder that exists"
-                )
+        super().__post_init__()
+        if self.restart is None:
+            return
+        file = Path(self.restart)  # now, not when a long run has ended badly
+        require(
+            file.parent.is_dir() and not file.is_dir(),
+            f"DomainGuard: restart={self.restart!r} must be the path of a file in a folder that exists",
+        )
 
 
 #: What samplers do unless told otherwise.

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
 from ..geometry.topology import dihedrals_of, fragment
 from ..protocol import FreeEnergyModel
+from ..specs import OneOrMore, Real, checked
 from ..units import BOLTZMANN
 from .state import LangevinState, MoveStatistics, evaluate
 
@@ -132,9 +132,8 @@ class TorsionMoves:
         width: float | Sequence[float] = math.pi,
     ):
         self.bonds = tuple((int(i), int(j)) for i, j in bonds)
-        self.width = tuple(float(w) for w in np.atleast_1d(np.asarray(width, dtype=float)))
-        if not self.width or not all(0 < w <= math.pi for w in self.width):
-            raise DataError(f"TorsionMoves: width={width!r}; every width must lie in (0, π] rad")
+        given = checked("width", width, OneOrMore(Real(above=0.0, most=math.pi)), "TorsionMoves")
+        self.width: tuple[float, ...] = given if isinstance(given, tuple) else (given,)
         sides: list[tuple[int, ...]] = []
         self.axes: tuple[tuple[int, int], ...]
         if axes is None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import DataError, KernelfeError, ModelFileError
 from ..files.npz import load_npz, save_npz
 from ..protocol import FreeEnergyModel
+from ..specs import OrNone, Whole, checked
 from ..units import BOLTZMANN
 
 #: One femtosecond in Å·sqrt(u/eV), the unit of time that goes with eV, Å and u.
@@ -146,10 +147,9 @@ def load_state(
     ModelFileError
         If the file is damaged, inconsistent, or no such state.
     DataError
-        If the seed is none.
+        If ``seed`` is not a seed.
     """
-    if seed is not None and not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**63):
-        raise DataError(f"seed={seed!r} must be a whole number that is not negative, or None")
+    seed = checked("seed", seed, OrNone(Whole(least=0, most=2**63 - 1)))
     arrays = load_npz(path, max_bytes=MAX_STATE)
     if str(arrays.get("format", "")) != _FORMAT:
         raise ModelFileError(f"{path} is no state of a Langevin run: write one with LangevinState.save")

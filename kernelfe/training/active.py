@@ -14,17 +14,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from sklearn.base import clone
 from tqdm import tqdm
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import numbers
 from ..gp import FreeEnergyRegressor, condition
 from ..simulate import SamplingError, TorsionMoves, run_langevin, uniform_masses
-from ..specs import Spec
+from ..specs import Bound, Real, Spec, Whole
 from .acquisition import expected_divergence, propose
 
 logger = logging.getLogger(__name__)
@@ -66,17 +67,15 @@ class ActivePlan(Spec):
     timestep: float = 5.0
     friction: float = 10.0
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        **dict.fromkeys(("rounds", "batch", "candidates", "samples", "replicas", "steps"), Whole(least=1)),
+        **dict.fromkeys(("refit", "burn_in"), Whole(least=0)),
+        **dict.fromkeys(("farthest", "timestep", "friction"), Real(above=0.0, finite=False)),
+    }
+
     def __post_init__(self) -> None:
-        for name in ("rounds", "batch", "candidates", "samples", "replicas", "steps", "refit", "burn_in"):
-            value, least = getattr(self, name), 0 if name in ("refit", "burn_in") else 1
-            if not isinstance(value, int) or value < least:
-                raise DataError(f"ActivePlan({name}={value!r}): give a whole number of at least {least}")
-        if self.batch > self.candidates:
-            raise DataError(f"ActivePlan: a batch of {self.batch} needs at least as many candidates")
-        for name in ("farthest", "timestep", "friction"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise DataError(f"ActivePlan({name}={value!r}): give a positive number")
+        super().__post_init__()
+        require(self.batch <= self.candidates, f"ActivePlan: a batch of {self.batch} needs at least as many candidates")
 
 
 @dataclass(frozen=True)

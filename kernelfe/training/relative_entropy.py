@@ -37,6 +37,7 @@ from ..gp import FreeEnergyRegressor
 from ..gp.prior.rows import frame_chunks
 from ..gp.solvers.sparse.posterior import SparsePosterior
 from ..simulate import Move, TorsionMoves, run_langevin, uniform_masses
+from ..specs import OrNone, Real, Whole, checked
 from ..statistics import samples_per_replica
 from ..units import BOLTZMANN, FEMTOSECOND
 from .ensembles import maximum, refined_precision, trusted_step, weighted_ensemble
@@ -159,7 +160,10 @@ def minimize_relative_entropy(
         If a model cannot be sampled (see :func:`~kernelfe.simulate.run_langevin`).
     """
     _check(model, frames)
-    _check_numbers(frames, rounds, replicas, inefficiency, seed, moves)
+    rounds, replicas = checked("rounds", rounds, Whole(least=1)), checked("replicas", replicas, Whole(least=1))
+    seed = checked("seed", seed, Whole(least=0))
+    inefficiency = checked("inefficiency", inefficiency, OrNone(Real(above=0.0)))
+    _check_numbers(frames, replicas, moves)
     posterior = model.posterior_
     temperatures = np.unique(frames.temperature).tolist()
     positions = np.asarray(frames.positions, dtype=np.float64)
@@ -343,19 +347,12 @@ def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
         logger.warning("relative entropy: some frames lie outside the %g to %g K the model was fitted at", low, high)
 
 
-def _check_numbers(frames: Frames, rounds, replicas, inefficiency, seed, moves) -> None:
-    for name, value, least in (("rounds", rounds, 1), ("replicas", replicas, 1), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise DataError(f"{name}={value!r} must be a whole number of at least {least}")
+def _check_numbers(frames: Frames, replicas: int, moves: Any) -> None:
     count = len(np.unique(frames.temperature))
     if not len(frames) or replicas < 2 * count:
         raise DataError(
             f"{len(frames)} frames, replicas={replicas}: needed are frames, and two replicas for each of {count} "
             "temperatures (join temperatures that hardly differ)"
         )
-    if inefficiency is not None:
-        real = isinstance(inefficiency, (int, float, np.number)) and math.isfinite(inefficiency)
-        if not real or not inefficiency > 0.0:
-            raise DataError(f"inefficiency={inefficiency!r} must be a positive number: 1 for independent frames")
     if not (moves is None or moves == "auto" or hasattr(moves, "propose")):
         raise DataError(f"moves={moves!r}: use 'auto', None, or moves such as kernelfe.simulate.TorsionMoves")

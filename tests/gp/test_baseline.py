@@ -253,7 +253,7 @@ def test_round_trips():
     ("call", "words"),
     [
         (lambda: BoltzmannInversion(((1, 1),)), "different bead"),
-        (lambda: BoltzmannInversion(minimum_width=0.0), "positive width"),
+        (lambda: BoltzmannInversion(minimum_width=0.0), "minimum_width=0.0 must be positive"),
         (lambda: BoltzmannInversion().fit(np.zeros((5, 18)), 300.0), "shape"),
         (lambda: BoltzmannInversion(BONDS).fit(molecules(0, 5), 0.0), "temperatures positive"),
         (lambda: BoltzmannInversion(BONDS).fit(molecules(0, 5) * np.nan, 300.0), "finite"),

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ... import functionals
-from ...errors import DataError
 from ...kernels import Jets, Kernel, features_of
 from ...kernels.features import Features
+from ...specs import Whole, checked
 from ..observations.labels import LabelSet, baseline_rows
 from ..observations.levels import noise_variances
 from ..posterior import predict_mean
@@ -263,9 +263,8 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
     SolverError
         If the linear systems cannot be solved.
     """
-    for name, value, least in (("n", n, 1), ("features", features, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise DataError(f"pathwise_draws: {name}={value!r} must be a whole number of at least {least}")
+    n, features = (checked(k, v, Whole(least=1), "pathwise_draws") for k, v in (("n", n), ("features", features)))
+    seed = checked("seed", seed, Whole(least=0), "pathwise_draws")
     posterior, prior = model.posterior, model.posterior.prior
     rng, device = np.random.default_rng(seed), prior.device
     with torch.no_grad():

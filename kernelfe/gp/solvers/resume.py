@@ -23,7 +23,7 @@ from ...errors import DataError, ModelFileError, SolverError
 from ...linalg import Step
 from ...runtime.checkpoint import Checkpoint
 from ...runtime.processes import Processes
-from ...specs import _plain
+from ...specs import to_plain
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels, hyperparameters
 from ..prior.prior import Prior
@@ -88,7 +88,7 @@ def _settings(solver: Sparse | Iterative, evidence: bool) -> dict[str, Any]:
 
 
 def _plainest(value: Any) -> Any:
-    return value.tolist() if isinstance(value, (np.ndarray, Tensor)) else _plain(value)
+    return value.tolist() if isinstance(value, (np.ndarray, Tensor)) else to_plain(value)
 
 
 def _add(digest, tensor: Tensor | None) -> None:

@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, fields
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ...errors import DataError
-from ...runtime.devices import check_device
-from ...specs import Spec
+from ...runtime.devices import DEVICE
+from ...specs import Bound, Choice, Flag, OrNone, PathName, Real, Spec, Whole
 
 #: Label rows up to which ``solver="auto"`` conditions exactly.
 DENSE_LIMIT = 4000
-#: How inducing environments are chosen (:func:`kernelfe.gp.solvers.sparse.inducing.choose`), and which of these use a seed.
+#: How inducing environments are chosen (:func:`~kernelfe.gp.solvers.sparse.inducing.choose`); those that use a seed.
 SELECTIONS = ("pivots", "farthest", "leverage", "kmeans")
 SEEDED = ("leverage", "kmeans")
-
-
-def whole_numbers(spec: Spec) -> None:
-    """Turn 25e3 into 25000 in a solver spec, in place, and refuse 2.5.
-
-    Raises
-    ------
-    DataError
-        Naming the field.
-    """
-    for field in fields(spec):  # type: ignore[arg-type]
-        value = getattr(spec, field.name)
-        if field.default is None or isinstance(field.default, str):  # a path, a choice
-            continue
-        if isinstance(field.default, bool):
-            if not isinstance(value, (bool, np.bool_)):
-                raise DataError(f"{type(spec).__name__}: {field.name}={value!r} must be True or False")
-            object.__setattr__(spec, field.name, bool(value))
-        else:
-            object.__setattr__(spec, field.name, whole(spec, field.name))
-
-
-def whole(spec: Spec, name: str) -> int:
-    """A field as a whole number.
-
-    Raises
-    ------
-    DataError
-        If it is none.
-    """
-    value = getattr(spec, name)
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value != int(value):
-        raise DataError(f"{type(spec).__name__}: {name}={value!r} must be a whole number")
-    return int(value)
-
-
-def folder(spec) -> str | None:
-    """The checkpoint of a solver spec as a path.
-
-    Raises
-    ------
-    DataError
-        If it is none.
-    """
-    value = spec.checkpoint
-    if value is None:
-        return None
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise DataError(f"{type(spec).__name__}: checkpoint={value!r} must be the path of a folder, or None")
-    return os.fsdecode(value)
 
 
 @dataclass(frozen=True)
@@ -85,11 +32,7 @@ class Dense(Spec):
     evidence_rows: int = 1500
     device: str = "cpu"
 
-    def __post_init__(self):
-        whole_numbers(self)
-        check_device(self)
-        if self.evidence_rows < 1:
-            raise DataError("Dense: evidence_rows must be at least 1")
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"evidence_rows": Whole(least=1), "device": DEVICE}
 
 
 @dataclass(frozen=True)
@@ -116,7 +59,7 @@ class Iterative(Spec):
         evidence and its gradient by stochastic Lanczos (:mod:`kernelfe.gp.solvers.iterative.evidence`).
     checkpoint
         Folder in which the hyperparameters and, every half minute and on Ctrl-C, the present solution are kept. The
-        same fit, if it was interrupted, goes on from there; the files are removed when it is complete. None: nothing
+        same fit, if it was interrupted, resumes from there; the files are removed when it is complete. None: nothing
         is kept. A saved model does not carry it.
     device
         Where the fit, and predictions by it, compute: "cpu", "cuda" or "cuda:1".
@@ -131,29 +74,16 @@ class Iterative(Spec):
     checkpoint: str | None = None
     device: str = "cpu"
 
-    def __post_init__(self):
-        check_device(self)
-        optional = [name for name in ("rank", "evidence_rows") if getattr(self, name) is not None]
-        for name in ("max_iterations", *optional):
-            object.__setattr__(self, name, whole(self, name))
-        object.__setattr__(self, "checkpoint", folder(self))
-        for name in ("tolerance", "cache_gigabytes"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
-                raise DataError(f"Iterative: {name}={value!r} must be a number")
-            object.__setattr__(self, name, float(value))
-        if not 0.0 < self.tolerance < 1.0:
-            raise DataError(f"Iterative: tolerance={self.tolerance} must lie between 0 and 1")
-        if (
-            self.max_iterations < 1
-            or self.evidence_rows == 0
-            or (self.evidence_rows or 0) < 0
-            or (self.rank or 0) < 0
-            or self.cache_gigabytes < 0.0
-        ):
-            raise DataError(f"{self}: numbers must not be negative, max_iterations and evidence_rows at least 1")
-        if self.precision not in ("double", "mixed"):
-            raise DataError(f"Iterative: precision={self.precision!r}: use 'mixed' or 'double'")
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "tolerance": Real(above=0.0, below=1.0),
+        "max_iterations": Whole(least=1),
+        "rank": OrNone(Whole(least=0)),
+        "precision": Choice(("mixed", "double")),
+        "cache_gigabytes": Real(least=0.0),
+        "evidence_rows": OrNone(Whole(least=1)),
+        "checkpoint": OrNone(PathName("folder")),
+        "device": DEVICE,
+    }
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, without the checkpoint: it belongs to a machine, not to a model."""
@@ -198,19 +128,17 @@ class Sparse(Spec):
     checkpoint: str | None = None
     device: str = "cpu"
 
-    def __post_init__(self):
-        whole_numbers(self)
-        check_device(self)
-        if self.selection not in SELECTIONS:
-            raise DataError(f"Sparse: selection={self.selection!r}: use one of {', '.join(map(repr, SELECTIONS))}")
-        if self.checkpoint is not None:
-            if not isinstance(self.checkpoint, (str, os.PathLike)) or not os.fspath(self.checkpoint):
-                raise DataError(f"Sparse: checkpoint={self.checkpoint!r} must be the path of a folder, or None")
-            object.__setattr__(self, "checkpoint", os.fspath(self.checkpoint))
-        if min(self.inducing, self.block_rows, self.evidence_rows, self.evidence_inducing) < 1:
-            raise DataError(f"{self}: every number must be at least 1")
-        if self.final_iterations < 0:
-            raise DataError(f"Sparse: final_iterations={self.final_iterations} must not be negative")
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "inducing": Whole(least=1),
+        "gradients": Flag(),
+        "block_rows": Whole(least=1),
+        "evidence_rows": Whole(least=1),
+        "evidence_inducing": Whole(least=1),
+        "final_iterations": Whole(least=0),
+        "selection": Choice(SELECTIONS),
+        "checkpoint": OrNone(PathName("folder")),
+        "device": DEVICE,
+    }
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, without the checkpoint: it belongs to a machine, not to a model."""

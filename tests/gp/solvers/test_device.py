@@ -351,7 +351,7 @@ def test_devices_are_checked(spec):
     with pytest.raises(DataError, match="mps has no float64"):
         spec(device="mps")
     for wrong in ("gpu", "cuda:x", "", None, 0):
-        with pytest.raises(DataError, match="use 'cpu', 'cuda'"):
+        with pytest.raises(DataError, match="must be 'cpu', 'cuda'"):
             spec(device=wrong)
 
 

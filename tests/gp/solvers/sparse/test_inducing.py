@@ -112,5 +112,5 @@ def test_orbits_are_chosen_whole_or_refused(selection):
 
 def test_unknown_selection_is_refused():
     for bad in (lambda: Sparse(selection="random"), lambda: choose(pool(), RBF(), 3, "random")):
-        with pytest.raises(DataError, match="'random': use one of 'pivots'"):
+        with pytest.raises(DataError, match="'random' must be 'pivots'"):
             bad()
