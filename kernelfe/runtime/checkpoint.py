@@ -1,9 +1,9 @@
 """Checkpoints: named tensors in files that are whole or absent, and that belong to one problem.
 
-A file is the container of :mod:`kernelfe.files.tensors`. It is written aside in the same folder, flushed to the disk and
-moved into place, so that a process killed at any moment leaves old files as they were. Its header holds a fingerprint
-of the problem, its checksum finds truncated or altered files: these, foreign ones and those of earlier releases are
-named in a warning and not used.
+A file is the container of :mod:`kernelfe.files.tensors`. It is written aside in the same folder, flushed to the disk
+and moved into place, so that a process killed at any moment leaves old files as they were. Its header holds a
+fingerprint of the problem, its checksum finds truncated or altered files: these, foreign ones and those of earlier
+releases are named in a warning and not used.
 """
 
 from __future__ import annotations
