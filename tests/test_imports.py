@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         *COMMON,
         *("calculators", "descriptors", "frames", "functionals", "geometry", "kernels", "linalg", "protocol"),
     },
-    "statistics": {*COMMON, "frames", "functionals", "geometry"},
+    "statistics": {*COMMON, "frames", "functionals", "geometry", "linalg"},
     "allatom": {*COMMON, "frames", "geometry", "statistics"},
     "training": {
         *COMMON,
