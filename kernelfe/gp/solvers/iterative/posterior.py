@@ -149,24 +149,23 @@ class IterativePosterior(ExactPosterior):
 
             (w − (K + noise)⁻¹ B v, v),   v = (S + noise)⁻¹ d.
 
-        That takes one solve with the present labels, whose error is relative to the change of the weights, and another
-        one that removes the error of the first. Conjugate gradients on all labels would stop at an error relative to
-        the observations, and those that stand for C ≥ 0 may be large.
+        That takes a solve with the present labels, refined by a second one: what stands for C ≥ 0 must be exact to a
+        small part of the error bars. Conjugate gradients on all labels would stop at an error relative to the
+        observations, and those that stand for C ≥ 0 may be large.
         """
         rows = observations.rows(self.prior)
         variances, _ = noise_variances(observations, self.noise)
         assert variances is not None
         known = self.covariance(rows, rows) if covariance is None else covariance
         factor = torch.linalg.cholesky(known + torch.diag(variances))
-        cross, gram = self.cross(rows), self.prior.gram(rows, rows)
-        target = observations.y.reshape(-1) - rows.prior_mean
-        weights, v = self.weights, torch.zeros_like(target)
-        for _ in range(2):
-            apart = target - cross @ weights - gram @ v - variances * v
-            step = torch.cholesky_solve(apart[:, None], factor)[:, 0]
-            weights, v = weights - self.solve(cross.T @ step), v + step
+        apart = observations.y.reshape(-1) - self.mean(rows)
+        v = torch.cholesky_solve(apart[:, None], factor)
+        b = self.cross(rows).T @ v
+        change = self.solve(b)
+        change = change + self.solve(self._missed(b, change))
+        weights = torch.cat([self.weights - change[:, 0], v[:, 0]])
         every = [*self.labels, observations]
-        out = IterativePosterior(self.prior, every, self.noise, self.solver, weights=torch.cat([weights, v]))
+        out = IterativePosterior(self.prior, every, self.noise, self.solver, weights=weights)
         out.log_evidence = self.log_evidence
         return out
 
