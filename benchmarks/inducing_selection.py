@@ -16,7 +16,7 @@ import numpy as np
 
 from kernelfe import FreeEnergyRegressor, Sparse
 from kernelfe.datasets import load
-from kernelfe.gp.solvers.specs import SEEDED, SELECTIONS
+from kernelfe.gp.solvers.sparse.inducing import SEEDED, SELECTIONS
 
 LABELS = ["mean_force", "mean_energy"]
 

@@ -19,9 +19,8 @@ from .observations.levels import NoiseLevels
 from .observations.molecules import MoleculeSet
 from .observations.noise import CorrelatedNoise
 from .shared_baseline import fit_baseline
-from .solvers.sparse.check import enlarged
-from .solvers.sparse.posterior import remark
-from .solvers.specs import Dense, choose_solver
+from .solvers.base import Run
+from .solvers.specs import choose_solver
 from .starting import build_prior
 
 logger = logging.getLogger(__name__)
@@ -59,11 +58,12 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     evidence = estimator.optimizer == "evidence"
     automatic = isinstance(estimator.solver, str) and estimator.solver == "auto"
     # under torchrun, processes share the work of a large fit; a dense one each does for itself
-    with nullcontext(Processes()) if isinstance(solver, Dense) else launched(device=solver.device) as processes:
+    with launched(device=solver.device) if solver.shared else nullcontext(Processes()) as processes:
         device = device_of(solver)
         prior, noise, labels = prior.to(device), noise.to(device), [label.to(device) for label in labels]
         rng = generator(estimator.random_state, solver, processes)
-        found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, estimator.progress, automatic)
+        run = Run(rng, evidence, bool(estimator.progress), automatic)
+        found = condition_in_turn(spec, solver, prior, labels, noise, run)
     posterior = found.posterior
     return FreeEnergy(
         posterior=posterior,
@@ -72,8 +72,8 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
         baseline=baseline,
         noise=Noise(natural_levels(found), noise.reference, found.levels.values(), found.noise),
         provenance=Provenance(
-            enlarged(solver, getattr(posterior, "check", None)),
-            reason + remark(posterior),
+            solver.settled(posterior),
+            reason + posterior.remark(),
             tuple(float(t) for t in temperatures),
         ),
         parameters=tuple(sorted(data.parameters)),

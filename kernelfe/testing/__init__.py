@@ -1,4 +1,4 @@
-"""Contract checks for your own kernels, descriptors and functionals.
+"""Contract checks for your own kernels, descriptors, functionals and solvers.
 
 Call them from a test of your class. Each compares what the class computes with a definition that shares no code with
 it (automatic differentiation, or finite differences where a descriptor need not be differentiable) and raises
@@ -21,8 +21,16 @@ from ..gp.prior.term import state_factors
 from ..kernels import ParameterExpansion, SecondOrder, spatial_jets
 from ._common import check_spec, close, slope
 from .kernels import check_kernel
+from .solvers import check_solver
 
-__all__ = ["FreeEnergyFunction", "apply_functional", "check_descriptor", "check_functional", "check_kernel"]
+__all__ = [
+    "FreeEnergyFunction",
+    "apply_functional",
+    "check_descriptor",
+    "check_functional",
+    "check_kernel",
+    "check_solver",
+]
 
 #: A(R, T, λ, cell): coordinates (n, …), temperature (n,), parameters name → (n,), cell (n, 3, 3) or None; shape (n,).
 FreeEnergyFunction = Callable[[Tensor, Tensor, dict[str, Tensor], "Tensor | None"], Tensor]

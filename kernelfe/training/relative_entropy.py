@@ -34,8 +34,8 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..frames import Frames
 from ..gp import FreeEnergyRegressor
+from ..gp.posterior import Posterior
 from ..gp.prior.rows import frame_chunks
-from ..gp.solvers.sparse.posterior import SparsePosterior
 from ..simulate import Move, TorsionMoves, run_langevin, uniform_masses
 from ..specs import OrNone, Real, Whole, checked
 from ..statistics import samples_per_replica
@@ -240,7 +240,7 @@ def minimize_relative_entropy(
             lower = (
                 refined_precision(posterior.lower, v, ensembles) if arrived or number == rounds - 1 else posterior.lower
             )
-            out = _refined(model, _moved(posterior, v, lower), density)
+            out = _refined(model, posterior.moved(v, lower), density)
             if arrived:
                 break
     if not arrived:
@@ -254,15 +254,7 @@ def minimize_relative_entropy(
     return RelativeEntropyFit(out, tuple(history), arrived, g)
 
 
-def _moved(posterior: SparsePosterior, v: Tensor, lower: Tensor) -> SparsePosterior:
-    """The posterior at w = μ + L⁻ᵀ v with another Cholesky factor of its precision."""
-    w = posterior.weights + torch.linalg.solve_triangular(posterior.lower.T, v[:, None], upper=True)[:, 0]
-    out = SparsePosterior(posterior.basis, w, lower)
-    out.log_evidence = posterior.log_evidence
-    return out
-
-
-def _refined(model: FreeEnergyRegressor, posterior: SparsePosterior, density: dict) -> FreeEnergyRegressor:
+def _refined(model: FreeEnergyRegressor, posterior: Posterior, density: dict) -> FreeEnergyRegressor:
     fitted = model.model_
     return model.with_model(
         replace(fitted, posterior=posterior, provenance=replace(fitted.provenance, density=density))
@@ -293,12 +285,11 @@ def _mean_features(model: FreeEnergyRegressor, positions: np.ndarray, temperatur
 def _features(model: FreeEnergyRegressor, positions: np.ndarray, temperature: float) -> Tensor:
     """Whitened features L⁻¹ f of A at configurations, shape (n, W), with w·f = A − baseline."""
     posterior = model.posterior_
-    amplitudes, out = posterior.basis.amplitudes(), []
+    out = []
     for start, stop in frame_chunks(len(positions), FEATURE_FRAMES):
         part = Frames.from_arrays(positions=positions[start:stop], temperature=temperature, kinds=model.kinds_)
         rows = model.model_.rows(part)[0]
-        wide = posterior.basis.wide(rows)[0] * amplitudes
-        out.append(torch.linalg.solve_triangular(posterior.lower, wide.T, upper=False).T)
+        out.append(posterior.linear_features(rows))
     return torch.cat(out)
 
 
@@ -324,7 +315,7 @@ def _moves(frames: Frames) -> Move | None:
 
 def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
     check_is_fitted(model, "model_")
-    if not isinstance(model.posterior_, SparsePosterior):
+    if not model.posterior_.linear:
         raise DataError("relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
     if model.density_ is not None:
         raise DataError("the model is conditioned on the density of frames already: refine one of labels alone")

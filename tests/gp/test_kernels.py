@@ -17,7 +17,7 @@ from kernelfe.files import tensors as modelfile
 from kernelfe.gp.observations.assemble import label_sets
 from kernelfe.gp.observations.levels import NoiseLevels
 from kernelfe.gp.observations.molecules import MoleculeSet
-from kernelfe.gp.solvers.dense import dense_log_evidence
+from kernelfe.gp.solvers.evidence import dense_log_evidence
 from kernelfe.gp.solvers.sparse.inducing import choose_inducing
 from kernelfe.gp.starting import build_prior
 from kernelfe.kernels import RBF, DotProduct, Matern52, Periodic, Product, RationalQuadratic, Sum

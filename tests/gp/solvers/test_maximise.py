@@ -20,7 +20,8 @@ from kernelfe.gp.observations.levels import NoiseLevels
 from kernelfe.gp.observations.molecules import MoleculeSet
 from kernelfe.gp.prior.prior import Prior
 from kernelfe.gp.prior.term import Term
-from kernelfe.gp.solvers.dense import DensePosterior, dense_log_evidence, fit_dense
+from kernelfe.gp.solvers.dense import DensePosterior
+from kernelfe.gp.solvers.evidence import dense_log_evidence, fit_dense
 from kernelfe.gp.solvers.maximise import maximise
 from kernelfe.gp.solvers.specs import Dense
 from kernelfe.kernels import RBF, Matern52, SecondOrder

@@ -13,7 +13,7 @@ from kernelfe import Dense, FreeEnergyRegressor, Iterative, Term
 from kernelfe.descriptors import Distances, InverseDistances, Symmetrized, Variables
 from kernelfe.errors import DataError, SolverError
 from kernelfe.gp import condition
-from kernelfe.gp.solvers.dense import gram_matrix
+from kernelfe.gp.solvers.exact import gram_matrix
 from kernelfe.gp.solvers.iterative.neighbours import Neighbourhoods, spread_out
 from kernelfe.gp.solvers.iterative.operator import JetGram, factor_basis
 from kernelfe.gp.solvers.iterative.preconditioner import NUMBER, SmoothPart, left_over, precondition, rank_rule

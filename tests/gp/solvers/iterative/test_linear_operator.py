@@ -18,7 +18,8 @@ from kernelfe.gp import RelativeNoise, as_linear_operator, starting
 from kernelfe.gp.observations import assemble
 from kernelfe.gp.observations.levels import NoiseLevels
 from kernelfe.gp.observations.molecules import MoleculeSet
-from kernelfe.gp.solvers.dense import dense_log_evidence, gram_matrix
+from kernelfe.gp.solvers.evidence import dense_log_evidence
+from kernelfe.gp.solvers.exact import gram_matrix
 from kernelfe.gp.solvers.iterative.operator import JetGram
 from kernelfe.kernels import RBF, SecondOrder
 

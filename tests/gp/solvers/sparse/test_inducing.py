@@ -8,8 +8,7 @@ import torch
 
 from kernelfe import FreeEnergyRegressor, Sparse
 from kernelfe.errors import DataError
-from kernelfe.gp.solvers.sparse.inducing import choose, farthest_points, leverage_scores
-from kernelfe.gp.solvers.specs import SELECTIONS
+from kernelfe.gp.solvers.sparse.inducing import SELECTIONS, choose, farthest_points, leverage_scores
 from kernelfe.kernels import RBF
 
 from ...systems import molecule, one_term
