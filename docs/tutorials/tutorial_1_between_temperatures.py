@@ -34,9 +34,9 @@ print(train)
 # %%
 # A fit
 # -----
-# Every label is a linear functional of A: the force is a gradient, the energy a derivative with respect to temperature. One
-# Gaussian process therefore takes all of them, at both temperatures. Length scales, prior scales and the noise of each label
-# kind are determined from the data, by maximum evidence.
+# Every label is a linear functional of A: the force is a gradient, the energy a derivative with respect to
+# temperature. One Gaussian process therefore takes all of them, at both temperatures. Length scales, prior scales and
+# the noise of each label kind are determined from the data, by maximum evidence.
 
 model = kernelfe.FreeEnergyRegressor(solver=kernelfe.Sparse(inducing=250)).fit(train)
 for kind, (level, power) in model.noise_.items():
@@ -58,8 +58,8 @@ print(f"force on a bead: {np.abs(force).mean():.2f} eV/Å on average, error {for
 # %%
 # A sampler
 # ---------
-# Sample :math:`e^{-A/kT}` at 350 K by Langevin dynamics of 300 replicas in one batch. Rotations about the bonds are Monte
-# Carlo moves, so that barriers cost nothing. The run checks that no replica leaves the training data.
+# Sample :math:`e^{-A/kT}` at 350 K by Langevin dynamics of 300 replicas in one batch. Rotations about the bonds are
+# Monte Carlo moves, so that barriers cost nothing. The run checks that no replica leaves the training data.
 
 run = run_langevin(
     model.frozen(),
@@ -83,8 +83,8 @@ print(f"{100 * run.outside:.2f} % beyond the edge of the training data")
 # %%
 # The surface at 350 K
 # --------------------
-# Compare the model with the reference. The divergence between the two halves of the reference is the smallest value that
-# a comparison can reach.
+# Compare the model with the reference. The divergence between the two halves of the reference is the smallest value
+# that a comparison can reach.
 
 reference = kernelfe.datasets.load_reference("alanine-dipeptide")
 at = int(np.flatnonzero(reference.temperatures == 350)[0])

@@ -12,8 +12,9 @@ frame.
 # %%
 # Data and truth
 # --------------
-# 400 frames at 300, 400 and 500 K. Each frame has a force, an energy, and, from 60 draws of x at the same R, the response
-# of the force to temperature, :math:`k b^2\,\mathrm{Cov}(f, U)`, as from restrained runs (:doc:`/theory/responses`).
+# 400 frames at 300, 400 and 500 K. Each frame has a force, an energy, and, from 60 draws of x at the same R, the
+# response of the force to temperature, :math:`k b^2\,\mathrm{Cov}(f, U)`, as from restrained runs
+# (:doc:`/theory/responses`).
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,10 +84,9 @@ for name, (data, labels) in sets.items():
     print(f"{name:32s} {rows[0]:12.2f} {rows[1]:8.2f} {rows[2]:12.2f} {rows[3]:8.2f}")
 
 # %%
-# The table shows each true error and the error that the model states: the root mean square of its standard deviation. They
-# agree within a factor of two if the labels are sufficient. If labels leave something open (energies alone leave
-# :math:`T\,s(R)` free, forces at one temperature all change with T), the stated error is wide
-# (:doc:`/theory/gauge`).
+# The table shows each true error and the error that the model states: the root mean square of its standard deviation.
+# They agree within a factor of two if the labels are sufficient. If labels leave something open (energies alone leave
+# :math:`T\,s(R)` free, forces at one temperature all change with T), the stated error is wide (:doc:`/theory/gauge`).
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained", sharey=True)
 names = list(sets)

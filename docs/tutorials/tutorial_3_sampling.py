@@ -2,8 +2,8 @@ r"""
 Sampling a free energy
 ======================
 
-A fitted model is sampled like a potential, with two differences: A itself depends on temperature, and outside
-the training data it is not reliable. This tutorial shows Langevin dynamics with torsion moves, replica exchange, ASE, and
+A fitted model is sampled like a potential, with two differences: A itself depends on temperature, and outside the
+training data it is not reliable. This tutorial shows Langevin dynamics with torsion moves, replica exchange, ASE, and
 the behaviour at the edge of the data.
 """
 
@@ -44,9 +44,9 @@ dynamics = {"masses": uniform_masses(6), "timestep": 5.0, "friction": 10.0, "pro
 # %%
 # With and without torsion moves
 # ------------------------------
-# All replicas advance in one batch. Rotations about the bonds, accepted by the Metropolis criterion, cross a barrier in one step;
-# dynamics alone must wait for a crossing. The autocorrelation of cos ψ, averaged over replicas, shows how soon configurations
-# are independent.
+# All replicas advance in one batch. Rotations about the bonds, accepted by the Metropolis criterion, cross a barrier
+# in one step; dynamics alone must wait for a crossing. The autocorrelation of cos ψ, averaged over replicas, shows how
+# soon configurations are independent.
 
 psi = [(1, 2, 4, 5)]
 figure, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
@@ -83,7 +83,8 @@ for t, rung in zip(ladder, exchange.trajectories, strict=True):
 # ASE
 # ---
 # The model is a calculator: ``energy`` is A(R; T); standard deviations, entropy and domain score are further results.
-# ASE's own Langevin removes the motion of the centre of mass by default, which heats small systems: use ``fixcm=False``.
+# ASE's own Langevin removes the motion of the centre of mass by default, which heats small systems: use
+# ``fixcm=False``.
 
 atoms = ase.Atoms("CNCCCN", positions=start[0], masses=np.full(6, 12.0))
 atoms.calc = model.calculator(temperature=350.0)

@@ -2,16 +2,17 @@ r"""
 Error bars, and how to check them
 =================================
 
-Error bars can be wrong: the kernel may be too smooth, the noise may differ from the assumed noise, and frames may not be
-independent. Three checks follow, from the cheapest to the strictest.
+Error bars can be wrong: the kernel may be too smooth, the noise may differ from the assumed noise, and frames may not
+be independent. Three checks follow, from the cheapest to the strictest.
 """
 
 # %%
 # 1. Parity and noise
 # -------------------
-# Compare held-out labels with predictions. Single-frame labels are noisy, so their root mean square difference
-# has a lower limit that no model can beat. Two things matter: the part above this limit, and whether the differences have the
-# size that model and noise predict together: ``z_rms`` should be 1 and 95 % of labels lie within 1.96 standard deviations.
+# Compare held-out labels with predictions. Single-frame labels are noisy, so their root mean square difference has a
+# lower limit that no model can beat. Two things matter: the part above this limit, and whether the differences have
+# the size that model and noise predict together: ``z_rms`` should be 1 and 95 % of labels lie within 1.96 standard
+# deviations.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,9 +50,9 @@ plt.show()
 # %%
 # 2. The distribution of the differences
 # --------------------------------------
-# Standardised, they should be normal with variance one. A wider distribution means error bars that are too small; heavy tails mean
-# noise that is not Gaussian. Labels test noise and model together. With noise this large they contain little information about the
-# model's own part.
+# Standardised, they should be normal with variance one. A wider distribution means error bars that are too small;
+# heavy tails mean noise that is not Gaussian. Labels test noise and model together. With noise this large they contain
+# little information about the model's own part.
 
 figure, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
 bins = np.linspace(-4, 4, 41)
