@@ -160,7 +160,7 @@ def test_a_matrix_that_is_not_positive_definite_is_no_answer():
 
 def test_a_limit_is_an_error_with_advice():
     operator = Matrix(positive(80, condition=1e6))
-    with pytest.raises(SolverError, match=r"of .* \(requested 1.0e-10\) after max_iterations=7 products: raise max_iter"):
+    with pytest.raises(SolverError, match=r"of .* \(requested 1.0e-10\) after max_iterations=7 products: raise max"):
         conjugate_gradients(operator, normal(80), Identity(80), 1e-10, 7)
     assert operator.products <= 8
 
