@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[^\n`]*)$")
 NOT_EXECUTED = re.compile(r"<!-- not executed: (?P<reason>\S.*) -->")
 
-#: What a fence may say. `python` runs; MyST directives and other languages do not hold Python.
+#: Allowed languages of a fence. `python` runs; MyST directives and other languages do not hold Python.
 OTHER_LANGUAGES = {"bash", "text", "json", "toml", "bibtex"}
 DIRECTIVES = re.compile(
     r"\{(toctree|math|note|warning|tip|include|eval-rst|figure|image|admonition|glossary|list-table)\}"

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source: the layers of the design import downwards only."""
+"""Imports between layers, read from the source: the layers of the design import downwards only."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_modules_form_no_cycle():
 
 
 def test_a_package_gathers_names_only():
-    """What an ``__init__`` does besides importing would escape the test for cycles."""
+    """The test for cycles would miss code in an ``__init__`` other than imports."""
     allowed_nodes = (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign, ast.AnnAssign)
     for name, path in SOURCES.items():
         if path.name == "__init__.py" and name not in ("", "functionals", "datasets", "testing", "analysis"):

@@ -1,4 +1,4 @@
-"""Conjugate gradients: known solutions, the meaning of the residual, refinement, errors that say what to do."""
+"""Conjugate gradients: known solutions, the meaning of the residual, refinement, errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_inverse_as_preconditioner_takes_one_iteration():
 
 
 def test_columns_do_not_disturb_one_another():
-    """Of sizes that differ by 10^200, easy and hard, zero: each is solved as it is alone."""
+    """Columns of sizes that differ by 10^200, easy, hard and zero: each is solved as if it were alone."""
     a = positive(40, condition=1e4)
     b = normal(40, 4) * torch.tensor([1e-100, 1.0, 0.0, 1e100], dtype=torch.float64)
     b[:, 1] = a @ torch.ones(40, dtype=torch.float64)
