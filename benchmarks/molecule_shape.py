@@ -62,7 +62,7 @@ def covariance(a: tuple[Tensor, Tensor], images: list[tuple[Tensor, Tensor]], le
 
 
 def error(train: tuple, validation: tuple, lengthscale: Tensor, ratio: float) -> Tensor:
-    """Mean squared error of forces on validation frames, (eV/Å)²; ``train`` and ``validation`` are forces with descriptors."""
+    """Mean squared error of forces on validation frames, (eV/Å)²; both sets hold forces and their descriptors."""
     (y, images), (target, points) = train, validation
     gram = covariance(images[0], images, lengthscale)
     noise = ratio**2 * gram.detach().diagonal().mean()
