@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -164,6 +165,16 @@ def test_the_check_sees_a_wrong_import():
 def test_allowed_layers_form_no_cycle():
     graph = {name: {layer(t) for t in targets} for name, targets in ALLOWED.items()}
     assert find_cycle(graph) is None
+
+
+def test_contributing_guide_has_the_same_table():
+    """The table of layers in CONTRIBUTING.md repeats ``ALLOWED``; "common" stands for ``COMMON``."""
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    stated: dict[str, set[str]] = {}
+    for layers, targets in re.findall(r"^\| (`.*?) \| (.*) \|$", text, re.MULTILINE):
+        for name in set(re.findall(r"`(\w+)`", layers)) - OUTERMOST:
+            stated[name] = set(re.findall(r"`(\w+)`", targets)) | (COMMON if "common" in targets else set())
+    assert stated == ALLOWED
 
 
 def test_modules_form_no_cycle():
