@@ -64,7 +64,7 @@ def status(key: str, pid: int | str = "self") -> float:
     Raises
     ------
     OSError
-        If there is no such field: memory is measured on Linux only.
+        If the field is missing: memory is measured on Linux only.
     """
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(key + ":"):

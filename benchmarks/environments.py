@@ -45,7 +45,7 @@ def create(folder: Path, peer: str) -> None:
 
 
 def python_of(folder: Path | None, peer: str) -> str | None:
-    """Python of a peer's environment, or None for the running one if there is no such environment."""
+    """Python of a peer's environment, or None for the running one if the environment does not exist."""
     place = folder / peer / "bin" / "python" if folder else None
     return str(place) if place and place.exists() else None
 

@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> dict:
     else:
         device = torch.device(args.device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         if device.type == "cpu" and not args.small:
-            raise SystemExit("there is no GPU: --small runs on a CPU, --predict counts for an H200")
+            raise SystemExit("no GPU found: --small runs on a CPU, --predict counts for an H200")
         rates = measured_rates(sizes, device)
         frames = problem(sizes.configurations, sizes.dimension)
         rows = product_rows(sizes, rates, device)

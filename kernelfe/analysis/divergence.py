@@ -80,7 +80,7 @@ def periodic_histogram(angles: ArrayLike, bins: int = BINS, weights: ArrayLike |
     Raises
     ------
     DataError
-        If there are no samples, or one is not finite.
+        If samples are missing, or one is not finite.
     """
     x = np.asarray(angles, float)
     if x.ndim != 2 or not len(x):

@@ -93,7 +93,7 @@ class Functional:
         Raises
         ------
         DataError
-            If the functional needs displacement fields and there are none.
+            If the functional needs displacement fields and the frames have none.
         """
         if self.spatial is Spatial.VALUE:
             return ()

@@ -11,8 +11,8 @@ Both are unbiased for any P. Their variance falls as P improves, and with P = A 
 gradient this holds because the operator computes the trace with P⁻¹ exactly, from its own structure and that of P
 (Wenger et al. 2022 separate ∂ log det P instead). One backward pass gives all hyperparameter gradients. If
 the operator has no trace, it is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A.
-Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so there is no bias, and the scatter of
-the norm is removed.
+Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so this adds no bias and removes the scatter
+of the norm.
 """
 
 from __future__ import annotations
