@@ -193,7 +193,7 @@ def test_walls_are_low_inside_the_data_and_high_outside():
 
 
 def test_a_wall_never_reaches_beyond_two_bonds():
-    # far pairs of an extended chain were never seen close: that is no evidence that they cannot be
+    # far pairs of an extended chain were never close: this does not mean that they cannot be
     x = np.zeros((50, 6, 3))
     x[:, :, 0] = 1.5 * np.arange(6)
     x += 0.02 * np.random.default_rng(5).standard_normal(x.shape)

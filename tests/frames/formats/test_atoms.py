@@ -253,7 +253,7 @@ def test_to_atoms_and_back(frames):
 
 
 def test_ase_itself_keeps_eight_decimals(frames, tmp_path):
-    """Why there is a writer of our own: the documentation says so."""
+    """The reason for kernelfe's own writer, as the documentation states it."""
     small = frames.replace(labels={"mean_force": np.full((N, BEADS, 3), 1.23456789012e-3)}, displacements=None)
     ase.io.write(tmp_path / "ase.extxyz", small.to_atoms(), format="extxyz")
     lost = Frames.read(tmp_path / "ase.extxyz").labels["mean_force"]

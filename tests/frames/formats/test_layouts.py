@@ -255,7 +255,7 @@ def test_unknown_options(data, tmp_path):
 
 
 class Payload:
-    """What a pickle in an archive would run."""
+    """The function that a pickle in an archive would run."""
 
     def __reduce__(self):
         return (pytest.fail, ("code of a file was run",))

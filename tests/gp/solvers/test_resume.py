@@ -1,4 +1,4 @@
-"""Exact fits that are interrupted go on where they were: real signals, limits, foreign and damaged files."""
+"""Interrupted exact fits resume: real signals, limits, foreign and damaged files."""
 
 from __future__ import annotations
 

@@ -341,7 +341,7 @@ def test_where_single_precision_does_not_converge_it_goes_on_in_double(noise):
 def test_a_kernel_that_tells_copies_apart_is_noticed_behind_symmetric_frames():
     frames = molecule(12)
     x = np.array(frames.positions)
-    for k in range(4):  # chains that are their own mirror images say nothing of the kernel
+    for k in range(4):  # chains equal to their mirror images do not test the kernel
         a, b, h = 1.5 + 0.04 * k, 0.7 + 0.02 * k, 1.0 + 0.03 * k
         x[k] = [[-a, 0.0, 0.0], [-b, h, 0.0], [b, h, 0.0], [a, 0.0, 0.0]]
     frames = frames.replace(positions=x)
