@@ -7,12 +7,11 @@ probes z ~ N(0, P), estimates
     ∂ log N = ½ αᵀ ∂A α − ½ tr(P⁻¹ ∂A) − ½ E[(A⁻¹z − P⁻¹z)ᵀ ∂A (P⁻¹z)],
 
 the first by Gauss' quadrature on the Lanczos matrices of the probes (Ubaru, Chen & Saad 2017; Gardner et al. 2018).
-Both are unbiased for any P. Their variance falls as P improves, and with P = A both are exact. For the
-gradient this holds because the operator computes the trace with P⁻¹ exactly, from its own structure and that of P
-(Wenger et al. 2022 separate ∂ log det P instead). One backward pass gives all hyperparameter gradients. If
-the operator has no trace, it is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A.
-Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so this adds no bias and removes the scatter
-of the norm.
+Both are unbiased for any P. Their variance falls as P improves, and with P = A both are exact. For the gradient this
+holds because the operator computes the trace with P⁻¹ exactly, from its own structure and that of P (Wenger et al.
+2022 separate ∂ log det P instead). One backward pass gives all hyperparameter gradients. If the operator has no trace,
+it is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A. Probes are scaled to ‖ẑ‖²
+= N: their direction is independent of their norm, so this adds no bias and removes the scatter of the norm.
 """
 
 from __future__ import annotations
