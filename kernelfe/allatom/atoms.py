@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from ..statistics import check_force_map, group_force_map, map_forces, map_positions, slice_map
 
@@ -49,11 +49,10 @@ class AtomFrames:
         Raises
         ------
         DataError
-            If there are none, or parts differ in what they have.
+            If there is no part, or parts hold different arrays.
         """
         parts = list(parts)
-        if not parts:
-            raise DataError("no frames to join")
+        require(parts, "no frames to join")
         joined: dict[str, Any] = {}
         for name in AtomFrames.__dataclass_fields__:
             values = [getattr(part, name) for part in parts]

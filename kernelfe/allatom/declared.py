@@ -1,8 +1,8 @@
 """Sizes that a trajectory file declares, checked before a reader allocates memory by them.
 
-NetCDF files are opened with SciPy's reader and errors of readers are translated. Their own checks do not suffice for TRR
-(https://github.com/MDAnalysis/mdanalysis/issues/2170), for H5MD, whose links lead out of the file, and for LAMMPS dumps,
-where MDAnalysis allocates by the declared number of atoms and ignores missing ids and the flags of the boundaries.
+NetCDF files are opened with SciPy's reader, and errors of readers are translated. Checks of the readers do not suffice
+for TRR (https://github.com/MDAnalysis/mdanalysis/issues/2170), for H5MD, whose links may lead out of the file, and for
+LAMMPS dumps, where MDAnalysis allocates by the declared number of atoms and ignores missing ids and boundary flags.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TRR_MAGIC = struct.pack(">3i", 1993, 13, 12) + b"GMX_trn_file"
 
 @dataclass(frozen=True)
 class Declared:
-    """Number of atoms, whether the system is periodic (None: unknown before reading), options of MDAnalysis's reader."""
+    """Number of atoms, periodicity (None: known to the reader only), options of MDAnalysis's reader."""
 
     n_atoms: int
     periodic: bool | None = None

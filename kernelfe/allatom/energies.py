@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, UnitsError
+from ..errors import DataError, UnitsError, require
 from ..units import factor, resolve
 
-_LONGEST = 100_000  # characters of a line; more is no table
+_LONGEST = 100_000  # characters of a line of a table
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +54,16 @@ class EnergyTable:
         order = np.argsort(keys, kind="stable")
         keys, energies = keys[order], self.energies[order]
         twice = np.diff(keys) == 0.0
-        if (np.abs(np.diff(energies))[twice] > 1e-6 * (1.0 + np.abs(energies[:-1][twice]))).any():
-            raise DataError("the energy table has two energies for one step or time: split it, one run per table")
+        require(
+            not (np.abs(np.diff(energies))[twice] > 1e-6 * (1.0 + np.abs(energies[:-1][twice]))).any(),
+            "the energy table has two energies for one step or time: split it, one run per table",
+        )
         keep = np.concatenate([[True], ~twice]) if len(keys) else np.zeros(0, bool)
         keys, energies = keys[keep], energies[keep]
-        if len(keys) > 1 and np.diff(keys).min() < 2 * within.max(initial=0.0):
-            raise DataError("the energy table is denser in time than single-precision times of frames can tell apart")
+        require(
+            not (len(keys) > 1 and np.diff(keys).min() < 2 * within.max(initial=0.0)),
+            "the energy table is denser in time than single-precision times of frames can tell apart",
+        )
         out = np.full(len(wanted), np.nan)
         if len(keys):
             near = np.clip(np.searchsorted(keys, wanted), 1, max(len(keys) - 1, 1))
@@ -89,8 +93,7 @@ def read_energies(path: str | os.PathLike[str], units: str | Mapping[str, str] |
         If units are missing, or given for a file that states them.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; check the path")
+    require(path.is_file(), f"{path} does not exist; check the path")
     read = {".csv": _openmm, ".xvg": _gromacs}.get(path.suffix)
     if read is not None and units is not None:
         raise UnitsError(f"{path.name} states its units; leave out units=")
@@ -106,10 +109,11 @@ def read_energies(path: str | os.PathLike[str], units: str | Mapping[str, str] |
         raise
     except (ValueError, LookupError, csv.Error, OverflowError) as error:
         raise DataError(f"{path.name} is not readable as a table of energies ({error})") from error
-    if not len(table.energies):
-        raise DataError(f"{path.name} holds no energies")
-    if not np.isfinite(table.energies).all():
-        raise DataError(f"{path.name} holds an energy that is not finite; the run has blown up, or the file is damaged")
+    require(len(table.energies), f"{path.name} holds no energies")
+    require(
+        np.isfinite(table.energies).all(),
+        f"{path.name} holds an energy that is not finite; the run has blown up, or the file is damaged",
+    )
     return table
 
 
@@ -141,11 +145,17 @@ def _gromacs(lines: list[str], name: str) -> EnergyTable:
         raise DataError(f"{name} has no column 'Potential'; it has {', '.join(legends.values()) or 'no legends'}")
     axis = next((m[1] for line in text if (m := re.match(r'@\s+yaxis\s+label\s+"(.*)"', line))), "")
     units = re.findall(r"\(([^()]*)\)", axis)
-    if column >= len(units) and len(units) != 1:
-        raise UnitsError(f"{name} does not state the unit of its potential energy: the label of its y axis is {axis!r}")
+    require(
+        not (column >= len(units) and len(units) != 1),
+        f"{name} does not state the unit of its potential energy: the label of its y axis is {axis!r}",
+        UnitsError,
+    )
     unit = units[0] if len(units) == 1 else units[column]
-    if not any(re.match(r'@\s+xaxis\s+label\s+"Time \(ps\)"', line) for line in text):
-        raise UnitsError(f"the x axis of {name} is not 'Time (ps)'; write it without -xvg none and in ps")
+    require(
+        any(re.match(r'@\s+xaxis\s+label\s+"Time \(ps\)"', line) for line in text),
+        f"the x axis of {name} is not 'Time (ps)'; write it without -xvg none and in ps",
+        UnitsError,
+    )
     body = [line.split() for line in lines if line.strip() and line[0] not in "#@&"]
     if any(len(row) != 1 + len(legends) for row in body):
         raise ValueError(f"a row has not {1 + len(legends)} columns")
@@ -175,6 +185,5 @@ def _lammps(lines: list[str], name: str, units: str | Mapping[str, str] | None) 
                 continue
             steps.append(int(words[head.index("Step")]))
             energies.append(row[head.index("PotEng")])
-    if not steps:
-        raise DataError(f"{name} has no table with the columns Step and PotEng; add them to thermo_style")
+    require(steps, f"{name} has no table with the columns Step and PotEng; add them to thermo_style")
     return EnergyTable(np.array(energies) * factor(asked["energy"], "energy"), np.array(steps, np.int64))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, MissingDependencyError
+from ..errors import DataError, MissingDependencyError, require
 from ..units import factor
 
 FloatArray = NDArray[np.float64]
@@ -61,7 +61,7 @@ def constraints_of(system: Any) -> list[tuple[int, int]]:
 
 
 def unstable(timestep: float) -> DataError:
-    """What is said of a run whose numbers are no longer finite."""
+    """Error for a run whose numbers are no longer finite."""
     return DataError(
         "the run became unstable: its beads cannot be reached from this start, or the time step of "
         f"{timestep:g} fs is too long"
@@ -114,8 +114,10 @@ class Engine:
         if stiffness is None:
             self.held = np.flatnonzero(position_map.any(axis=0))
             for atom in self.held.tolist():
-                if self.system.isVirtualSite(atom):
-                    raise DataError(f"bead atom {atom} is a virtual site: it cannot be held, restrain it instead")
+                require(
+                    not self.system.isVirtualSite(atom),
+                    f"bead atom {atom} is a virtual site: it cannot be held, restrain it instead",
+                )
                 self.system.setParticleMass(atom, HELD_MASS)
         else:
             self.held = np.zeros(0, int)
@@ -131,10 +133,10 @@ class Engine:
                 f"stiffness={stiffness:g} eV/Å² and a time step of {self.timestep:g} fs give bead {inertia.argmin()} "
                 f"(mass {inertia.min():.3g} u) ω·dt = {product:.2f}, keep it below 1: lower one of the two"
             )
-        if self.periodic and self.platform not in ("Reference", "CPU"):
-            raise DataError(
-                "restraints in periodic systems need platform 'CPU' or 'Reference', which do not wrap atoms"
-            )
+        require(
+            not (self.periodic and self.platform not in ("Reference", "CPU")),
+            "restraints in periodic systems need platform 'CPU' or 'Reference', which do not wrap atoms",
+        )
         force = mm.CustomCentroidBondForce(1, _RESTRAINT)
         force.addGlobalParameter("move", 1.0)
         for name in _PER_BEAD:
@@ -144,8 +146,7 @@ class Engine:
             force.addBond([force.addGroup(atoms, row[atoms].tolist())], [0.0] * len(_PER_BEAD))
         used = {f.getForceGroup() for f in self.system.getForces()}
         free = sorted(set(range(32)) - used)
-        if not free:
-            raise DataError("the system's forces use all 32 force groups: leave one for the restraint")
+        require(free, "the system's forces use all 32 force groups: leave one for the restraint")
         force.setForceGroup(free[0])
         self.system.addForce(force)
         self._restraint = (force, free[0])

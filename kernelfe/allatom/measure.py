@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 
 FloatArray = NDArray[np.float64]
 
@@ -49,11 +49,11 @@ class HeldMeasure:
         m, pairs, kept = np.asarray(masses, float), [(int(a), int(b)) for a, b in constraints], set(map(int, held))
         partners: dict[int, list[int]] = {}
         for a, b in pairs:
-            if a in kept and b in kept:
-                raise DataError(
-                    f"atoms {a} and {b} are both held and at a constrained distance, for which no force follows: "
-                    "build the system without this constraint"
-                )
+            require(
+                not (a in kept and b in kept),
+                f"atoms {a} and {b} are both held and at a constrained distance, for which no force follows: "
+                "build the system without this constraint",
+            )
             partners.setdefault(a, []).append(b)
             partners.setdefault(b, []).append(a)
         #: Per star: its held atom, the atoms around it, and the ratio (1/m_centre)/(1/m_centre + 1/m_atom) of each.

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, MissingDependencyError
+from ..errors import DataError, MissingDependencyError, require
 from ..files.atomic import atomic_write
 
 
 class ForceReporter:
     """Report positions, forces, potential energies, cell, time and step of an OpenMM ``Simulation``.
 
-    Forces of constraints are no part of OpenMM's forces. Forces of virtual sites are reported as zero, because OpenMM
+    OpenMM's forces do not contain those of constraints. Forces of virtual sites are reported as zero, because OpenMM
     has already given them to the atoms that carry the site: a sum over a group that holds both would count them twice.
     Keep the reporter out of minimisation, and use it as a context manager, or call :meth:`close` at the end.
 
@@ -61,8 +61,10 @@ class ForceReporter:
             import h5py  # noqa: F401  # before the run, not at its first report
         except ImportError:
             raise MissingDependencyError("ForceReporter writes H5MD; install kernelfe[mdanalysis]") from None
-        if interval < 1 or frames_per_file < 1:
-            raise DataError(f"interval={interval} and frames_per_file={frames_per_file} must be at least 1")
+        require(
+            min(interval, frames_per_file) >= 1,
+            f"interval={interval} and frames_per_file={frames_per_file} must be at least 1",
+        )
         if groups is not None and (not groups or not all(0 <= group <= 31 for group in groups)):
             raise DataError(f"groups={groups!r} must be force groups, from 0 to 31")
         self.interval, self.groups = interval, None if groups is None else {int(group) for group in groups}
@@ -120,10 +122,10 @@ class _Parts:
     def __init__(self, folder: Path, size: int, append: bool):
         folder.mkdir(parents=True, exist_ok=True)
         there = sorted(folder.glob("part-*.h5md"))
-        if there and not append:
-            raise DataError(
-                f"{folder} holds {len(there)} parts of an earlier run; choose another folder or append=True"
-            )
+        require(
+            not (there and not append),
+            f"{folder} holds {len(there)} parts of an earlier run; choose another folder or append=True",
+        )
         self.folder, self.size = folder, size
         self.number = int(there[-1].stem.removeprefix("part-")) + 1 if there else 0
         self.rows: list[dict[str, Any]] = []
@@ -143,7 +145,7 @@ class _Parts:
 
 
 def _fixed(simulation: Any) -> dict[str, np.ndarray]:
-    """What does not change: masses, names, bonds, constraints, and which particles are virtual sites."""
+    """Constants of a run: masses, names, bonds, constraints, and which particles are virtual sites."""
     from openmm import unit
 
     system, topology = simulation.system, simulation.topology

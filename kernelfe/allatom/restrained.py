@@ -40,7 +40,7 @@ FIELD_LABELS = {"mean_force": "generalized_force", "thermal_response_force": "ge
 
 @dataclass(frozen=True)
 class RestrainedProtocol(Spec):
-    """How conditional ensembles are simulated: LangevinMiddle dynamics of the eliminated coordinates.
+    """Protocol of conditional ensembles: LangevinMiddle dynamics of the eliminated coordinates.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class RestrainedEnsemble:
     Raises
     ------
     DataError
-        If maps do not fit the system, beads that are to be held are no atoms, the measure of rigid bonds at held atoms
+        If maps do not fit the system, beads to be held are not atoms, the measure of rigid bonds at held atoms
         is not known, or a restraint is too stiff for the time step.
     MissingDependencyError
         If OpenMM is not installed.
@@ -306,7 +306,7 @@ class RestrainedEnsemble:
             raise DataError("all-atom runs need bead positions, these frames hold general variables")
         keys = tuple(labels)
         if unknown := [key for key in keys if key not in MOMENTS]:
-            raise DataError(f"labels: {unknown[0]!r} is none of {', '.join(MOMENTS)}")
+            raise DataError(f"labels: {unknown[0]!r} is not one of {', '.join(MOMENTS)}")
         starts, _, _ = nearest_starts(frames.positions, start, self.position_map, self._engine.periodic)
         rows: list[Any] = []
         where = np.array(frames.positions)

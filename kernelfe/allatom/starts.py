@@ -1,11 +1,11 @@
-"""Where a restrained run begins: the all-atom structure whose beads lie nearest, turned onto the wanted beads."""
+"""Starts of restrained runs: the all-atom structure whose beads lie nearest, turned onto the wanted beads."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 
 FloatArray = NDArray[np.float64]
 
@@ -38,10 +38,11 @@ def superpose(beads: ArrayLike, target: ArrayLike) -> tuple[FloatArray, FloatArr
         If shapes do not fit or a number is not finite.
     """
     x, y = np.asarray(beads, float), np.asarray(target, float)
-    if x.ndim not in (2, 3) or y.ndim != 2 or x.shape[-2:] != y.shape or y.shape[1] != 3:
-        raise DataError(f"cannot superpose beads {x.shape} on a target {y.shape}: give (n, beads, 3) and (beads, 3)")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise DataError("superpose: a position is not finite")
+    require(
+        x.ndim in (2, 3) and y.ndim == 2 and x.shape[-2:] == y.shape and y.shape[1] == 3,
+        f"cannot superpose beads {x.shape} on a target {y.shape}: give (n, beads, 3) and (beads, 3)",
+    )
+    require(np.isfinite(x).all() and np.isfinite(y).all(), "superpose: a position is not finite")
     centre, goal = x.mean(axis=-2, keepdims=True), y.mean(axis=0)
     covariance = np.swapaxes(x - centre, -1, -2) @ (y - goal)
     u, _, vt = np.linalg.svd(covariance)
@@ -88,8 +89,10 @@ def nearest_starts(
         x = x[None]
     if x.ndim != 3 or not len(x) or x.shape[1:] != (m.shape[-1], 3) or not np.isfinite(x).all():
         raise DataError(f"start structures must be finite and (m, {m.shape[-1]}, 3), they have shape {x.shape}")
-    if wanted.ndim != 3 or wanted.shape[1:] != (len(m), 3) or not np.isfinite(wanted).all():
-        raise DataError(f"targets must be finite and (n, {len(m)}, 3), they have shape {wanted.shape}")
+    require(
+        wanted.ndim == 3 and wanted.shape[1:] == (len(m), 3) and np.isfinite(wanted).all(),
+        f"targets must be finite and (n, {len(m)}, 3), they have shape {wanted.shape}",
+    )
     beads = m @ x
     out, chosen, rmsd = np.empty((len(wanted), *x.shape[1:])), np.empty(len(wanted), dtype=np.intp), []
     for row, target in enumerate(wanted):

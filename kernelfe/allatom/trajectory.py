@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError, MissingDependencyError, UnitsError
+from ..errors import DataError, MissingDependencyError, UnitsError, require
 from ..frames import Frames
 from ..units import quantity_factor, resolve
 from .atoms import AtomFrames, BeadMap, make_whole
@@ -101,8 +101,7 @@ class Trajectory:
         self.names, self.masses, self.bonds, self.constraints = self._described()
         if whole and self.bonds is None:
             raise DataError("whole=True needs a topology with bonds")
-        if stride < 1:
-            raise DataError(f"stride={stride} must be at least 1")
+        require(stride >= 1, f"stride={stride} must be at least 1")
         self._energies, self._stride, self._whole = energies, stride, whole
         self.skipped = 0
 
@@ -133,8 +132,7 @@ class Trajectory:
         DataError
             If a file is damaged, no frame holds forces, a number is not finite, or energies do not fit the frames.
         """
-        if size < 1:
-            raise DataError(f"chunks of {size} frames; at least 1")
+        require(size >= 1, f"chunks of {size} frames; at least 1")
         seen = self.skipped = given = 0
         rows: list[dict[str, Any]] = []
         for path, form, found in zip(self._paths, self._formats, self._declared, strict=True):
@@ -147,8 +145,7 @@ class Trajectory:
                     self.skipped += 1
                     continue
                 if stored is not None:
-                    if number >= len(stored):
-                        raise DataError(f"{path.name} holds {len(stored)} energies and more frames")
+                    require(number < len(stored), f"{path.name} holds {len(stored)} energies and more frames")
                     row["energies"] = stored[number]
                 rows.append(row)
                 if len(rows) == size:
@@ -202,8 +199,10 @@ class Trajectory:
         if stating:
             if units is not None:
                 raise UnitsError(f"{stating[0]} states its units; leave out units=")
-            if len(stating) < len(self._paths):
-                raise DataError("LAMMPS dumps and files that state their units cannot be read together")
+            require(
+                len(stating) >= len(self._paths),
+                "LAMMPS dumps and files that state their units cannot be read together",
+            )
             units = "mdanalysis"
         elif units is None:
             raise UnitsError(
@@ -218,12 +217,13 @@ class Trajectory:
         mda = _mdanalysis()
         if topology is None:
             return mda.Universe.empty(n_atoms)
-        if not os.path.isfile(topology):
-            raise DataError(f"{topology} does not exist; check the path")
+        require(os.path.isfile(topology), f"{topology} does not exist; check the path")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                universe = mda.Universe(os.fspath(topology), to_guess=())  # masses of elements are no statement
+                universe = mda.Universe(
+                    os.fspath(topology), to_guess=()
+                )  # masses guessed from elements are not stated ones
         except (Exception, MemoryError) as error:  # its parsers raise many kinds
             raise DataError(f"{Path(topology).name} is not readable as a topology ({error})") from error
         if len(universe.atoms) != n_atoms:
@@ -237,8 +237,7 @@ class Trajectory:
                 chosen = self._universe.select_atoms(text).indices
         except Exception as error:  # SelectionError, and what broken expressions raise
             raise DataError(f"selection {text!r} cannot be read ({error})") from error
-        if not len(chosen):
-            raise DataError(f"selection {text!r} takes no atom")
+        require(len(chosen), f"selection {text!r} takes no atom")
         return np.asarray(chosen, np.intp)
 
     def _described(self) -> tuple[Any, Any, Any, Any]:
@@ -306,8 +305,10 @@ class Trajectory:
             part["energies"] = self._energies.at(steps, part["times"])
         elif self._energies is not None:
             part["energies"] = np.asarray(self._energies, float)[first : first + len(rows)]
-            if len(part["energies"]) != len(rows):
-                raise DataError(f"energies= holds {np.size(self._energies)} numbers, fewer than there are frames")
+            require(
+                len(part["energies"]) == len(rows),
+                f"energies= holds {np.size(self._energies)} numbers, fewer than there are frames",
+            )
         return AtomFrames(**part, steps=steps)
 
 
@@ -317,15 +318,13 @@ def _files(paths: Any) -> list[Path]:
     for path in listed:
         if path.is_dir():
             parts = sorted(path.glob("part-*.h5md"))
-            if not parts:
-                raise DataError(f"the folder {path} holds no part-*.h5md of a ForceReporter")
+            require(parts, f"the folder {path} holds no part-*.h5md of a ForceReporter")
             files += parts
         elif path.is_file():
             files.append(path)
         else:
             raise DataError(f"{path} does not exist; check the path")
-    if not files:
-        raise DataError("no trajectory file given")
+    require(files, "no trajectory file given")
     return files
 
 
@@ -336,8 +335,7 @@ def _format(path: Path) -> str:
             f"{path.name}: {suffix[1:].upper()} files hold no forces; run again writing TRR (GROMACS: nstfout), NetCDF "
             "(AMBER: ntwf), a LAMMPS dump with fx fy fz, or with kernelfe.allatom.ForceReporter (OpenMM)"
         )
-    if suffix not in FORMATS:
-        raise DataError(f"{path.name}: unknown format; with forces there are {', '.join(FORMATS)}")
+    require(suffix in FORMATS, f"{path.name}: unknown format; with forces there are {', '.join(FORMATS)}")
     return FORMATS[suffix]
 
 

@@ -49,7 +49,7 @@ def member(file: Any, name: str) -> Any:
     Raises
     ------
     ModelFileError
-        If there is no such member, or a link on the way leads elsewhere.
+        If the member does not exist, or a link in its path leads elsewhere.
     """
     import h5py
 
@@ -86,13 +86,13 @@ def dataset(
     Raises
     ------
     ModelFileError
-        If it is missing, no dataset of numbers, stored outside the file, or too large.
+        If it is missing, not a dataset of numbers, stored outside the file, or too large.
     """
     import h5py
 
     found, shown = member(file, name), f"{name!r} in {Path(file.file.filename).name}"
     if not isinstance(found, h5py.Dataset):
-        raise ModelFileError(f"{shown} is no dataset")
+        raise ModelFileError(f"{shown} is not a dataset")
     if found.dtype.kind not in kinds:
         raise ModelFileError(f"{shown} has dtype {found.dtype}; only numbers are read")
     if found.external or found.is_virtual:

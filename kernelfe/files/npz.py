@@ -93,7 +93,7 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes], max_bytes: int = MAX_BYTE
     Raises
     ------
     ModelFileError
-        If the file is missing, no npz archive, truncated, inconsistent, too large, or holds objects.
+        If the file is missing, not an npz archive, truncated, inconsistent, too large, or holds objects.
     """
     name = shown(path)
     try:
@@ -107,12 +107,12 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes], max_bytes: int = MAX_BYTE
                     key = entry.filename.removesuffix(".npy")
                     arrays[key] = _read_array(handle, entry.file_size, f"array {key!r} in {name}")
             return arrays
-    except ModelFileError:  # a ValueError, too
+    except ModelFileError:  # also a ValueError
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise cannot_read(path, error) from None
     except _DAMAGE as error:
-        raise ModelFileError(f"{name} is damaged or no npz archive ({error}); write it again") from error
+        raise ModelFileError(f"{name} is damaged or not an npz archive ({error}); write it again") from error
 
 
 def load_npy(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> np.ndarray:
@@ -133,7 +133,7 @@ def load_npy(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> np.nda
     Raises
     ------
     ModelFileError
-        If the file is missing, no npy file, truncated, too large, or holds objects.
+        If the file is missing, not an npy file, truncated, too large, or holds objects.
     """
     name = shown(path)
     try:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 
 FloatArray = NDArray[np.float64]
 
-#: Least distance (Å) of the second arm from the line of the first for their plane to be defined.
-STRAIGHT = 1e-3
 
-
-def choose_arms(positions: FloatArray) -> tuple[tuple[int, int], ...]:
+def choose_arms(positions: FloatArray, straight: float = 1e-3) -> tuple[tuple[int, int], ...]:
     """For every bead the two others that span its axes: the nearest on average, and the next one out of line.
 
     Parameters
     ----------
     positions
         (n, beads, 3), at least three beads.
+    straight
+        Least distance (Å) of the second arm from the line of the first for their plane to be defined.
 
     Raises
     ------
@@ -27,15 +26,17 @@ def choose_arms(positions: FloatArray) -> tuple[tuple[int, int], ...]:
         If there are fewer than three beads, or a bead lies on a line with all others in some frame.
     """
     r = np.asarray(positions, float)
-    if r.ndim != 3 or r.shape[1] < 3 or r.shape[2] != 3 or not len(r):
-        raise DataError(f"local frames need at least three beads, the positions have shape {r.shape}")
+    require(
+        r.ndim == 3 and r.shape[1] >= 3 and r.shape[2] == 3 and len(r),
+        f"local frames need at least three beads, the positions have shape {r.shape}",
+    )
     out = []
     for bead in range(r.shape[1]):
         arms = r - r[:, bead : bead + 1]
         order = [int(b) for b in np.argsort(np.linalg.norm(arms, axis=-1).mean(axis=0))[1:]]  # one choice for all
         first = order[0]
         for other in order[1:]:
-            if (_normal(_unit(arms[:, first]), arms[:, other])[1] > STRAIGHT).all():
+            if (_normal(_unit(arms[:, first]), arms[:, other])[1] > straight).all():
                 out.append((first, other))
                 break
         else:
@@ -58,8 +59,10 @@ def local_axes(positions: FloatArray, arms: tuple[tuple[int, int], ...]) -> Floa
     for bead, (a, b) in enumerate(arms):
         first = _unit(r[:, a] - r[:, bead])
         normal, size = _normal(first, r[:, b] - r[:, bead])
-        if not (size > 0.0).all():
-            raise DataError(f"bead {bead} lies on a line with beads {a} and {b} in some frame: it has no frame there")
+        require(
+            (size > 0.0).all(),
+            f"bead {bead} lies on a line with beads {a} and {b} in some frame: it has no frame there",
+        )
         third = normal / size
         out[:, bead] = np.stack([first, np.cross(third, first), third], axis=1)
     return out

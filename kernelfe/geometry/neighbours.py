@@ -3,7 +3,7 @@
 The search yields indices and images; vectors are formed from positions and cell in torch, so that they can be
 differentiated as often as needed. Two searches give the same pairs: one over all pairs of all frames at once, for
 frames of few beads, and one frame by frame, linear in the number of beads, with vesin
-(https://github.com/Luthaf/vesin), or with a k-d tree where there is no cell.
+(https://github.com/Luthaf/vesin), or with a k-d tree without a cell.
 """
 
 from __future__ import annotations

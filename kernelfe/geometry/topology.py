@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree, shortest_path
 
-from ..errors import DataError
+from ..errors import DataError, require
 
 Pair = tuple[int, int]
 
@@ -40,14 +40,12 @@ def infer_bonds(positions: np.ndarray) -> tuple[Pair, ...]:
         If the shape is wrong, frames are too few, or a position is not finite.
     """
     x = np.asarray(positions, dtype=float)
-    if x.ndim != 3 or x.shape[2] != 3:
-        raise DataError(f"infer_bonds reads positions of shape (frames, beads, 3), not {x.shape}")
-    if len(x) < 3:
-        raise DataError(
-            f"infer_bonds has {len(x)} frames: bonds show in fluctuations, give at least 3 frames or name the bonds"
-        )
-    if not np.isfinite(x).all():
-        raise DataError("infer_bonds: positions hold values that are not finite; remove those frames")
+    require(x.ndim == 3 and x.shape[2] == 3, f"infer_bonds reads positions of shape (frames, beads, 3), not {x.shape}")
+    require(
+        len(x) >= 3,
+        f"infer_bonds has {len(x)} frames: bonds show in fluctuations, give at least 3 frames or name the bonds",
+    )
+    require(np.isfinite(x).all(), "infer_bonds: positions hold values that are not finite; remove those frames")
     beads = x.shape[1]
     rows: list[int] = []
     columns: list[int] = []
@@ -134,7 +132,7 @@ def fragment(bonds: Iterable[Pair], i: int, j: int) -> tuple[int, ...]:
     Raises
     ------
     DataError
-        If i–j is no bond, or is part of a ring.
+        If i–j is not a bond, or is part of a ring.
     """
     pairs = _check(bonds)
     cut = (min(i, j), max(i, j))
@@ -142,10 +140,10 @@ def fragment(bonds: Iterable[Pair], i: int, j: int) -> tuple[int, ...]:
         raise DataError(f"beads {i} and {j} are not bonded: fragment() cuts one of the bonds {list(pairs)}")
     remaining = [pair for pair in pairs if pair != cut]
     _, label = connected_components(_graph(remaining, 1 + max(map(max, pairs))), directed=False)
-    if label[i] == label[j]:
-        raise DataError(
-            f"the bond {i}-{j} is part of a ring: cutting it leaves one fragment; choose a bond outside rings"
-        )
+    require(
+        label[i] != label[j],
+        f"the bond {i}-{j} is part of a ring: cutting it leaves one fragment; choose a bond outside rings",
+    )
     return tuple(np.flatnonzero(label == label[j]).tolist())
 
 

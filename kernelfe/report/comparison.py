@@ -55,11 +55,11 @@ def comparison_page(numbers: Mapping[str, Any], figures: Mapping[str, Figure], m
     page.paragraph(
         "A coarse-grained free energy A(R; T) of six backbone beads was learned from all-atom frames at "
         f"{trained} K, by Gaussian-process conditioning on single-frame labels, then sampled at {t:g} K, a temperature "
-        "without any training frame. Compared are, for the same frames: forces mapped onto the beads; these and "
-        "potential energies; these and the torques that rotate whole fragments about φ and ψ; all three labels; and "
-        "all three with where the frames were found, the density of the training frames at their own temperatures, by "
+        "without any training frame. The following label sets are compared on the same frames: forces mapped onto the "
+        "beads; these and potential energies; these and the torques that rotate whole fragments about φ and ψ; all "
+        "three labels; and all three with the density of the training frames at their own temperatures, by "
         "relative entropy. Length scales, prior scales and noise levels of every fit come from the evidence of its own "
-        "labels; nothing was tuned to the reference, and no fit knows of another."
+        "labels; nothing was tuned to the reference, and fits are independent."
     )
     reference, floors = numbers["reference"], numbers["floors"]
     page.table(
@@ -148,7 +148,7 @@ def comparison_page(numbers: Mapping[str, Any], figures: Mapping[str, Figure], m
         "from the held-out frames "
         f"by {number(agreement['energy_rms_kJ_mol'], 2)} kJ/mol (root mean square, weighted by population), "
         f"{number(agreement['free_energy_z_rms'], 2)} and {number(agreement['energy_z_rms'], 2)} times the "
-        "announced errors."
+        "predicted errors."
     )
     hyperparameters(page, model)
     _caveats(page, numbers, bool(single))

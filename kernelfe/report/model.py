@@ -13,11 +13,10 @@ from ..errors import DataError
 from ..frames import Frames
 from .html import Page, number
 
-#: Frames compared; more change no digit that is shown.
-FRAMES = 2000
 
-
-def model_page(model: Any, frames: Frames, name: str, versions: dict[str, str]) -> tuple[Page, dict[str, Any]]:
+def model_page(
+    model: Any, frames: Frames, name: str, versions: dict[str, str], most: int = 2000
+) -> tuple[Page, dict[str, Any]]:
     """Report on a fitted model, and its numbers.
 
     Parameters
@@ -30,13 +29,15 @@ def model_page(model: Any, frames: Frames, name: str, versions: dict[str, str]) 
         What to call the model.
     versions
         Packages to list.
+    most
+        Frames compared at most, evenly spread; more than 2000 change no digit that is shown.
 
     Raises
     ------
     DataError
         If the frames hold no label with known noise.
     """
-    rows = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), FRAMES)).astype(int))
+    rows = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), most)).astype(int))
     part = frames[rows]
     known = [k for k in part.labels if part.present[k].any() and (k in model.noise_ or k in part.noise)]
     if not known:
@@ -65,7 +66,7 @@ def model_page(model: Any, frames: Frames, name: str, versions: dict[str, str]) 
         if found.z_rms is not None and not 0.8 < found.z_rms < 1.25:
             page.paragraph(
                 f"Standard deviations of {found.kind} are {'too small' if found.z_rms > 1 else 'too large'}: labels "
-                f"scatter {found.z_rms:.2f} times as much as announced (noise and model together).",
+                f"scatter {found.z_rms:.2f} times as much as predicted (noise and model together).",
                 "warning",
             )
     calibration_section(page, parities)
@@ -77,7 +78,7 @@ def model_page(model: Any, frames: Frames, name: str, versions: dict[str, str]) 
 
 
 def calibration_section(page: Page, parities: list[Parity]) -> None:
-    """Coverage at every level, and what of it is noise."""
+    """Coverage at every level, noise of the labels included."""
     found = {p.kind: parity_calibration(p) for p in parities}
     page.heading("Are the error bars right?")
     page.figure(
@@ -105,7 +106,7 @@ def calibration_section(page: Page, parities: list[Parity]) -> None:
 
 
 def temperature_warnings(model: Any, frames: Frames) -> list[str]:
-    """What to mind about the temperatures of frames, in sentences."""
+    """Warnings about the temperatures of the frames."""
     low, high = min(model.temperatures_), max(model.temperatures_)
     outside = sorted({float(t) for t in frames.temperature if not low <= t <= high})
     out = []
@@ -224,7 +225,7 @@ def hyperparameters(page: Page, model: Any) -> None:
         f"Log evidence {number(model.log_evidence_, 6)}; {type(model.solver_).__name__.lower()} solver "
         f"({model.solver_reason_}); trained at {', '.join(f'{t:g}' for t in model.temperatures_)} K."
         + (
-            " Conditioned on the density of the frames, too; independent frames: "
+            " Also conditioned on the density of the frames; independent frames: "
             + ", ".join(f"{number(n, 2)} at {t:g} K" for t, n in density.items())
             + "."
             if density

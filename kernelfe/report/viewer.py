@@ -1,8 +1,9 @@
 """Frames with predictions and their uncertainty, as an input file of the viewer chemiscope.
 
 Chemiscope (Fraux, Cersonsky and Ceriotti, J. Open Source Softw. 5, 2117, 2020) shows a map of points and, for the
-point picked, its structure. The file is JSON in the format it documents; it is written with the standard library, so
-nothing else has to be installed, and is read by the web page, by the Jupyter widget and by the page for use offline.
+point picked, its structure. The file is JSON in the format it documents, and is read by the web page, by the Jupyter
+widget and by the page for use offline. The package chemiscope makes the same document of the same parts, but cannot be
+imported without IPython and ipywidgets, so it is not used.
 """
 
 from __future__ import annotations
@@ -18,17 +19,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ..analysis import dihedral_angles
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from ..geometry.topology import dihedrals_of
 from ..units import factor
-
-#: Frames shown at most unless told otherwise; error bars of differences cost the square of their number.
-FRAMES = 1000
-#: Arrows of forces: Å per eV/Å.
-ARROW = 0.5
-#: Radius around a bead that chemiscope marks as its environment, Å.
-CUTOFF = 3.0
 
 KJ_MOL = factor("kJ/mol")
 
@@ -42,9 +36,9 @@ def viewer_input(
     name: str = "kernelfe",
     torsions: Sequence[Quad] | None = None,
     elements: Mapping[str, str] | None = None,
-    limit: int = FRAMES,
+    limit: int = 1000,
 ) -> dict[str, Any]:
-    """What chemiscope reads: structures, a map coloured by the standard deviation of A, and all else to colour by.
+    """Input of chemiscope: structures, a map coloured by the standard deviation of A, and all else to colour by.
 
     Properties of a frame: temperature (K); free energy relative to the mean of the frames shown at its temperature,
     its standard deviation, root mean square standard deviation of the force on a bead (kJ/mol, kJ/mol/Å); entropy,
@@ -65,7 +59,7 @@ def viewer_input(
     elements
         Chemical symbol of a bead kind, such as ``{"CA": "C"}``; kinds that are symbols need none, others show as X.
     limit
-        Most frames to show, evenly spread.
+        Most frames to show, evenly spread; error bars of differences cost the square of their number.
 
     Returns
     -------
@@ -75,7 +69,7 @@ def viewer_input(
     Raises
     ------
     DataError
-        If there are no frames, they are not of the model, an element is unknown, or a torsion names no bead.
+        If frames are fewer than two or not of the model, an element is unknown, or a torsion names a missing bead.
     """
     if len(frames) < 2 or limit < 2:
         raise DataError(f"a map needs at least 2 frames, these are {min(len(frames), limit)}")
@@ -220,9 +214,18 @@ def _principal_components(positions: np.ndarray, most: int = 64) -> np.ndarray:
 
 
 def _add_structures(
-    data: dict[str, Any], frames: Frames, force: np.ndarray, force_std: np.ndarray, elements: Mapping[str, str]
+    data: dict[str, Any],
+    frames: Frames,
+    force: np.ndarray,
+    force_std: np.ndarray,
+    elements: Mapping[str, str],
+    arrow: float = 0.5,
+    cutoff: float = 3.0,
 ) -> None:
-    """Structures with bonds, what is known of each bead, and the forces as arrows."""
+    """Add structures with bonds, properties of the beads, and the forces as arrows.
+
+    ``arrow`` is the length of an arrow in Å per eV/Å, ``cutoff`` the radius around a bead that is marked, in Å.
+    """
     assert frames.positions is not None
     n, beads = frames.positions.shape[:2]
     kinds = frames.kinds or ("X",) * beads
@@ -230,7 +233,7 @@ def _add_structures(
     unknown = sorted({symbol for symbol in symbols if symbol not in chemical_symbols})
     unused = sorted(set(elements) - set(kinds))
     if unknown or unused:
-        wrong = f"{', '.join(unknown)} is no chemical symbol" if unknown else f"there is no bead {', '.join(unused)}"
+        wrong = f"{', '.join(unknown)} is not a chemical symbol" if unknown else f"no bead is named {', '.join(unused)}"
         raise DataError(f"elements={dict(elements)}: {wrong}; the bead kinds are {', '.join(sorted(set(kinds)))}")
     fixed: dict[str, Any] = {"size": beads, "names": symbols}
     if frames.bonds:
@@ -241,7 +244,7 @@ def _add_structures(
         if frames.cell is not None:
             structure["cell"] = frames.cell[row].reshape(9).tolist()
         data["structures"].append(structure)
-    data["environments"] = [{"structure": s, "center": b, "cutoff": CUTOFF} for s in range(n) for b in range(beads)]
+    data["environments"] = [{"structure": s, "center": b, "cutoff": cutoff} for s in range(n) for b in range(beads)]
     bead_std = np.sqrt(np.sum(force_std**2, axis=-1)).reshape(-1)
     data["properties"]["bead"] = _property(list(kinds) * n, "", "kind of the bead", "atom")
     data["properties"]["std of force on bead"] = _property(
@@ -252,7 +255,7 @@ def _add_structures(
             "kind": "arrow",
             "parameters": {
                 "global": {"baseRadius": 0.06, "headRadius": 0.12, "headLength": 0.2},
-                "atom": [{"vector": vector} for vector in (ARROW * force.reshape(-1, 3)).round(4).tolist()],
+                "atom": [{"vector": vector} for vector in (arrow * force.reshape(-1, 3)).round(4).tolist()],
             },
         }
     }
@@ -297,8 +300,10 @@ def _page(page: str | os.PathLike[str] | None) -> bytes:
         content = Path(page).read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {page}: {error.strerror}") from error
-    if b"hemiscope" not in content or b"<html" not in content[:2000].lower():
-        raise DataError(f"{page} is not chemiscope's page for use offline")
+    require(
+        b"hemiscope" in content and b"<html" in content[:2000].lower(),
+        f"{page} is not chemiscope's page for use offline",
+    )
     return content
 
 

@@ -1,8 +1,8 @@
-"""Where a solver computes: the ``device`` of its spec, found when it is first needed.
+"""Device of a solver: the field ``device`` of its spec, looked up on first use.
 
-A spec names a device but does not look for it, so that the spec of a model fitted on a card can be read anywhere. A fit
-goes to the device it names or fails; a saved model that is loaded where there is no card computes on the processor, and
-says so.
+A spec names a device but does not look for it, so that the spec of a model fitted on a GPU can be read anywhere. A fit
+runs on the device it names or fails; a saved model that is loaded without such a GPU computes on the CPU, with a
+warning.
 """
 
 from __future__ import annotations
@@ -41,36 +41,36 @@ DEVICE = DeviceName()
 
 
 def device_of(spec: Any) -> torch.device:
-    """The device a solver spec names, with its number; of several processes each takes a card of its own.
+    """Device named by a solver spec, with its number; each of several processes takes a GPU of its own.
 
     Raises
     ------
     SolverError
-        If there is no such card; the message says what can be done.
+        If the GPU does not exist; the message names the remedy.
     """
     device = Processes.current().device(spec.device)
     if device.type == "cpu":
         return CPU
     if not torch.cuda.is_available():
-        built = "is built without CUDA" if torch.version.cuda is None else "finds no card"
+        built = "is built without CUDA" if torch.version.cuda is None else "finds no GPU"
         raise SolverError(
             f"{type(spec).__name__}: device={spec.device!r}, but this torch ({torch.__version__}) {built}: use "
-            "device='cpu', or install torch for CUDA on a machine with a card"
+            "device='cpu', or install torch for CUDA on a machine with a GPU"
         )
     count = torch.cuda.device_count()
     device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
     if device.index >= count:
         raise SolverError(
-            f"{type(spec).__name__}: device={spec.device!r}, but the machine has {count} cards: use one of "
+            f"{type(spec).__name__}: device={spec.device!r}, but the machine has {count} GPUs: use one of "
             + ", ".join(f"'cuda:{k}'" for k in range(count))
         )
     return device
 
 
 def device_or_cpu(spec: Any) -> torch.device:
-    """As :func:`device_of`; the processor, with a warning, where there is no such card: for models that are loaded."""
+    """As :func:`device_of`; the CPU, with a warning, without such a GPU: for models that are loaded."""
     try:
         return device_of(spec)
     except SolverError as error:
-        logger.warning("the model was fitted on %s and now computes on the processor: %s", spec.device, error)
+        logger.warning("the model was fitted on %s and now computes on the CPU: %s", spec.device, error)
         return CPU

@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 #: Calls step number i, with tensors (float64), on every process, where they lie on the same kind of device; what it
 #: returns is that of the first process.
 Call = Callable[..., Any]
-#: Characters of the message of a failure that the others repeat.
-MESSAGE = 500
 
 
 def lead(
@@ -80,7 +78,7 @@ def lead(
         if inside:  # the others are in the step, which tells them by itself
             raise
         with suppress(ProcessError):  # others may have failed first: the own error is the one to raise
-            _say({"failed": f"{type(error).__name__}: {error}"[:MESSAGE]}, processes)
+            _say({"failed": f"{type(error).__name__}: {error}"[:500]}, processes)
         raise
     _say({"done": True}, processes)
     processes.give({name: tensor.cpu() for name, tensor in found.items()})

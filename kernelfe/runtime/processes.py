@@ -57,14 +57,14 @@ class Processes:
 
     @classmethod
     def current(cls) -> Processes:
-        """Those of torch.distributed's default group; this process alone where there is none."""
+        """Those of torch.distributed's default group; this process alone without one."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and shows progress."""
+        """True for the process that writes files and shows progress."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
@@ -76,11 +76,11 @@ class Processes:
         return [len(Processes(rank, self.size).share(count)) for rank in range(self.size)]
 
     def device(self, name: str) -> torch.device:
-        """The device of this process: ``"cuda"`` is the card of its own number on its node."""
+        """The device of this process: ``"cuda"`` is the GPU with the local rank of the process."""
         device = torch.device(name)
         if device.type == "cuda" and device.index is None and self.size > 1:
-            cards = torch.cuda.device_count()
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.rank)) % max(1, cards))
+            gpus = torch.cuda.device_count()
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.rank)) % max(1, gpus))
         return device
 
     def gather_rows(self, own: Tensor, counts: list[int]) -> Tensor:
@@ -221,7 +221,7 @@ def _answering() -> Iterator[None]:
 
 
 def launched_by_environment() -> bool:
-    """Whether torchrun (or a script that sets the same variables) started this process as one of several."""
+    """True if torchrun (or a script that sets the same variables) started this process as one of several."""
     return all(name in os.environ for name in ENVIRONMENT) and os.environ["WORLD_SIZE"] != "1"
 
 

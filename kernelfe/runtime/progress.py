@@ -1,19 +1,16 @@
-"""How long an iterative solve will still take, judged by how its residual fell of late."""
+"""Remaining time of an iterative solve, from the recent decrease of its residual."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 
-#: Iterations that are looked back on, and the fewest that tell a slope.
-WINDOW, FEWEST = 30, 5
-
 
 class ResidualTrend:
     """Remaining iterations and time by a straight line through the logarithms of the last residuals.
 
     An estimate: conjugate gradients converge faster as extreme eigenvalues are found, and their residual does not fall
-    at every step. So the line is a least-squares fit, and goes on from its own end, not from the last residual.
+    at every step. So the line is a least-squares fit, and is continued from its own end, not from the last residual.
 
     Parameters
     ----------
@@ -21,6 +18,8 @@ class ResidualTrend:
         Residual at which the solve ends.
     limit
         Iteration at which it is given up.
+    window, fewest
+        Number of last iterations in the fit, and the smallest number that gives a slope.
 
     Examples
     --------
@@ -31,9 +30,9 @@ class ResidualTrend:
     (20, 60.0)
     """
 
-    def __init__(self, goal: float, limit: int):
-        self.goal, self.limit = goal, limit
-        self._points: deque[tuple[int, float, float]] = deque(maxlen=WINDOW)
+    def __init__(self, goal: float, limit: int, window: int = 30, fewest: int = 5):
+        self.goal, self.limit, self.fewest = goal, limit, fewest
+        self._points: deque[tuple[int, float, float]] = deque(maxlen=window)
 
     def add(self, iteration: int, residual: float, seconds: float) -> None:
         """A residual, and the time since the start at which it was reached."""
@@ -41,9 +40,9 @@ class ResidualTrend:
             self._points.append((iteration, math.log(residual), seconds))
 
     def remaining(self) -> tuple[int, float] | None:
-        """Iterations and seconds to the goal or the limit, whichever comes first; None where no trend is to be seen."""
+        """Iterations and seconds to the goal or the limit, whichever comes first; None without a trend."""
         points = self._points
-        if len(points) < FEWEST:
+        if len(points) < self.fewest:
             return None
         middle = sum(i for i, _, _ in points) / len(points)
         mean = sum(r for _, r, _ in points) / len(points)

@@ -15,7 +15,7 @@ def generator(seed, solver=None, processes: Processes | None = None) -> np.rando
     Raises
     ------
     DataError
-        If the seed is none that NumPy takes, or there is none and the solver keeps checkpoints.
+        If NumPy does not accept the seed, or it is missing and the solver keeps checkpoints.
     """
     if seed is None and getattr(solver, "checkpoint", None) is not None:
         raise DataError("checkpoint= needs random_state=: without a seed, the next attempt would be another fit")

@@ -105,8 +105,8 @@ def sum_chunks(
     except KeyboardInterrupt:
         if checkpoint is not None:
             logger.warning(
-                "interrupted: this process completed %d of its %d chunks; they are kept in %s, and the same call goes "
-                "on from there, with any number of processes",
+                "interrupted: this process completed %d of its %d chunks; they are kept in %s, and the same call "
+                "resumes from there, with any number of processes",
                 done,
                 len(own),
                 checkpoint.folder,
@@ -148,7 +148,7 @@ def _present(counts: list[int], processes: Processes, checkpoint: Checkpoint | N
     found = sum(len(nodes) for nodes, _ in kept)
     if found and processes.first:
         total, left = sum(counts), sum(len(rest) for _, rest in kept)
-        logger.warning("going on from %s: %d of %d chunks are there", checkpoint.folder, total - left, total)
+        logger.warning("resuming from %s: %d of %d chunks are there", checkpoint.folder, total - left, total)
         for t, level, i in names:  # inside of a larger node: its process was killed before it could remove them
             if t < len(counts) and (level, i) not in kept[t][0]:
                 checkpoint.remove(_name(t, (level, i)))
@@ -299,7 +299,7 @@ class TreeSum(Generic[T]):
 
     @property
     def complete(self) -> bool:
-        """Whether all chunks are summed."""
+        """True if all chunks are summed."""
         return self._root in self._held
 
     def result(self) -> T:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from ..units import BOLTZMANN
 from .fields.collective_variables import Derivatives, Variable, periods
@@ -102,8 +102,10 @@ class CollectiveForces:
             If shapes do not fit or no bin holds enough frames.
         """
         u, grid = np.asarray(energies, float), [np.asarray(e, float) for e in edges]
-        if u.shape != (len(self.values),) or len(grid) != self.values.shape[1]:
-            raise DataError(f"energies {u.shape} and {len(grid)} edges do not fit variables {self.values.shape}")
+        require(
+            u.shape == (len(self.values),) and len(grid) == self.values.shape[1],
+            f"energies {u.shape} and {len(grid)} edges do not fit variables {self.values.shape}",
+        )
         cell, inside = np.zeros(len(u), int), np.ones(len(u), bool)
         for column, e in zip(self.values.T, grid, strict=True):
             place = np.searchsorted(e, column, side="right") - 1
@@ -120,8 +122,7 @@ class CollectiveForces:
                 found.append(conditional_moments(q, u[rows], levels[t], block, divergences=d))
                 middle.append(self.values[rows].mean(axis=0))
                 heat.append(levels[t])
-        if not found:
-            raise DataError(f"no bin holds {fewest} frames: widen the bins, or lower fewest=")
+        require(found, f"no bin holds {fewest} frames: widen the bins, or lower fewest=")
         return conditional_labels(found, variables=np.array(middle), temperature=np.array(heat), keys=keys, **arguments)
 
 
@@ -165,27 +166,30 @@ def collective_forces(
         cannot be moved alone (fixed by constraints or by the other variables).
     """
     x, f = np.asarray(positions, float), np.asarray(forces, float)
-    if x.ndim != 3 or x.shape[2] != 3 or not len(x) or x.shape != f.shape:
-        raise DataError(f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)")
+    require(
+        x.ndim == 3 and x.shape[2] == 3 and len(x) and x.shape == f.shape,
+        f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)",
+    )
     for name, array in (("positions", x), ("forces", f)):
         if (bad := np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))).size:
             raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
-    if np.shape(temperature) not in ((), (len(x),)):
-        raise DataError(f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)")
+    require(
+        np.shape(temperature) in ((), (len(x),)),
+        f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)",
+    )
     t = np.array(np.broadcast_to(np.asarray(temperature, float), len(x)))
-    if not (np.isfinite(t) & (t > 0.0)).all():
-        raise DataError("temperature must be positive and finite (K) in every frame")
+    require((np.isfinite(t) & (t > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
     atoms, pairs = x.shape[1], [(int(a), int(c)) for a, c in constraints]
     for a, c in pairs:
-        if a == c or not (0 <= a < atoms and 0 <= c < atoms):
-            raise DataError(f"constraint ({a}, {c}) is no pair of the {atoms} atoms")
+        require(
+            a != c and (0 <= a < atoms and 0 <= c < atoms), f"constraint ({a}, {c}) is not a pair of the {atoms} atoms"
+        )
     if masses is None and (pairs or (rotations is None and mobilities is None)):
         raise DataError("masses= of the simulation are needed: fields are weighted by them, and so are constraints")
     if rotations is not None and mobilities is not None:
         raise DataError("mobilities= weight the atoms of gradient fields; leave them out with rotations=")
     mass = _per_atom(np.ones(atoms) if masses is None else masses, "masses", atoms)
-    if not (mass > 0.0).all():
-        raise DataError("masses must be positive")
+    require((mass > 0.0).all(), "masses must be positive")
     mobile = 1.0 / mass if mobilities is None else _per_atom(mobilities, "mobilities", atoms)
     parts = []
     for start in range(0, len(x), BATCH):
@@ -207,6 +211,8 @@ def collective_forces(
 
 def _per_atom(values: ArrayLike, name: str, atoms: int) -> FloatArray:
     out = np.array(values, float)
-    if out.shape != (atoms,) or not (np.isfinite(out) & (out >= 0.0)).all():
-        raise DataError(f"{name} must be {atoms} finite numbers that are not negative, one per atom")
+    require(
+        out.shape == (atoms,) and (np.isfinite(out) & (out >= 0.0)).all(),
+        f"{name} must be {atoms} finite numbers that are not negative, one per atom",
+    )
     return out

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from ..errors import DataError, MissingDependencyError
+from ..errors import DataError, MissingDependencyError, require
 from ..units import BOLTZMANN
 from .series import autocorrelation_time, bootstrap_counts
 
@@ -51,10 +51,11 @@ def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: flo
     u = np.asarray(energies, float)
     t = np.broadcast_to(np.asarray(temperature, float), u.shape)
     targets = np.asarray(target, float).reshape(-1)
-    if not np.isfinite(u).all():
-        raise DataError("energies hold a value that is not finite: drop or repair the sample")
-    if not all(np.isfinite(v).all() and (v > 0.0).all() for v in (t, targets)):
-        raise DataError("temperatures must be positive and finite (K)")
+    require(np.isfinite(u).all(), "energies hold a value that is not finite: drop or repair the sample")
+    require(
+        all(np.isfinite(v).all() and v > (0.0).all() for v in (t, targets)),
+        "temperatures must be positive and finite (K)",
+    )
     flat = u.ravel() - u.mean()  # a constant in U drops out of the weights, but not out of the rounding
     ladder, state = np.unique(t.ravel(), return_inverse=True)
     counts = np.bincount(state)
@@ -129,13 +130,12 @@ def surface(
     x, w = np.asarray(coordinates, float), np.asarray(weights, float)
     grid = tuple(np.asarray(e, float) for e in edges)
     label, block = np.unique(np.asarray(blocks), return_inverse=True)
-    if x.ndim != 2 or x.shape != (len(w), len(grid)) or block.shape != w.shape or w.ndim != 1:
-        raise DataError(
-            f"coordinates {x.shape}, weights {w.shape}, blocks {block.shape} and {len(grid)} edges do "
-            "not fit: expected (n, d), (n,), (n,) and d arrays of edges"
-        )
-    if len(label) < 2:
-        raise DataError("one block gives no error bar: label the samples with two or more independent blocks")
+    require(
+        x.ndim == 2 and x.shape == (len(w), len(grid)) and block.shape == w.shape and w.ndim == 1,
+        f"coordinates {x.shape}, weights {w.shape}, blocks {block.shape} and {len(grid)} edges do "
+        "not fit: expected (n, d), (n,), (n,) and d arrays of edges",
+    )
+    require(len(label) >= 2, "one block gives no error bar: label the samples with two or more independent blocks")
     shape = tuple(len(e) - 1 for e in grid)
     cell = np.zeros(len(x), int)
     for column, e in zip(x.T, grid, strict=True):
@@ -177,11 +177,10 @@ def reweighted_mean(values: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, 
         If the shapes do not fit or a column is constant.
     """
     a, w = np.asarray(values, float), np.asarray(weights, float)
-    if w.ndim != 2 or a.shape[:2] != w.shape or a.ndim > 3:
-        raise DataError(
-            f"values {a.shape} and weights {w.shape} do not fit: expected (rounds, replicas[, m]) "
-            "and (rounds, replicas)"
-        )
+    require(
+        w.ndim == 2 and a.shape[:2] == w.shape and a.ndim <= 3,
+        f"values {a.shape} and weights {w.shape} do not fit: expected (rounds, replicas[, m]) and (rounds, replicas)",
+    )
     w = (w / w.sum()).reshape(*w.shape, *([1] * (a.ndim - 2)))
     mean = (w * a).sum(axis=(0, 1))
     series = (w * (a - mean)).sum(axis=1)

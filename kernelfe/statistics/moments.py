@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import mapping, numbers
 from ..units import BOLTZMANN
@@ -53,8 +53,6 @@ MOMENTS = (
     "thermal_response_force",
     "second_thermal_response_force",
 )
-#: Blocks that a jackknife needs at least; block lengths in statistical inefficiencies 2τ.
-FEWEST_BLOCKS, BLOCK_LENGTH = 8, 4.0
 
 
 def conditional_moments(
@@ -105,8 +103,10 @@ def conditional_moments(
     DataError
         If shapes do not fit, numbers are not finite, or there are fewer than eight blocks.
     """
-    if not (np.ndim(temperature) == 0 and 0.0 < float(numbers(temperature, "temperature")) < np.inf):
-        raise DataError(f"temperature={temperature!r} must be one positive number (K): frames of one R and one T")
+    require(
+        np.ndim(temperature) == 0 and 0.0 < float(numbers(temperature, "temperature")) < np.inf,
+        f"temperature={temperature!r} must be one positive number (K): frames of one R and one T",
+    )
     f = _series(forces, "forces")
     n, shape = len(f), f.shape[1:]
     u = _series(energies, "energies", (n,))
@@ -256,8 +256,13 @@ def _skewness(deviations: FloatArray) -> FloatArray:
     return 1.0 + 2.0 * skew**2 * (blocks - 1) / (blocks - 2) ** 2
 
 
-def _blocks(series: Mapping[str, FloatArray], n: int, inefficiency: float | None) -> tuple[int, float]:
-    """Number of blocks and 2τ; the series of products are those whose slow parts matter for the averages."""
+def _blocks(
+    series: Mapping[str, FloatArray], n: int, inefficiency: float | None, fewest: int = 8, length: float = 4.0
+) -> tuple[int, float]:
+    """Number of blocks and 2τ; the series of products are those whose slow parts matter for the averages.
+
+    A jackknife needs at least ``fewest`` blocks; they are ``length`` times 2τ long where that leaves as many.
+    """
     if inefficiency is None:
         moving = np.concatenate([x[:, np.ptp(x, axis=0) > 0.0] for x in series.values()], axis=1)
         g = 2.0 * float(np.max(autocorrelation_time(moving))) if moving.shape[1] and n >= 4 else 1.0
@@ -265,21 +270,23 @@ def _blocks(series: Mapping[str, FloatArray], n: int, inefficiency: float | None
         raise DataError(f"block={inefficiency!r} must be a positive number of samples, the inefficiency 2τ, or None")
     else:
         g = float(inefficiency)
-    if n < FEWEST_BLOCKS * max(g, 1.0):
-        raise DataError(
-            f"{n} frames with a statistical inefficiency of {g:.3g} are fewer than {FEWEST_BLOCKS} independent ones: "
-            "no error bar follows from them; run longer, or state block= if the inefficiency is known to be smaller"
-        )
-    length = 1.0 if g <= 1.0 else min(BLOCK_LENGTH * g, n / FEWEST_BLOCKS)
-    return max(int(n / length), FEWEST_BLOCKS), g
+    require(
+        n >= fewest * max(g, 1.0),
+        f"{n} frames with a statistical inefficiency of {g:.3g} are fewer than {fewest} independent ones: "
+        "no error bar follows from them; run longer, or state block= if the inefficiency is known to be smaller",
+    )
+    size = 1.0 if g <= 1.0 else min(length * g, n / fewest)
+    return max(int(n / size), fewest), g
 
 
 def _series(values: ArrayLike, name: str, shape: tuple[int, ...] | None = None) -> FloatArray:
     x = numbers(values, name)
     if shape is not None and x.shape != shape:
         raise DataError(f"{name} has shape {x.shape}, expected {shape}: one entry per frame of forces")
-    if x.ndim < 1 or not len(x) or not math.prod(x.shape):
-        raise DataError(f"{name} must hold one entry per frame, (s, ...), it has shape {x.shape}")
+    require(
+        x.ndim >= 1 and len(x) and math.prod(x.shape),
+        f"{name} must hold one entry per frame, (s, ...), it has shape {x.shape}",
+    )
     if (bad := np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))).size:
         raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
     return x

@@ -7,13 +7,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import require
 from ..linalg.autocorrelation import autocovariance, integrated_time
 
 FloatArray = NDArray[np.float64]
-
-#: Replicas from which the scatter of their means tells the effective sample size.
-FEWEST_REPLICAS = 20
 
 
 def autocorrelation(series: ArrayLike) -> FloatArray:
@@ -89,17 +86,19 @@ def effective_sample_size(series: ArrayLike) -> FloatArray | float:
     return len(np.asarray(series)) / (2.0 * autocorrelation_time(series))
 
 
-def replica_effective_sample_size(series: ArrayLike) -> FloatArray:
+def replica_effective_sample_size(series: ArrayLike, fewest_replicas: int = 20) -> FloatArray:
     """Independent samples in trajectories of independent replicas, for each observable.
 
     With R replicas, Var(mean) = Var(replica means)/R holds whatever the autocorrelation inside a replica, so
     n_eff = R·Var(x)/Var(replica means). A start that has not been forgotten spreads the replica means and lowers
-    the number. With fewer than 20 replicas, autocorrelation times are estimated replica by replica instead.
+    the number. With few replicas, autocorrelation times are estimated replica by replica instead.
 
     Parameters
     ----------
     series
         (samples, replicas) or (samples, replicas, k). Give angles as cosines and sines and take the smallest.
+    fewest_replicas
+        Number of replicas from which the scatter of their means gives the size.
 
     Returns
     -------
@@ -114,7 +113,7 @@ def replica_effective_sample_size(series: ArrayLike) -> FloatArray:
     x, each = _replicas(series), samples_per_replica(series)
     replicas = x.shape[1]
     out = replicas * np.atleast_1d(each)
-    if replicas < FEWEST_REPLICAS:
+    if replicas < fewest_replicas:
         columns = x.reshape(*x.shape[:2], -1)
         for k in np.flatnonzero(np.ptp(columns, axis=(0, 1)) > 0.0):
             moving = columns[:, np.ptp(columns[:, :, k], axis=0) > 0.0, k]
@@ -150,8 +149,10 @@ def samples_per_replica(series: ArrayLike) -> FloatArray:
 
 def _replicas(series: ArrayLike) -> FloatArray:
     x = np.asarray(series, float)
-    if x.ndim not in (2, 3) or 0 in x.shape or not np.isfinite(x).all():
-        raise DataError(f"series must be finite and of shape (samples, replicas[, k]), got {x.shape}")
+    require(
+        x.ndim in (2, 3) and 0 not in x.shape and np.isfinite(x).all(),
+        f"series must be finite and of shape (samples, replicas[, k]), got {x.shape}",
+    )
     return x
 
 
@@ -163,8 +164,9 @@ def block_labels(n: int, blocks: int) -> NDArray[np.intp]:
     DataError
         If there are fewer samples than blocks, or fewer than two blocks.
     """
-    if not 2 <= blocks <= n:
-        raise DataError(f"cannot cut {n} samples into {blocks} blocks: choose between 2 and the number of samples")
+    require(
+        2 <= blocks <= n, f"cannot cut {n} samples into {blocks} blocks: choose between 2 and the number of samples"
+    )
     return (np.arange(n) * blocks) // n
 
 
@@ -190,8 +192,7 @@ def block_standard_error(series: ArrayLike, blocks: int = 20) -> FloatArray | fl
         If the series cannot be cut into that many blocks, or is not finite.
     """
     x = np.asarray(series, float)
-    if x.ndim < 1 or not np.isfinite(x).all():
-        raise DataError("the series holds a value that is not finite: drop or repair it")
+    require(x.ndim >= 1 and np.isfinite(x).all(), "the series holds a value that is not finite: drop or repair it")
     labels = block_labels(len(x), blocks)
     counts = np.bincount(labels)
     means = np.add.reduceat(x, np.r_[0, np.cumsum(counts)[:-1]], axis=0) / counts.reshape(-1, *([1] * (x.ndim - 1)))
@@ -200,16 +201,15 @@ def block_standard_error(series: ArrayLike, blocks: int = 20) -> FloatArray | fl
 
 
 def bootstrap_counts(blocks: int, samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each block is drawn in each bootstrap sample, (samples, blocks): multinomial, equal chances."""
+    """Numbers of draws of each block in each bootstrap sample, (samples, blocks): multinomial, equal chances."""
     return rng.multinomial(blocks, np.full(blocks, 1.0 / blocks), size=samples)
 
 
 def _series(series: ArrayLike) -> FloatArray:
     x = np.asarray(series, float)
-    if x.ndim not in (1, 2) or len(x) < 4:
-        raise DataError(f"a series must be (n,) or (n, k) with n ≥ 4, got {x.shape}")
-    if not np.isfinite(x).all():
-        raise DataError("the series holds a value that is not finite: drop or repair it")
-    if (np.ptp(x, axis=0) == 0.0).any():
-        raise DataError("the series is constant: it has no autocorrelation time; drop the column")
+    require(x.ndim in (1, 2) and len(x) >= 4, f"a series must be (n,) or (n, k) with n ≥ 4, got {x.shape}")
+    require(np.isfinite(x).all(), "the series holds a value that is not finite: drop or repair it")
+    require(
+        not (np.ptp(x, axis=0) == 0.0).any(), "the series is constant: it has no autocorrelation time; drop the column"
+    )
     return x

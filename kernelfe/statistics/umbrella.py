@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import numbers, per_frame
 from ..units import BOLTZMANN
@@ -104,16 +104,24 @@ def bin_free_energies(
         If pymbar is not installed.
     """
     x, grid = numbers(variables, "variables"), [numbers(e, "edges") for e in edges]
-    if x.ndim != 2 or x.shape[1] != len(grid) or not np.isfinite(x).all():
-        raise DataError(f"variables must be finite and (n, {len(grid)}) for {len(grid)} edges, they have {x.shape}")
+    require(
+        x.ndim == 2 and x.shape[1] == len(grid) and np.isfinite(x).all(),
+        f"variables must be finite and (n, {len(grid)}) for {len(grid)} edges, they have {x.shape}",
+    )
     steps = [np.diff(e) if e.ndim == 1 and len(e) > 1 else np.zeros(1) for e in grid]
-    if any(not (d > 0.0).all() or not np.allclose(d, d.mean()) for d in steps):
-        raise DataError("edges must be evenly spaced and increasing: bins of unlike size have no common measure")
+    require(
+        not any(not (d > 0.0).all() or not np.allclose(d, d.mean()) for d in steps),
+        "edges must be evenly spaced and increasing: bins of unlike size have no common measure",
+    )
     n, which = len(x), np.asarray(state)
-    if which.shape != (n,) or which.dtype.kind not in "iu" or not n or not 0 <= which.min() <= which.max() < n:
-        raise DataError(f"state must be ({n},) whole numbers from 0, the state of each sample")
-    if np.ndim(inefficiency) or not 1.0 <= float(numbers(inefficiency, "inefficiency")) < np.inf:
-        raise DataError(f"inefficiency={inefficiency} must be at least 1, the value of independent samples")
+    require(
+        which.shape == (n,) and which.dtype.kind in "iu" and n and (0 <= which.min() <= which.max() < n),
+        f"state must be ({n},) whole numbers from 0, the state of each sample",
+    )
+    require(
+        not np.ndim(inefficiency) and 1.0 <= float(numbers(inefficiency, "inefficiency")) < np.inf,
+        f"inefficiency={inefficiency} must be at least 1, the value of independent samples",
+    )
     bias = None if biases is None else numbers(biases, "biases")
     if bias is not None and (bias.ndim != 2 or bias.shape[1] != n or not np.isfinite(bias).all()):
         raise DataError(f"biases must be finite and (states, {n}), they have shape {bias.shape}")
@@ -131,8 +139,7 @@ def bin_free_energies(
     if energies is None and (np.ptp(ladder) > 0.0 or t != ladder[0]):
         raise DataError("several temperatures need the potential energies of the samples: pass energies=")
     u = np.zeros(n) if energies is None else numbers(energies, "energies")
-    if u.shape != (n,) or not np.isfinite(u).all():
-        raise DataError(f"energies must be finite and ({n},), they have shape {u.shape}")
+    require(u.shape == (n,) and np.isfinite(u).all(), f"energies must be finite and ({n},), they have shape {u.shape}")
     u = u - u.mean()  # a constant drops out of differences at one temperature, but not out of the rounding
     total = u if bias is None else u + bias
     reduced = np.broadcast_to(total, (states, n)) / (BOLTZMANN * ladder[:, None])
@@ -143,8 +150,7 @@ def bin_free_energies(
         cell = cell * (len(e) - 1) + place
     chosen, count = np.unique(cell[inside], return_counts=True)
     chosen = chosen[count >= fewest]
-    if len(chosen) < 2:
-        raise DataError(f"{len(chosen)} bins hold {fewest} samples: a difference needs two; widen the bins")
+    require(len(chosen) >= 2, f"{len(chosen)} bins hold {fewest} samples: a difference needs two; widen the bins")
     targets = u / (BOLTZMANN * t) + np.where(inside & (cell == chosen[:, None]), 0.0, OUTSIDE)
     f, std = _mbar(reduced, which, targets)
     place = np.stack(np.unravel_index(chosen, [len(e) - 1 for e in grid]), 1)
@@ -159,10 +165,9 @@ def pair_label_frames(parts: Sequence[BinFreeEnergies]) -> Frames:
     Raises
     ------
     DataError
-        If there is no part.
+        If ``parts`` is empty.
     """
-    if not parts:
-        raise DataError("there are no bin free energies: give at least one temperature")
+    require(parts, "bin free energies are missing: give at least one temperature")
     temperature = np.concatenate([np.full(len(part.centres), part.temperature) for part in parts])
     frames = Frames.from_arrays(variables=np.concatenate([part.centres for part in parts]), temperature=temperature)
     start = 0
@@ -180,6 +185,8 @@ def _mbar(reduced: FloatArray, state: NDArray, targets: FloatArray) -> tuple[Flo
         solved, order = mbar(reduced, state)
         found = solved.compute_perturbed_free_energies(targets[:, order])
     f, std = np.asarray(found["Delta_f"])[0], np.asarray(found["dDelta_f"])
-    if not (np.isfinite(f).all() and np.isfinite(std).all() and (std + np.eye(len(std)) > 0.0).all()):
-        raise DataError("MBAR gives no finite differences: the states do not overlap; add windows or temperatures")
+    require(
+        np.isfinite(f).all() and np.isfinite(std).all() and (std + np.eye(len(std)) > 0.0).all(),
+        "MBAR gives no finite differences: the states do not overlap; add windows or temperatures",
+    )
     return f, std

@@ -137,8 +137,8 @@ def test_beads_without_bonds_get_principal_components(model, frames):
     ("options", "message"),
     [
         ({"limit": 1}, "at least 2 frames"),
-        ({"elements": {"CA": "Cx"}}, "no chemical symbol"),
-        ({"elements": {"CG": "C"}}, "no bead CG"),
+        ({"elements": {"CA": "Cx"}}, "not a chemical symbol"),
+        ({"elements": {"CG": "C"}}, "no bead is named CG"),
         ({"torsions": [(0, 1, 2, 9)]}, "9"),
         ({"torsions": []}, "at least one"),
     ],

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelfe.runtime.progress import FEWEST, WINDOW, ResidualTrend, duration
+from kernelfe.runtime.progress import ResidualTrend, duration
+
+#: Defaults of ResidualTrend.
+WINDOW, FEWEST = 30, 5
 
 
 @given(

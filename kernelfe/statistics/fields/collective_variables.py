@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...errors import DataError
+from ...errors import DataError, require
 from ...geometry.internal import torsion_angle
 
 #: A function of positions (n, atoms, 3) that returns (n,) or (n, d).
@@ -139,8 +139,7 @@ class Derivatives:
             columns += list(value.reshape(n, -1).unbind(1))
             widths.append(value.reshape(n, -1).shape[1])
         self.widths = tuple(widths)
-        if not columns:
-            raise DataError("there are no variables: give at least one, such as Dihedral(4, 6, 8, 14)")
+        require(columns, "no variables are given: name at least one, such as Dihedral(4, 6, 8, 14)")
         self.values = torch.stack([column.detach() for column in columns], 1)
         self._check(self.values, "value")
         gradients = [self._gradient(column, k) for k, column in enumerate(columns)]

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...errors import DataError
+from ...errors import DataError, require
 from .collective_variables import Derivatives
 from .fragments import TorsionField
 
@@ -135,10 +135,10 @@ class Constraints:
             raise DataError(f"a field changes the constrained distance of atoms {a} and {c}: it must move both alike")
         freed = self.gradients / self.masses[:, None]
         z = torch.einsum("nsax,ntax->nst", self.gradients, freed)
-        if not bool((torch.linalg.eigvalsh(z)[:, 0] > INDEPENDENT * z.diagonal(dim1=1, dim2=2).amax(1)).all()):
-            raise DataError(
-                "constraints depend on one another: name each constrained distance once, and no more of them"
-            )
+        require(
+            bool((torch.linalg.eigvalsh(z)[:, 0] > INDEPENDENT * z.diagonal(dim1=1, dim2=2).amax(1)).all()),
+            "constraints depend on one another: name each constrained distance once, and no more of them",
+        )
         dual = torch.linalg.solve(z, freed.flatten(2)).unflatten(2, freed.shape[2:])
         for s in range(len(self.pairs)):
             out += self.curvature(s, w, dual[:, s : s + 1])[:, :, 0]
@@ -174,8 +174,7 @@ def rotation_fields(
         If the rotations cannot move the variables one by one, or change a constrained distance.
     """
     x, d = derivatives.positions, derivatives.values.shape[1]
-    if not rotations:
-        raise DataError("there are no rotations: give TorsionField objects, such as those of rotatable_bonds")
+    require(rotations, "no rotations are given: name TorsionField objects, such as those of rotatable_bonds")
     fields = []
     for field in rotations:
         axis = x[:, field.j] - x[:, field.i]

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ...errors import DataError
+from ...errors import DataError, require
 
 FloatArray = NDArray[np.float64]
 
@@ -80,8 +80,10 @@ def group_force_map(
         constrained pair: the mapped force would then not average to −∇A. The message names the pair.
     """
     beads = _atom_indices(bead_atoms, n_atoms, "bead_atoms")
-    if len(groups) != len(beads):
-        raise DataError(f"{len(groups)} force groups for {len(beads)} beads: give one group of atoms per bead")
+    require(
+        len(groups) == len(beads),
+        f"{len(groups)} force groups for {len(beads)} beads: give one group of atoms per bead",
+    )
     matrix = np.zeros((len(beads), n_atoms))
     for bead, group in enumerate(groups):
         matrix[bead, _atom_indices(group, n_atoms, f"force group {bead}")] = 1.0
@@ -121,12 +123,12 @@ def optimal_force_map(
         If shapes do not fit, a force is not finite, or no map is admissible (two beads tied by constraints).
     """
     f, m = np.asarray(forces, float), np.asarray(position_map, float)
-    if f.ndim != 3 or m.ndim != 2 or f.shape[1:] != (m.shape[1], 3) or not len(f) or not np.isfinite(f).all():
-        raise DataError(f"forces {f.shape} must be finite and (frames, atoms, 3) for a map of shape {m.shape}")
-    if not np.isfinite(m).all():
-        raise DataError("the position map holds a value that is not finite")
-    if not (np.isfinite(ridge) and ridge >= 0.0):
-        raise DataError(f"ridge={ridge} must not be negative")
+    require(
+        f.ndim == 3 and m.ndim == 2 and (f.shape[1:] == (m.shape[1], 3)) and len(f) and np.isfinite(f).all(),
+        f"forces {f.shape} must be finite and (frames, atoms, 3) for a map of shape {m.shape}",
+    )
+    require(np.isfinite(m).all(), "the position map holds a value that is not finite")
+    require(np.isfinite(ridge) and ridge >= 0.0, f"ridge={ridge} must not be negative")
     atoms = m.shape[1]
     pairs = [_atom_indices(pair, atoms, f"constrained pair {pair}") for pair in _listed(constraints)]
     tied = coo_array((np.ones(len(pairs)), tuple(np.array(pairs, int).reshape(-1, 2).T)), shape=(atoms, atoms))
@@ -137,8 +139,10 @@ def optimal_force_map(
     size = np.maximum(spread.sum(0), 1.0)
     gram = flat.T @ flat / len(f) + ridge * (f**2).mean() * np.diag(size)
     condition = m @ spread  # (beads, groups): Σ_g C_Bg F_B'g = δ
-    if np.linalg.matrix_rank(condition) < len(m):
-        raise DataError("no force map is admissible: constraints tie two beads together, or beads share all atoms")
+    require(
+        np.linalg.matrix_rank(condition) >= len(m),
+        "no force map is admissible: constraints tie two beads together, or beads share all atoms",
+    )
     beads = len(m)
     system = np.block([[gram, condition.T], [condition, np.zeros((beads, beads))]])
     try:
@@ -166,18 +170,18 @@ def check_force_map(position_map: ArrayLike, force_map: ArrayLike, constraints: 
         Naming the pair of beads, or the constrained pair of atoms, that breaks a condition.
     """
     positions, forces = np.asarray(position_map, float), np.asarray(force_map, float)
-    if positions.ndim != 2 or positions.shape != forces.shape:
-        raise DataError(
-            f"position map {positions.shape} and force map {forces.shape} must both be (beads, atoms) matrices"
-        )
+    require(
+        positions.ndim == 2 and positions.shape == forces.shape,
+        f"position map {positions.shape} and force map {forces.shape} must both be (beads, atoms) matrices",
+    )
     overlap = forces @ positions.T
     for bead, other in np.argwhere(np.abs(overlap - np.eye(len(overlap))) > 1e-9):
         value = overlap[bead, other]
-        if bead == other:
-            raise DataError(
-                f"force map of bead {bead} moves its own bead by {value:g} instead of 1: "
-                "include the bead's own atom with weight 1"
-            )
+        require(
+            bead != other,
+            f"force map of bead {bead} moves its own bead by {value:g} instead of 1: "
+            "include the bead's own atom with weight 1",
+        )
         raise DataError(
             f"force map of bead {bead} also moves bead {other} (by {value:g} instead of 0): "
             f"take the atom of bead {other} out of the group of bead {bead}"
@@ -234,18 +238,18 @@ def _listed(constraints: Iterable[tuple[int, int]]) -> list[list[int]]:
         out = [list(pair) for pair in constraints]
     except TypeError:
         raise DataError("constraints must be pairs of atoms") from None
-    if any(len(pair) != 2 for pair in out):
-        raise DataError("constraints must be pairs of atoms")
+    require(not any(len(pair) != 2 for pair in out), "constraints must be pairs of atoms")
     return out
 
 
 def _atom_indices(atoms: Sequence[int], n_atoms: int, name: str) -> NDArray[np.intp]:
     indices = np.asarray(list(atoms))
-    if indices.ndim != 1 or not indices.size or not np.issubdtype(indices.dtype, np.integer):
-        raise DataError(f"{name} must be a list of atom indices, got {atoms!r}")
+    require(
+        indices.ndim == 1 and indices.size and np.issubdtype(indices.dtype, np.integer),
+        f"{name} must be a list of atom indices, got {atoms!r}",
+    )
     outside = indices[(indices < 0) | (indices >= n_atoms)]
     if outside.size:
         raise DataError(f"{name} holds atom {outside[0]}, outside 0…{n_atoms - 1}")
-    if len(set(indices.tolist())) != len(indices):
-        raise DataError(f"{name} holds an atom twice: {atoms!r}")
+    require(len(set(indices.tolist())) == len(indices), f"{name} holds an atom twice: {atoms!r}")
     return indices

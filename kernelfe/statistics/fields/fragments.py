@@ -24,7 +24,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...errors import DataError
+from ...errors import DataError, require
 from ...geometry.topology import fragment
 from ...units import BOLTZMANN
 
@@ -102,8 +102,10 @@ class TorsionField:
         """
         x = np.asarray(positions, float)
         last = max((self.i, self.j, *self.moving))
-        if x.ndim != 3 or x.shape[2] != 3 or x.shape[1] <= last:
-            raise DataError(f"positions of shape {x.shape} do not fit {self!r}: expected (frames, > {last}, 3)")
+        require(
+            x.ndim == 3 and x.shape[2] == 3 and x.shape[1] > last,
+            f"positions of shape {x.shape} do not fit {self!r}: expected (frames, > {last}, 3)",
+        )
         axis = x[:, self.j] - x[:, self.i]
         length = np.linalg.norm(axis, axis=-1, keepdims=True)
         if not (length > 0.0).all():
@@ -155,15 +157,16 @@ def generalized_forces(
         between atoms that are not both beads moves beads: t would then not be a function of the beads.
     """
     x, f = np.asarray(positions, float), np.asarray(forces, float)
-    if x.ndim != 3 or x.shape[2] != 3 or x.shape != f.shape:
-        raise DataError(f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)")
+    require(
+        x.ndim == 3 and x.shape[2] == 3 and x.shape == f.shape,
+        f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)",
+    )
     for name, array in (("positions", x), ("forces", f)):
         bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
         if bad.size:
             raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
     t = np.broadcast_to(np.asarray(temperature, float), len(x))
-    if not (np.isfinite(t) & (t > 0.0)).all():
-        raise DataError("temperature must be positive and finite (K) in every frame")
+    require((np.isfinite(t) & (t > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
     beads = [int(a) for a in bead_atoms]
     values = np.empty((len(x), len(fields)))
     shifts = np.empty((len(x), len(fields), len(beads), 3))
@@ -216,6 +219,6 @@ def _check_axis(field: TorsionField, beads: Sequence[int]) -> None:
     if missing and moved:
         raise DataError(
             f"rotation about the bond ({field.i}, {field.j}) moves the beads at atoms {moved}, but atom "
-            f"{missing[0]} of its axis is no bead, so the displacement is no function of the beads: "
+            f"{missing[0]} of its axis is not a bead, so the displacement is not a function of the beads: "
             "rotate about a bond between two beads (see rotatable_bonds)"
         )

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...errors import DataError
+from ...errors import DataError, require
 from ...frames.checks import numbers
 from ...units import BOLTZMANN
 from ..series import block_labels
@@ -66,19 +66,20 @@ class RigidMolecules:
         object.__setattr__(self, "molecules", tuple(tuple(int(a) for a in m) for m in self.molecules))
         object.__setattr__(self, "masses", tuple(float(m) for m in self.masses))
         size = len(self.masses)
-        if not self.molecules or any(len(m) != size for m in self.molecules) or size < 2:
-            raise DataError(f"every molecule needs the {size} atoms that masses name, at least two")
-        if min(a for m in self.molecules for a in m) < 0:
-            raise DataError("molecules name a negative atom: count atoms from 0")
-        if len({a for m in self.molecules for a in m}) != size * len(self.molecules):
-            raise DataError("molecules share atoms: name each atom once")
-        if not (np.isfinite(self.masses).all() and min(self.masses) > 0.0):
-            raise DataError("masses must be positive")
+        require(
+            self.molecules and (not any(len(m) != size for m in self.molecules)) and size >= 2,
+            f"every molecule needs the {size} atoms that masses name, at least two",
+        )
+        require(min(a for m in self.molecules for a in m) >= 0, "molecules name a negative atom: count atoms from 0")
+        require(
+            len({a for m in self.molecules for a in m}) == size * len(self.molecules),
+            "molecules share atoms: name each atom once",
+        )
+        require(np.isfinite(self.masses).all() and min(self.masses) > 0.0, "masses must be positive")
         if self.site is not None and self.site not in range(size):
-            raise DataError(f"site={self.site} is none of the {size} atoms of a molecule")
+            raise DataError(f"site={self.site} is not one of the {size} atoms of a molecule")
         object.__setattr__(self, "powers", tuple(float(p) for p in self.powers))
-        if not (self.cutoff > 0.0 and self.powers and min(self.powers) > 0.0):
-            raise DataError("cutoff and powers must be positive")
+        require(self.cutoff > 0.0 and self.powers and (min(self.powers) > 0.0), "cutoff and powers must be positive")
 
     def beads(self, positions: ArrayLike) -> FloatArray:
         """Bead positions (n, molecules, 3) of all-atom positions (n, atoms, 3), molecules whole."""
@@ -88,8 +89,7 @@ class RigidMolecules:
     def torques(self, positions: ArrayLike, forces: ArrayLike) -> FloatArray:
         """τ about the beads, (n, molecules, 3), eV."""
         x, f = self._gathered(positions, "positions"), self._gathered(forces, "forces")
-        if x.shape != f.shape:
-            raise DataError(f"positions and forces hold {len(x)} and {len(f)} frames")
+        require(x.shape == f.shape, f"positions and forces hold {len(x)} and {len(f)} frames")
         return np.cross(x - self.beads(positions)[:, :, None], f).sum(axis=2)
 
     def variates(
@@ -124,11 +124,12 @@ class RigidMolecules:
         """
         torque, bead = self.torques(positions, forces), self.beads(positions)
         arms = self._gathered(positions, "positions") - bead[:, :, None]
-        if np.shape(temperature) not in ((), (len(bead),)):
-            raise DataError(f"temperature has shape {np.shape(temperature)}: pass a number or ({len(bead)},)")
+        require(
+            np.shape(temperature) in ((), (len(bead),)),
+            f"temperature has shape {np.shape(temperature)}: pass a number or ({len(bead)},)",
+        )
         kt = BOLTZMANN * np.broadcast_to(numbers(temperature, "temperature"), len(bead))
-        if not (np.isfinite(kt) & (kt > 0.0)).all():
-            raise DataError("temperature must be positive and finite (K) in every frame")
+        require((np.isfinite(kt) & (kt > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
         edges = None if cell is None else numbers(cell, "cell")
         if edges is not None and (edges.shape != (3,) or not self.cutoff <= 0.5 * edges.min() < np.inf):
             raise DataError(
@@ -151,8 +152,9 @@ class RigidMolecules:
                 y_i, y_j = arms[n, i][:, first], arms[n, j][:, second]
                 d = between[i, j][:, None] + y_i - y_j
                 # rate of d, by torque and kT, when i or j turns: y is the arm that turns, with the sign it has in d
-                if not d.any(axis=-1).all():
-                    raise DataError(f"two atoms of different molecules coincide in frame {n}: drop or repair it")
+                require(
+                    d.any(axis=-1).all(), f"two atoms of different molecules coincide in frame {n}: drop or repair it"
+                )
                 for side, (owner, y) in enumerate(((i, y_i), (j, -y_j))):
                     drift = np.cross(torque[n, owner][:, None], y) - 2.0 * kt[n] * y
                     for m, power in enumerate(self.powers):
@@ -165,8 +167,10 @@ class RigidMolecules:
     def _gathered(self, values: ArrayLike, name: str) -> FloatArray:
         x = np.asarray(values, float)
         last = max(max(m) for m in self.molecules)
-        if x.ndim != 3 or x.shape[2] != 3 or x.shape[1] <= last or not np.isfinite(x).all():
-            raise DataError(f"{name} must be finite and (frames, > {last} atoms, 3), they have shape {x.shape}")
+        require(
+            x.ndim == 3 and x.shape[2] == 3 and x.shape[1] > last and np.isfinite(x).all(),
+            f"{name} must be finite and (frames, > {last} atoms, 3), they have shape {x.shape}",
+        )
         return x[:, np.array(self.molecules)]
 
 
@@ -215,15 +219,16 @@ def reduce_shared_noise(
         If shapes do not fit, numbers are not finite, or there are fewer frames than folds.
     """
     y, v = numbers(labels, "labels"), numbers(variates, "variates")
-    if not (np.isfinite(ridge) and ridge > 0.0):
-        raise DataError(f"ridge={ridge!r} must be positive and finite")
-    if y.ndim < 1 or not v.size or v.shape[:-1] != y.shape or not (np.isfinite(y).all() and np.isfinite(v).all()):
-        raise DataError(
-            f"variates {v.shape} must be finite and of the shape of the labels {y.shape} with one axis more"
-        )
+    require(np.isfinite(ridge) and ridge > 0.0, f"ridge={ridge!r} must be positive and finite")
+    require(
+        y.ndim >= 1 and v.size and v.shape[:-1] == y.shape and (np.isfinite(y).all() and np.isfinite(v).all()),
+        f"variates {v.shape} must be finite and of the shape of the labels {y.shape} with one axis more",
+    )
     known = np.zeros(y.shape) if mean is None else np.asarray(mean, float)
-    if known.shape != y.shape or not np.isfinite(known).all():
-        raise DataError(f"mean must be finite and of the shape of the labels {y.shape}, it has {known.shape}")
+    require(
+        known.shape == y.shape and np.isfinite(known).all(),
+        f"mean must be finite and of the shape of the labels {y.shape}, it has {known.shape}",
+    )
     target = y - known
     fold, p = block_labels(len(y), folds), v.shape[-1]
     out = y.copy()
@@ -251,7 +256,7 @@ def molecules_of(constraints: Sequence[tuple[int, int]], atoms: int) -> tuple[tu
     """
     pairs = {(min(a, b), max(a, b)) for a, b in constraints}
     if wrong := [pair for pair in sorted(pairs) if pair[0] < 0 or pair[1] >= atoms or pair[0] == pair[1]]:
-        raise DataError(f"constraint {wrong[0]} is no pair of the {atoms} atoms")
+        raise DataError(f"constraint {wrong[0]} is not a pair of the {atoms} atoms")
     group = np.arange(atoms)
     for a, b in pairs:
         group[group == group[b]] = group[a]

@@ -32,15 +32,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ...errors import DataError
+from ...errors import DataError, require
 from ...geometry.internal import torsion_angle
 from ...geometry.topology import fragment
 from ...units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
-
-#: Powers of (q − q0)/width of stretches and bends, and multiples of the angle of swings and twists.
-POWERS, HARMONICS = (0, 1, 2), (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,8 @@ class FragmentMotion:
         Atoms at constrained distances to j when k is one of them and this motion turns k against them, else ().
     inverse_masses
         1/m of j, then of k, then of the siblings; 1/u.
+    powers, harmonics
+        Powers of (q − q0)/width of stretches and bends, and multiples of the angle of swings and twists.
     """
 
     kind: str
@@ -66,6 +65,8 @@ class FragmentMotion:
     moving: tuple[int, ...]
     siblings: tuple[int, ...] = ()
     inverse_masses: tuple[float, ...] = ()
+    powers: tuple[int, ...] = (0, 1, 2)
+    harmonics: tuple[int, ...] = (1, 2, 3)
 
     @property
     def name(self) -> str:
@@ -76,11 +77,11 @@ class FragmentMotion:
         """Name, g(s) and dg/ds of every variate of this motion, s = (q − centre)/width."""
         if self.kind in ("swing", "twist"):
             yield "", np.ones_like(s), np.zeros_like(s)
-            for m in HARMONICS:
+            for m in self.harmonics:
                 yield f" cos {m}", np.cos(m * s), -m * np.sin(m * s)
                 yield f" sin {m}", np.sin(m * s), m * np.cos(m * s)
         else:
-            for power in POWERS if self.kind in ("stretch", "bend") else (0,):
+            for power in self.powers if self.kind in ("stretch", "bend") else (0,):
                 yield f" power {power}", s**power, power * s ** max(power - 1, 0)
 
     def evaluate(self, positions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -266,8 +267,7 @@ class Variates:
     def of(cls, motions: Sequence[FragmentMotion], positions: ArrayLike) -> Variates:
         """Centres and widths from frames, shape (n, atoms, 3)."""
         x = _positions(positions)
-        if not motions:
-            raise DataError("there are no motions: every atom is a bead, or constrained")
+        require(motions, "no motion is left: every atom is a bead, or constrained")
         q = [motion.evaluate(x)[0] for motion in motions]
         shaped = [motion.kind in ("stretch", "bend") for motion in motions]
         centre = tuple(float(v.mean()) if p else 0.0 for p, v in zip(shaped, q, strict=True))
@@ -304,17 +304,20 @@ class Variates:
             If shapes do not fit or a number is not finite.
         """
         x, f = _positions(positions), np.asarray(forces, float)
-        if f.shape != x.shape or not np.isfinite(f).all():
-            raise DataError(f"forces must be finite and of the shape of the positions {x.shape}, they are {f.shape}")
+        require(
+            f.shape == x.shape and np.isfinite(f).all(),
+            f"forces must be finite and of the shape of the positions {x.shape}, they are {f.shape}",
+        )
         if (last := max(max(*m.atoms, *m.moving) for m in self.motions)) >= x.shape[1]:
             raise DataError(f"positions hold {x.shape[1]} atoms, the motions name atom {last}")
-        if np.shape(temperature) not in ((), (len(x),)):
-            raise DataError(
-                f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)"
-            )
+        require(
+            np.shape(temperature) in ((), (len(x),)),
+            f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)",
+        )
         kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, float), len(x))
-        if not (np.isfinite(kt).all() and (kt > 0.0).all()):
-            raise DataError("temperature must be positive and finite (K) in every frame")
+        require(
+            np.isfinite(kt).all() and kt > (0.0).all(), "temperature must be positive and finite (K) in every frame"
+        )
         out, column = np.empty((len(x), len(self))), 0
         for motion, centre, width in zip(self.motions, self.centre, self.width, strict=True):
             q, w, divergence = motion.evaluate(x)
@@ -344,15 +347,16 @@ def _pairs(pairs: Iterable[tuple[int, int]], name: str) -> list[tuple[int, int]]
     except (TypeError, ValueError):
         raise DataError(f"{name} must be pairs of atom numbers") from None
     for a, b in out:
-        if a == b or min(a, b) < 0:
-            raise DataError(f"{name}: ({a}, {b}) is no pair of different atoms")
+        require(a != b and min(a, b) >= 0, f"{name}: ({a}, {b}) is not a pair of different atoms")
     return out
 
 
 def _positions(positions: ArrayLike) -> FloatArray:
     x = np.asarray(positions, float)
-    if x.ndim != 3 or x.shape[2] != 3 or not len(x) or not np.isfinite(x).all():
-        raise DataError(f"positions must be finite and of shape (frames, atoms, 3), they have {x.shape}")
+    require(
+        x.ndim == 3 and x.shape[2] == 3 and len(x) and np.isfinite(x).all(),
+        f"positions must be finite and of shape (frames, atoms, 3), they have {x.shape}",
+    )
     return x
 
 

@@ -333,7 +333,7 @@ def test_a_model_from_a_card_is_read_where_there_is_none(name, tmp_path, caplog)
         assert_same(everything(again, frames), expected)
     with caplog.at_level(logging.WARNING):
         here = kernelfe.load(path)
-    assert "computes on the processor" in caplog.text
+    assert "computes on the CPU" in caplog.text
     assert here.posterior_.weights.device.type == "cpu" and here.solver_.device == "cuda:0"
     assert_same(everything(here, frames), expected)
     here.save(path)

@@ -128,7 +128,7 @@ def test_unusable_input_is_refused():
     with pytest.raises(DataError):  # the message is topology's: the bond lies in a ring
         TorsionField(((0, 1), (1, 2), (2, 0)), 0, 1)
     methyl = TorsionField(BONDS, 0, 1)
-    with pytest.raises(DataError, match="atom 0 of its axis is no bead"):
+    with pytest.raises(DataError, match="atom 0 of its axis is not a bead"):
         generalized_forces(x, x, [methyl], BEADS, 300.0)
     with pytest.raises(DataError, match="temperature"):
         generalized_forces(x, x, [], BEADS, -1.0)

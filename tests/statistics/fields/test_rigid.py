@@ -194,7 +194,7 @@ def test_what_cannot_be_used_is_refused():
     with pytest.raises(DataError, match="site"):
         RigidMolecules(((0, 1),), (1.0, 2.0), site=0.5)
     for pair in ((0, 5), (0, -1), (1, 1)):
-        with pytest.raises(DataError, match="is no pair"):
+        with pytest.raises(DataError, match="is not a pair"):
             molecules_of([pair], 3)
     for ridge in (-1.0, 0.0, np.nan):
         with pytest.raises(DataError, match="ridge"):

@@ -206,7 +206,7 @@ def test_names_count_and_errors():
         variates.evaluate(x[:, :5], x[:, :5], 300.0)
     with pytest.raises(DataError, match="temperature has shape"):
         variates.evaluate(x, x, [300.0, 400.0])
-    with pytest.raises(DataError, match="no motions"):
+    with pytest.raises(DataError, match="no motion is left"):
         Variates.of((), x)
     with pytest.raises(DataError, match="forces"):
         variates.evaluate(x, x[:2], 300.0)
