@@ -53,7 +53,7 @@ def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: flo
     targets = np.asarray(target, float).reshape(-1)
     require(np.isfinite(u).all(), "energies hold a value that is not finite: drop or repair the sample")
     require(
-        all(np.isfinite(v).all() and v > (0.0).all() for v in (t, targets)),
+        all((np.isfinite(v) & (v > 0.0)).all() for v in (t, targets)),
         "temperatures must be positive and finite (K)",
     )
     flat = u.ravel() - u.mean()  # a constant in U drops out of the weights, but not out of the rounding

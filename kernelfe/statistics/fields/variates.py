@@ -315,9 +315,7 @@ class Variates:
             f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)",
         )
         kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, float), len(x))
-        require(
-            np.isfinite(kt).all() and kt > (0.0).all(), "temperature must be positive and finite (K) in every frame"
-        )
+        require((np.isfinite(kt) & (kt > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
         out, column = np.empty((len(x), len(self))), 0
         for motion, centre, width in zip(self.motions, self.centre, self.width, strict=True):
             q, w, divergence = motion.evaluate(x)
