@@ -167,7 +167,7 @@ def pair_label_frames(parts: Sequence[BinFreeEnergies]) -> Frames:
     DataError
         If ``parts`` is empty.
     """
-    require(parts, "bin free energies are missing: give at least one temperature")
+    require(parts, "no bin free energies: give at least one temperature")
     temperature = np.concatenate([np.full(len(part.centres), part.temperature) for part in parts])
     frames = Frames.from_arrays(variables=np.concatenate([part.centres for part in parts]), temperature=temperature)
     start = 0
