@@ -10,6 +10,7 @@ numeric options call :func:`checked`.
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -57,15 +58,24 @@ class Bound:
 
 @dataclass(frozen=True)
 class Whole(Bound):
-    """Whole numbers from ``least`` to ``most``, both included; None: no limit. 25e3 becomes 25000."""
+    """Whole numbers from ``least`` to ``most``, both included; None: no limit.
+
+    25e3 becomes 25000; with ``strict``, a float is refused even if it is whole.
+    """
 
     least: int | None = None
     most: int | None = None
+    strict: bool = False
 
     def __call__(self, value: Any) -> int:
         given = number(value)
         whole = int(given)
-        hold(whole == given, self.least is None or whole >= self.least, self.most is None or whole <= self.most)
+        hold(
+            whole == given,
+            not self.strict or isinstance(value, numbers.Integral),
+            self.least is None or whole >= self.least,
+            self.most is None or whole <= self.most,
+        )
         return whole
 
     def __str__(self) -> str:

@@ -87,7 +87,7 @@ def reduce_noise(
     v = _unit_size(_table(variates, y, "variates"))
     known = np.zeros((len(y), 0)) if features is None else _unit_size(_table(features, y, "features"))
     which = np.zeros(len(y)) if groups is None else np.asarray(groups)
-    folds = checked("folds", folds, Whole(least=2))
+    folds = checked("folds", folds, Whole(least=2, strict=True))
     if which.dtype.kind == "f" and not np.isfinite(which).all():
         raise DataError("groups hold a value that is not finite")
     if not (flat.shape[1] and v.shape[1]):
