@@ -183,7 +183,7 @@ def test_another_fit_is_not_gone_on_from(half, frames, caplog):
     caplog.clear()
     changed = regressor(half).set_params(terms=one_term(kernelfe.kernels.RBF(lengthscale=1.4)))
     changed.fit(frames)
-    assert "going on" not in caplog.text
+    assert "resuming" not in caplog.text
 
 
 @pytest.mark.parametrize("what", ["start", "solution"])
