@@ -212,6 +212,8 @@ class Posterior(ABC):
     linear: ClassVar[bool] = False
     #: Whether ``reconditioned`` exists: the labels are kept, and few enough to condition on them again and again.
     reconditions: ClassVar[bool] = False
+    #: Rows of a block whose variances are computed at a time: memory only.
+    variance_rows: ClassVar[int] = 512
 
     # ------------------------------------------------------------------ predictions
 
@@ -257,7 +259,7 @@ class Posterior(ABC):
     def variance(self, a: RowBlock) -> Tensor:
         """Posterior variances of the rows of a block, shape (len(a),)."""
         parts = []
-        for start, stop in frame_chunks(a.frames, max(1, 512 // a.components)):
+        for start, stop in frame_chunks(a.frames, max(1, self.variance_rows // a.components)):
             part = a.slice(start, stop)
             left = self.features(part)
             parts.append(self.prior.diagonal(part) - self.explained(left, left).diagonal())

@@ -45,7 +45,7 @@ class DotProduct(ScalarKernel):
     POSITIVE: ClassVar[tuple[str, ...]] = ("lengthscale", "offset")
     STATIONARY: ClassVar[bool] = False
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
-        "power": Whole(least=1, most=MAX_POWER),
+        "power": Whole(least=1, most=MAX_POWER, strict=True),
         "centre": OrNone(OneOrMore(Real())),
     }
 

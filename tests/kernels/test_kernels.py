@@ -214,7 +214,7 @@ def test_specs_as_json(name):
         (lambda: Periodic(period=(None, None)), "period"),
         (lambda: Periodic(period="day"), "period"),
         (lambda: DotProduct(power=0), "power"),
-        (lambda: DotProduct(power=2.5), "power"),
+        (lambda: DotProduct(power=2.0), "power"),
         (lambda: DotProduct(power=13), "power"),
         (lambda: DotProduct(offset=-1.0), "offset"),
         (lambda: DotProduct(centre=math.nan), "centre"),

@@ -17,7 +17,7 @@ from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels, noise_variances
 from ..prior.prior import Prior
 from ..prior.rows import RowBlock, frame_chunks
-from .exact import VARIANCE_ROWS, ExactPosterior, ExactSolver, gram_matrix
+from .exact import ExactPosterior, ExactSolver, gram_matrix
 
 
 class DensePosterior(ExactPosterior):
@@ -32,8 +32,7 @@ class DensePosterior(ExactPosterior):
     noise
         Learned noise levels.
     weights
-        (K + noise)⁻¹ (y − prior mean), if known from a saved model: the factor is then built when the
-        first covariance is asked for.
+        (K + noise)⁻¹ (y − prior mean), if known from a saved model: the factor is then built for the first covariance.
     factor
         The factorized covariance of the labels, if known.
     """
@@ -84,7 +83,7 @@ class DensePosterior(ExactPosterior):
     def variance(self, a: RowBlock) -> Tensor:
         """Posterior variances, shape (len(a),)."""
         parts = []
-        for start, stop in frame_chunks(a.frames, max(1, VARIANCE_ROWS // a.components)):
+        for start, stop in frame_chunks(a.frames, max(1, self.variance_rows // a.components)):
             part = a.slice(start, stop)
             half = self.factor.half_solve(self.cross(part).T.contiguous())
             parts.append(self.prior.diagonal(part) - (half**2).sum(0))

@@ -24,8 +24,6 @@ from .base import Run, Solver
 
 #: Entries of a Gram block that is built at a time: 8 MiB, small enough to stay near the cache.
 BLOCK_ENTRIES = 1 << 20
-#: Rows of a block for which variances are solved for at a time.
-VARIANCE_ROWS = 512
 
 
 def gram_matrix(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Tensor:
@@ -108,7 +106,7 @@ class ExactPosterior(Posterior):
     def variance(self, a: RowBlock) -> Tensor:
         """Posterior variances, shape (len(a),)."""
         parts = []
-        for start, stop in frame_chunks(a.frames, max(1, VARIANCE_ROWS // a.components)):
+        for start, stop in frame_chunks(a.frames, max(1, self.variance_rows // a.components)):
             part = a.slice(start, stop)
             cross = self.cross(part).T.contiguous()
             parts.append(self.prior.diagonal(part) - (cross * self.solve(cross)).sum(0))
@@ -160,7 +158,7 @@ class ExactSolver(Solver):
     def posterior_from(
         self, prior: Prior, levels: NoiseLevels, labels: list[LabelSet] | None, tensors: dict[str, Tensor]
     ) -> ExactPosterior:
-        """The posterior of a model file; nothing is solved for until a covariance is asked for."""
+        """The posterior of a model file; nothing is solved before the first covariance."""
         assert labels is not None
         return self.posterior(prior, labels, levels, stored_weights(labels, tensors))
 

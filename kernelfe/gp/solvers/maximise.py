@@ -22,9 +22,6 @@ from ...errors import SolverError
 
 logger = logging.getLogger(__name__)
 
-#: How far the optimiser may move a logarithm from its start.
-LOG_BOUND = 14.0
-
 
 def maximise(
     objective: Callable[[], Tensor],
@@ -32,12 +29,14 @@ def maximise(
     max_iter: int,
     scale: float = 1.0,
     gain: float | None = None,
+    reach: float = 14.0,
 ) -> float:
-    """Maximise a differentiable objective over parameters by L-BFGS-B; they end at the best point seen.
+    """Maximise a differentiable objective over parameters by L-BFGS-B; they end at the best point tried.
 
     A trial point where the covariance cannot be factorized counts as very bad, not as an error. ``scale``, the
     number of labels, brings the gradient to order one: the first step then cannot leave the sensible region. A step
-    that gains less than ``gain`` (None: 1e-6 of the scaled objective) is the last.
+    that gains less than ``gain`` (None: 1e-6 of the scaled objective) is the last. No parameter, a logarithm, moves
+    farther than ``reach`` from its start.
     """
     if not parameters:  # everything is fixed
         return objective().item()
@@ -50,7 +49,7 @@ def maximise(
         for p, part in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
             p.data.copy_(part.reshape(p.shape))
 
-    def bad() -> float:  # worse than anything seen, yet of its size: the line search interpolates and comes back
+    def bad() -> float:  # a finite penalty of the size of the best value keeps the line search stable
         gained = best[0] - (origin or 0.0)
         return 1e25 if best[0] == -math.inf else (10.0 * (1.0 + abs(gained)) - gained) / scale
 
@@ -79,7 +78,7 @@ def maximise(
         start,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(v - LOG_BOUND, v + LOG_BOUND) for v in start],
+        bounds=[(v - reach, v + reach) for v in start],
         options={"maxiter": max_iter, "ftol": 1e-6, "maxls": 20} if gain is None else _coarse(max_iter, gain / scale),
     )
     assign(best[1])
@@ -91,5 +90,5 @@ def maximise(
 
 
 def _coarse(max_iter: int, gain: float) -> dict:
-    """Options of a search whose objective is known to an error only: it stops early, and does not look for long."""
+    """L-BFGS options for a noisy objective: loose tolerance, few line-search steps."""
     return {"maxiter": max_iter, "ftol": gain, "maxls": 6}

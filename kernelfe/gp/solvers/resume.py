@@ -108,8 +108,6 @@ def sketch(labels: list[LabelSet]) -> Tensor:
 
 
 SOLUTION = "solution"
-#: Seconds between two writes of the solution: little lost on an interrupt, little time spent on writing.
-INTERVAL = 30.0
 
 
 class KeptSolution:
@@ -125,7 +123,7 @@ class KeptSolution:
         Seconds between two writes.
     """
 
-    def __init__(self, checkpoint: Checkpoint, processes: Processes, interval: float = INTERVAL):
+    def __init__(self, checkpoint: Checkpoint, processes: Processes, interval: float = 30.0):
         self.files, self.processes, self.interval = checkpoint, processes, interval
         self._step: Step | None = None
         self._written = time.perf_counter()
@@ -135,7 +133,7 @@ class KeptSolution:
     def resume(self, prior: Prior, noise: NoiseLevels) -> float | None:
         """Set the hyperparameters of an earlier attempt, in place on the first process, and return its log evidence.
 
-        None, on every process, where there is no earlier attempt.
+        Returns None on every process without an earlier attempt.
         """
         value = b""
         with self.processes.section("reading the checkpoint"):
@@ -178,7 +176,7 @@ class KeptSolution:
             if not all(bool(torch.isfinite(found[name]).all()) for name in wanted):
                 raise ModelFileError(f"{self.files.path(START)} holds hyperparameters that are not finite")
         except ModelFileError as error:
-            logger.warning("%s; the fit starts anew", error)
+            logger.warning("%s; the fit starts from the beginning", error)
             return {}, ""
         return found, digest
 
@@ -198,7 +196,7 @@ class KeptSolution:
             if not bool(torch.isfinite(found["x"]).all()):
                 raise ModelFileError(f"{self.files.path(SOLUTION)} holds a solution that is not finite")
         except ModelFileError as error:
-            logger.warning("%s; the solve starts anew", error)
+            logger.warning("%s; the solve starts from the beginning", error)
             return None
         count, residual = found["state"].tolist()
         logger.warning("resuming from a residual of %.1e, reached in %d products", residual, count)

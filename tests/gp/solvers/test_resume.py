@@ -183,7 +183,7 @@ def test_another_fit_is_not_gone_on_from(half, frames, caplog):
     caplog.clear()
     changed = regressor(half).set_params(terms=one_term(kernelfe.kernels.RBF(lengthscale=1.4)))
     changed.fit(frames)
-    assert "going on" not in caplog.text
+    assert "resuming" not in caplog.text
 
 
 @pytest.mark.parametrize("what", ["start", "solution"])
@@ -201,7 +201,7 @@ def test_damaged_files_are_named_and_not_used(half, frames, undisturbed, caplog,
     path.write_bytes(bytes(data))
     with caplog.at_level(logging.WARNING):
         model = regressor(half).fit(frames)
-    assert str(path) in caplog.text and "starts anew" in caplog.text
+    assert str(path) in caplog.text and "starts from the beginning" in caplog.text
     close(model, undisturbed, frames)
 
 
@@ -216,7 +216,7 @@ def test_a_well_made_file_with_wrong_numbers_is_not_used(tmp_path, caplog):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert kept.first(torch.zeros(4, dtype=torch.float64)) is None
-        assert "the solve starts anew" in caplog.text
+        assert "the solve starts from the beginning" in caplog.text
 
 
 def test_written_from_time_to_time(tmp_path):

@@ -140,7 +140,7 @@ class Iterative(Solver):
     def posterior_from(
         self, prior: Prior, levels: NoiseLevels, labels: list[LabelSet] | None, tensors: dict[str, Tensor]
     ) -> IterativePosterior:
-        """The posterior of a model file; nothing is solved for until a covariance is asked for."""
+        """The posterior of a model file; nothing is solved before the first covariance."""
         assert labels is not None
         return IterativePosterior(prior, labels, levels, self, weights=stored_weights(labels, tensors))
 

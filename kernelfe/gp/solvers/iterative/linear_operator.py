@@ -4,9 +4,9 @@
     operator = as_linear_operator(JetGram(prior, labels, noise))
     MultivariateNormal(mean, operator).log_prob(y).backward()     # gradients by all hyperparameters
 
-Products are those of :class:`~kernelfe.gp.solvers.iterative.operator.JetGram`; nothing is formed but what the caller asks for.
-Derivatives Σ_q u_qᵀ ∂A v_q are those of :class:`~kernelfe.gp.solvers.iterative.evidence.LabelCovariance`: blocks of pairs,
-made again on the way back.
+Products are those of :class:`~kernelfe.gp.solvers.iterative.operator.JetGram`; nothing else is formed unless the caller
+requests it. Derivatives Σ_q u_qᵀ ∂A v_q are those of
+:class:`~kernelfe.gp.solvers.iterative.evidence.LabelCovariance`: blocks of pairs, made again on the way back.
 
 linear_operator has settings of its own, global ones, for when and how accurately it iterates (above 800 rows to a
 residual of 1 in training, 0.01 in prediction). kernelfe's own solver, evidence and draws have explicit tolerances and a

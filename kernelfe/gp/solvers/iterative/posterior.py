@@ -84,15 +84,14 @@ class IterativePosterior(ExactPosterior):
     solver
         Tolerances and limits.
     weights
-        (K + noise)⁻¹ (y − prior mean), if known: operator and preconditioner are then made when the first covariance
-        is asked for.
+        (K + noise)⁻¹ (y − prior mean), if known: operator and preconditioner are then made for the first covariance.
     start
         First weights of the solve, from a model of fewer or other labels; None: zero.
     watched
         Progress display and checkpoint of the solve.
     processes
         Processes that share the products of the solve; None: this process does all of them. The result is the same to
-        the last bit. Covariances are asked for later, and by each process for itself.
+        the last bit. Covariances are computed later, by each process for itself.
 
     Raises
     ------
@@ -237,16 +236,16 @@ class IterativePosterior(ExactPosterior):
             if in_double(self._single):
                 operator, fast = GivenProducts(self.gram.rows, fast), None
         preconditioner = self.preconditioner
-        with (watched or Watched()).solve(b, start, self.solver.tolerance, self.solver.max_iterations) as (start, seen):
+        limits = self.solver.tolerance, self.solver.max_iterations
+        with (watched or Watched()).solve(b, start, *limits) as (start, callback):
             solution = conjugate_gradients(
                 operator,
                 b,
                 preconditioner,
-                self.solver.tolerance,
-                self.solver.max_iterations,
+                *limits,
                 start=start,
                 fast=fast,
-                callback=seen,
+                callback=callback,
             )
         logger.info(
             "conjugate gradients: %d products, residual %.1e, %.1f s",

@@ -1,4 +1,4 @@
-"""What a user sees of a long solve, and what is kept of it: a progress bar, lines in the log, a checkpoint."""
+"""Progress bar, log and checkpoint of a long solve."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SolveWatch:
         left = self.trend.remaining()
         said = "" if left is None else f", about {duration(left[1])} left (estimate)"
         self.bar.set_postfix_str(f"residual {step.residual:.1e} of {self.tolerance:.0e}{said}", refresh=False)
-        self.bar.update(step.iteration - self._shown)  # products for true residuals count, too
+        self.bar.update(step.iteration - self._shown)  # products for true residuals count as well
         self._shown = step.iteration
         if now - self._logged >= LOG_INTERVAL:
             self._logged = now
@@ -62,7 +62,7 @@ class SolveWatch:
 
 @dataclass(frozen=True)
 class Watched:
-    """What is shown and kept of a solve.
+    """Progress display and checkpoint of a solve.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Watched:
     def solve(
         self, b: Tensor, start: Tensor | None, tolerance: float, max_iterations: int
     ) -> Iterator[tuple[Tensor | None, Callable[[Step], None]]]:
-        """Around the solve of A x = b: gives the x to start from, and what to call at every iteration."""
+        """Context of the solve of A x = b: the x to start from, and the callback of every iteration."""
         kept = self.kept
         found = None if kept is None else kept.first(b)
         with (
@@ -88,9 +88,9 @@ class Watched:
         ):
             watch = SolveWatch(bar, tolerance, max_iterations)
 
-            def seen(step: Step) -> None:
+            def callback(step: Step) -> None:
                 watch(step)
                 if kept is not None:
                     kept.keep(step)
 
-            yield (start if found is None else found), seen
+            yield (start if found is None else found), callback

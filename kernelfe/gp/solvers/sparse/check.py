@@ -126,9 +126,9 @@ class Comparison:
         off: dict[str, list] = {}
         widths: dict[str, list] = {}
         for label, rows, (mean, std) in zip(self.test, self._rows(), self.exact, strict=True):
-            seen = std > 0.0
-            off.setdefault(label.kind, []).append((sparse.mean(rows) - mean)[seen] / std[seen])
-            found = sparse.variance(rows).clamp_min(0.0).sqrt()[seen] / std[seen]
+            uncertain = std > 0.0
+            off.setdefault(label.kind, []).append((sparse.mean(rows) - mean)[uncertain] / std[uncertain])
+            found = sparse.variance(rows).clamp_min(0.0).sqrt()[uncertain] / std[uncertain]
             widths.setdefault(label.kind, []).append(found)
         # several molecules have labels of the same kind
         deviation = {kind: _over(parts, lambda x: x.square().mean().sqrt(), 0.0) for kind, parts in off.items()}

@@ -53,9 +53,9 @@ def fit_sparse(
 ) -> float:
     """Maximise the evidence of the sparse model; ``prior`` and ``noise`` are changed in place.
 
-    What the kernels are made of (length scales by one common factor per kernel, every other number by itself) by
-    bounded scalar searches in turn, twice where a term has several to search; everything else by gradients within each
-    trial.
+    Numbers of the kernels (length scales by one common factor per kernel, every other number by itself) are found by
+    bounded scalar searches one after the other, twice where a term has several of them; all other numbers by gradients
+    within each trial.
     """
     best: list = [-math.inf, None]
 

@@ -92,7 +92,7 @@ def started(
 def resumed_basis(
     checkpoint: Checkpoint | None, prior: Prior, noise: NoiseLevels, gradients: bool, processes: Processes
 ) -> tuple[SparseBasis, str] | None:
-    """Basis and digest of the start in a checkpoint, on every process; None where there is none that can be used."""
+    """Basis and digest of the start in a checkpoint, on every process; None without a usable one."""
     if checkpoint is None:
         return None
     found: dict[str, Tensor] = {}
@@ -103,7 +103,7 @@ def resumed_basis(
                 found, digest = checkpoint.read(START)
                 started(found, prior, noise, gradients)
             except ModelFileError as error:
-                logger.warning("%s; the fit starts anew", error)
+                logger.warning("%s; the fit starts from the beginning", error)
                 found, digest = {}, ""
     digest = processes.gather_bytes(digest.encode())[0].decode()
     if not digest:
@@ -218,7 +218,7 @@ class Sparse(Solver):
         return SparsePosterior.from_tensors(prior, self.gradients, tensors, self.block_rows)
 
     def settled(self, posterior: Posterior) -> Sparse:
-        """The spec with the inducing environments that the comparison with the exact answer asked for."""
+        """The spec with the inducing environments that the comparison with the exact answer has chosen."""
         more = posterior.check is not None and posterior.check.inducing > self.inducing
         return replace(self, inducing=posterior.check.inducing) if more else self
 

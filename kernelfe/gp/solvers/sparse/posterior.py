@@ -30,9 +30,6 @@ from .streaming import accumulate
 
 logger = logging.getLogger(__name__)
 
-#: Label rows in memory at a time.
-BLOCK_ROWS = 8192
-
 
 class SparsePosterior(Posterior):
     """Posterior of a sparse model: normal weights on whitened features, plus what the features miss.
@@ -48,19 +45,18 @@ class SparsePosterior(Posterior):
     """
 
     linear: ClassVar[bool] = True
+    variance_rows: ClassVar[int] = 2048
     #: How the weights were solved for; None where that is not known.
     conditioning: Conditioning | None = None
 
-    def __init__(self, basis: SparseBasis, weights: Tensor, lower: Tensor, block_rows: int = BLOCK_ROWS):
+    def __init__(self, basis: SparseBasis, weights: Tensor, lower: Tensor, block_rows: int = 8192):
         self.basis, self.prior, self.block_rows = basis, basis.prior, block_rows
         self.weights, self.lower = weights, lower
         with torch.no_grad():
             self.expansions, self.mean_weights = self._expansions()
 
     @classmethod
-    def fit(
-        cls, basis: SparseBasis, stacked: Stacked, noise: NoiseLevels, block_rows: int = BLOCK_ROWS
-    ) -> SparsePosterior:
+    def fit(cls, basis: SparseBasis, stacked: Stacked, noise: NoiseLevels, block_rows: int = 8192) -> SparsePosterior:
         """Solve the normal equations with the learned noise levels."""
         with torch.no_grad():
             levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
@@ -94,7 +90,7 @@ class SparsePosterior(Posterior):
         """Posterior variances, shape (len(a),)."""
         amplitudes, variances = self.basis.amplitudes(), torch.cat(self.prior.variances())
         parts = []
-        for start, stop in frame_chunks(a.frames, max(1, 2048 // a.components)):
+        for start, stop in frame_chunks(a.frames, max(1, self.variance_rows // a.components)):
             features, missing = self.basis.wide(a.slice(start, stop))
             half = torch.linalg.solve_triangular(self.lower, (features * amplitudes).T, upper=False)
             parts.append((half**2).sum(0) + missing @ variances)
@@ -207,7 +203,7 @@ class SparsePosterior(Posterior):
 
     @classmethod
     def from_tensors(
-        cls, prior: Prior, gradients: bool, tensors: dict[str, Tensor], block_rows: int = BLOCK_ROWS
+        cls, prior: Prior, gradients: bool, tensors: dict[str, Tensor], block_rows: int
     ) -> SparsePosterior:
         """The posterior of :meth:`tensors`, which are not trusted."""
         inducing, whitening = [], []
