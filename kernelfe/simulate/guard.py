@@ -1,9 +1,9 @@
-"""Stopping a run before it turns to nonsense: replicas that leave the training data of the model.
+"""Stop a run that leaves the training domain of its model.
 
-Every so many steps all replicas are scored by the model's domain (1 at the edge of the training data). Up to ``stop``
-they are counted, since a few per mille of sound samples lie just beyond what training happened to visit; further out
-the run ends with a :class:`~kernelfe.simulate.SamplingError` that names replica and culprit and carries the state of
-the last check, from which it can be continued.
+At regular intervals all replicas are scored by the model's domain (1 at the edge of the training data). Scores between
+1 and ``stop`` are counted, since a few per mille of valid samples lie just outside the training frames; beyond ``stop``
+the run ends with a :class:`~kernelfe.simulate.SamplingError` that names the replica and its most unusual coordinate,
+and carries the state of the last check, from which the run can be continued.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ..errors import DataError, KernelfeError
 from ..protocol import FreeEnergyModel
+from ..specs import Spec
 from .state import LangevinState, SamplingError
 
 
 @dataclass(frozen=True)
-class DomainGuard:
-    """How a run is watched.
+class DomainGuard(Spec):
+    """Interval and limit of the checks of a run.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class DomainGuard:
     Raises
     ------
     DataError
-        If ``every`` is no whole number of at least 1, ``stop`` not positive, or the folder of ``restart`` missing.
+        If ``every`` is not a whole number of at least 1, ``stop`` not positive, or the folder of ``restart`` missing.
     """
 
     every: int = 50
@@ -48,10 +49,13 @@ class DomainGuard:
     def __post_init__(self) -> None:
         every, stop = self.every, self.stop
         if not isinstance(every, int) or every < 1 or not isinstance(stop, (int, float)) or not stop > 0:
-            raise DataError(f"DomainGuard(every={every!r}, stop={stop!r}): steps, a whole number, and a positive score")
-        if self.restart is not None:  # now, not when a long run has ended badly
+            raise DataError(
+                f"DomainGuard(every={every!r}, stop={stop!r}): a whole number of steps and a positive score are needed"
+            )
+        if self.restart is not None:  # at once, not at the end of a long run
             if not isinstance(self.restart, (str, os.PathLike)):
                 raise DataError(f"DomainGuard(restart={self.restart!r}): name a file")
+            object.__setattr__(self, "restart", os.fspath(self.restart))  # plain, as in every spec
             folder = Path(self.restart).parent
             if not folder.is_dir() or Path(self.restart).is_dir():
                 raise DataError(
@@ -59,12 +63,12 @@ class DomainGuard:
                 )
 
 
-#: What samplers do unless told otherwise.
+#: Default guard of samplers.
 GUARD = DomainGuard()
 
 
 class DomainWatch:
-    """A :class:`DomainGuard` at work: one action of a run."""
+    """Action of a run that applies a :class:`DomainGuard`."""
 
     def __init__(self, guard: DomainGuard, model: FreeEnergyModel, state: LangevinState):
         self.guard, self.every = guard, guard.every
@@ -77,13 +81,13 @@ class DomainWatch:
             outside = torch.nonzero(score > 1.0).flatten().tolist()
             if outside:
                 warnings.warn(
-                    f"{len(outside)} of {len(score)} replicas start outside of the model's training data, replica "
+                    f"{len(outside)} of {len(score)} replicas start outside the model's training data, replica "
                     f"{outside[0]} for example: {self.domain.culprit(state.positions[outside[0]])}",
                     stacklevel=4,
                 )
 
     def reset(self) -> None:
-        """Forget the counts of the burn-in."""
+        """Discard the counts of the burn-in."""
         self.checked = self.outside = 0
 
     @property
@@ -100,12 +104,12 @@ class DomainWatch:
         self.sound = state.copy()
 
     def finish(self, error: BaseException) -> None:
-        """Hand the last sound state to whoever handles ``error``, and write it to the restart file."""
+        """Attach the last valid state to ``error`` and write it to the restart file."""
         error.state = self.sound  # type: ignore[attr-defined]
         if self.guard.restart is not None:
             try:
                 self.sound.save(self.guard.restart)
-            except (KernelfeError, OSError) as failed:  # must not take the place of what ended the run
+            except (KernelfeError, OSError) as failed:  # must not replace the error that ended the run
                 error.add_note(f"The restart file could not be written: {failed}")
             else:
                 error.add_note(f"The state at step {self.sound.step} is in {os.fspath(self.guard.restart)}.")
@@ -117,14 +121,14 @@ class DomainWatch:
         assert self.domain is not None
         worst = bad[int(score[bad].argmax())]
         raise SamplingError(
-            f"{len(bad)} of {len(score)} replicas are far outside of the model's training data at step {state.step}; "
+            f"{len(bad)} of {len(score)} replicas are far outside the model's training data at step {state.step}; "
             f"replica {worst}: {self.domain.culprit(state.positions[worst])}. "
             + (
                 "Start from configurations like those of training."
                 if state.step == 0
-                else "The model is no guide there. Try a smaller timestep or temperatures within those of training, "
-                "add training frames there, or raise DomainGuard(stop=…). The samples so far are in the exception's "
-                ".trajectory, the last sound state in .state."
+                else "Predictions are not reliable there. Try a smaller timestep or temperatures within those of "
+                "training, add training frames there, or raise DomainGuard(stop=…). The samples so far are in the "
+                "exception's .trajectory, the last sound state in .state."
             ),
             bad,
             state.step,
