@@ -17,9 +17,9 @@ from ase.io import write
 
 from ..errors import DataError, DomainError
 from ..protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel, TrainingDomain
-from .fitted import FittedModel
+from .fitted import fitted_model
 
-#: Results beyond ASE's own → (quantity key, whether it is the standard deviation that is meant).
+#: Results beyond ASE's own → (quantity key, True for its standard deviation).
 EXTRA_RESULTS: dict[str, tuple[str, bool]] = {
     "mean_energy": ("mean_energy", False),
     "entropy": ("entropy", False),
@@ -58,19 +58,21 @@ class FreeEnergyCalculator(Calculator):
     ----------
     model
         A :class:`~kernelfe.protocol.FreeEnergyModel`, or a fitted estimator, which is wrapped in a
-        :class:`~kernelfe.calculators.FittedModel`.
+        :class:`~kernelfe.calculators.FittedModel`. Periodic systems need a
+        :class:`~kernelfe.protocol.PeriodicFreeEnergyModel`, such as the estimator of periodic frames or its frozen
+        model; their Atoms object needs a cell and ``pbc=True``.
     temperature
         K. Changing it (``calc.temperature = 350`` or ``calc.set(temperature=350)``) empties the cache.
     extras
         Extra results to compute with every evaluation.
     outside
-        What to do with configurations outside of the model's training data: "warn" (once, when the score exceeds 1, and
-        raise when it exceeds 2), "raise" (already above 1), or "ignore". The score is the result ``domain_score``.
+        Treatment of configurations outside the model's training data: "warn" (once, when the score exceeds 1, and raise
+        when it exceeds 2), "raise" (above 1), or "ignore". The score is the result ``domain_score``.
     restart
         File (of any format that ASE writes, .traj keeps velocities) to which the last configuration within the training
         data is written before an error is raised.
     device
-        Where positions are handed to the model; None: where the model computes.
+        Device of the positions passed to the model; None: that of the model.
     **kwargs
         Passed to ``ase.calculators.calculator.Calculator``.
 
@@ -80,7 +82,7 @@ class FreeEnergyCalculator(Calculator):
         If the temperature is not positive and finite, or the model does not offer one of ``extras``; when evaluated, if
         number or kinds of beads do not fit the model or a periodic system meets a model without cells.
     DomainError
-        When evaluated, if a configuration is far outside of the training data.
+        When evaluated, if a configuration is far outside the training data.
     """
 
     discard_results_on_any_change = True  # else set(temperature=...) would leave stale results behind
@@ -97,7 +99,7 @@ class FreeEnergyCalculator(Calculator):
         **kwargs: Any,
     ):
         if not isinstance(model, FreeEnergyModel):
-            model = FittedModel(model)
+            model = fitted_model(model)
         self.model = model
         self.device = torch.device(getattr(model, "device", None) or "cpu" if device is None else device)
         self.implemented_properties = ["energy", "free_energy", "forces"]
@@ -129,7 +131,7 @@ class FreeEnergyCalculator(Calculator):
         self.set(temperature=value)
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Change parameters (``temperature``) and forget all results; returns what changed.
+        """Change parameters (``temperature``) and discard all results; returns the changes.
 
         Raises
         ------
@@ -180,12 +182,12 @@ class FreeEnergyCalculator(Calculator):
             if self.restart is not None:
                 self._sound = self.get_atoms().copy()
             return
-        what = f"a configuration lies outside of the model's training data: {domain.culprit(positions[0])}"
+        what = f"a configuration is outside the model's training data: {domain.culprit(positions[0])}"
         if score > OUTSIDE[self.outside]:
             if self.restart is not None and self._sound is not None:
                 try:
                     write(os.fspath(self.restart), self._sound)
-                except Exception as failed:  # whatever ASE's writers raise must not hide where the run has gone
+                except Exception as failed:  # an error of ASE's writers must not hide that of the run
                     what += f". The last configuration within them could not be written ({failed})"
                 else:
                     what += f". The last configuration within them is in {os.fspath(self.restart)}"
@@ -228,7 +230,7 @@ class FreeEnergyCalculator(Calculator):
             return positions, None
         if "stress" not in self.implemented_properties:
             raise DataError(
-                f"the system is periodic (pbc={atoms.pbc.tolist()}) but {type(self.model).__name__} knows no cells; "
+                f"the system is periodic (pbc={atoms.pbc.tolist()}) but {type(self.model).__name__} has no cells; "
                 "unwrap the molecule and set atoms.pbc = False"
             )
         if not atoms.pbc.all():
@@ -262,7 +264,7 @@ def _probability_below_zero(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 
 
 def _numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:
-    """First configuration of a batch as an array of its own."""
+    """First configuration of a batch as a new array."""
     return np.array(torch.as_tensor(value)[0].detach().cpu().numpy(), dtype=float)
 
 

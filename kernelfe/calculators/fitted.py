@@ -1,15 +1,16 @@
-"""A fitted estimator as the model a calculator drives: fast forces, and any observable with its uncertainty."""
+"""Fitted estimator as the model of a calculator: fast forces, and any observable with its uncertainty."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..protocol import TrainingDomain
+from ..protocol import PeriodicFreeEnergyModel, TrainingDomain
 
 
 class FittedModel:
@@ -60,7 +61,7 @@ class FittedModel:
         Raises
         ------
         DataError
-            If there is a cell: these estimators are asked about molecules.
+            If there is a cell: these estimators predict observables of molecules.
         """
         if cell is not None:
             raise DataError("FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
@@ -76,4 +77,48 @@ class FittedModel:
         return found
 
 
-__all__ = ["FittedModel"]
+@dataclass(frozen=True)
+class PeriodicFittedModel:
+    """Estimator fitted to periodic frames as a :class:`~kernelfe.protocol.PeriodicFreeEnergyModel`.
+
+    Parameters
+    ----------
+    frozen
+        Its frozen model.
+    kinds
+        Kinds of the beads, or None.
+    """
+
+    frozen: PeriodicFreeEnergyModel
+    kinds: tuple[str, ...] | None
+
+    @property
+    def device(self) -> torch.device | None:
+        """Device of the frozen model."""
+        return getattr(self.frozen, "device", None)
+
+    @property
+    def domain(self) -> TrainingDomain | None:
+        """Training domain of the frozen model."""
+        return getattr(self.frozen, "domain", None)
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Energies and forces without a cell, which frozen periodic models refuse."""
+        return self.frozen.energy_and_forces(positions, temperature)
+
+    def energy_forces_stress(
+        self, positions: Tensor, cell: Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A(R; T), −∇A and the excess stress of the frozen model; see the protocol."""
+        return self.frozen.energy_forces_stress(positions, cell, temperature)
+
+
+def fitted_model(estimator: Any) -> FittedModel | PeriodicFittedModel:
+    """Model of a calculator from a fitted estimator, by whether it was fitted to periodic frames."""
+    found = FittedModel(estimator)
+    if isinstance(found.frozen, PeriodicFreeEnergyModel):
+        return PeriodicFittedModel(found.frozen, found.kinds)
+    return found
+
+
+__all__ = ["FittedModel", "PeriodicFittedModel", "fitted_model"]

@@ -23,7 +23,8 @@ def uniform_masses(beads: int, mass: float = 12.0) -> np.ndarray:
 
     Configurational averages do not depend on the masses: exp(−A/kT) contains none. Equal masses near 12 u are
     therefore a good choice for sampling and often a better one than physical masses, whose lightest bead limits the
-    time step (ω·dt < 2, ω² = stiffness/mass). Physical masses matter only where time itself is read from the trajectory.
+    time step (ω·dt < 2, ω² = stiffness/mass). Physical masses matter only where time itself is read from the
+    trajectory.
 
     Parameters
     ----------

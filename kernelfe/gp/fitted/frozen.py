@@ -250,7 +250,10 @@ class PeriodicFrozenModel(FrozenModel):
         DataError
             Always; wrap the model in :class:`~kernelfe.protocol.FixedCell` to sample at constant volume.
         """
-        raise DataError("the model was fitted to periodic frames: use energy_forces_stress, or FixedCell(model, cell)")
+        raise DataError(
+            "a model of periodic frames needs a cell: sample kernelfe.protocol.FixedCell(model, cell), set atoms.cell "
+            "and atoms.pbc = True with a calculator, or call energy_forces_stress(positions, cell, temperature)"
+        )
 
     def energy_forces_stress(
         self, positions: Tensor, cell: Tensor, temperature: float | Tensor
