@@ -148,7 +148,8 @@ class TorsionMoves(Spec):
                 )
             )
         for name, value in (("width", width), ("bonds", bonds), ("axes", axes)):
-            object.__setattr__(self, name, value)
+            if repr(getattr(self, name)) != repr(value):  # scikit-learn's clone compares identities
+                object.__setattr__(self, name, value)
         self.__dict__.pop("_sides", None)  # computed anew after set_params
         for (i, j), side in zip(axes, self._sides, strict=True):
             if not side:
