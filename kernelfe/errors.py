@@ -1,4 +1,4 @@
-"""Typed errors. Every message names the culprit and says what to do about it."""
+"""Typed errors. Every message names the culprit and the remedy."""
 
 from __future__ import annotations
 
@@ -24,12 +24,33 @@ class SolverError(KernelfeError, RuntimeError):
 
 
 class ProcessError(KernelfeError, RuntimeError):
-    """Another of the processes that work on one fit failed, or did not answer in time."""
+    """Another process of the same fit failed, or did not answer in time."""
 
 
 class DomainError(KernelfeError, RuntimeError):
-    """A configuration is so far from the training data that the model knows nothing of it."""
+    """A configuration is so far from the training data that predictions carry no information about it."""
 
 
 class MissingDependencyError(KernelfeError, ImportError):
     """An optional dependency is not installed."""
+
+
+def require(holds: object, message: str, error: type[KernelfeError] = DataError) -> None:
+    """Raise an error unless a condition holds: for checks at the border that read as one line.
+
+    Parameters
+    ----------
+    holds
+        The condition.
+    message
+        Names the culprit and the remedy. It is written out in any case: not for inner loops.
+    error
+        Class of the error.
+
+    Raises
+    ------
+    KernelfeError
+        Of that class.
+    """
+    if not holds:
+        raise error(message)

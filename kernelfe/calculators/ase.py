@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers
 from ase.io import write
 
-from ..errors import DataError, DomainError
+from ..errors import DomainError, require
 from ..protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel, TrainingDomain
 from .fitted import fitted_model
 
@@ -108,11 +108,9 @@ class FreeEnergyCalculator(Calculator):
         if isinstance(model, ObservableModel):
             self.implemented_properties.extend(EXTRA_RESULTS)
         unknown = [name for name in extras if name not in EXTRA_RESULTS or name not in self.implemented_properties]
-        if unknown:
-            offered = [name for name in self.implemented_properties if name in EXTRA_RESULTS]
-            raise DataError(f"extras={unknown}: {type(model).__name__} offers {offered or 'none'}")
-        if outside not in OUTSIDE:
-            raise DataError(f"outside={outside!r}: use one of {', '.join(OUTSIDE)}")
+        offered = [name for name in self.implemented_properties if name in EXTRA_RESULTS]
+        require(not unknown, f"extras={unknown}: {type(model).__name__} offers {offered or 'none'}")
+        require(outside in OUTSIDE, f"outside={outside!r}: use one of {', '.join(OUTSIDE)}")
         self.domain = getattr(model, "domain", None)
         if self.domain is not None:
             self.implemented_properties.append("domain_score")
@@ -138,12 +136,12 @@ class FreeEnergyCalculator(Calculator):
         DataError
             If the temperature is not positive and finite, or there is no such parameter.
         """
-        if unknown := sorted(set(kwargs) - {"temperature"}):
-            raise DataError(f"FreeEnergyCalculator has no parameter {', '.join(unknown)}; it has temperature")
+        unknown = sorted(set(kwargs) - {"temperature"})
+        require(not unknown, f"FreeEnergyCalculator has no parameter {', '.join(unknown)}; it has temperature")
         if "temperature" in kwargs:
             value = kwargs["temperature"]
-            if not isinstance(value, (int, float, np.number)) or not 0 < float(value) < np.inf:
-                raise DataError(f"temperature={value!r} must be one positive number, K")
+            positive = isinstance(value, (int, float, np.number)) and 0 < float(value) < np.inf
+            require(positive, f"temperature={value!r} must be one positive number, K")
             kwargs["temperature"] = float(value)
         return super().set(**kwargs)
 
@@ -223,18 +221,20 @@ class FreeEnergyCalculator(Calculator):
         kinds = getattr(self.model, "kinds", None)
         if kinds is not None:
             _check_kinds(atoms, tuple(kinds))
-        if not np.all(np.isfinite(atoms.positions)):
-            raise DataError("positions contain a non-finite value; if dynamics has blown up, reduce its timestep")
+        require(
+            np.all(np.isfinite(atoms.positions)),
+            "positions contain a non-finite value; if dynamics has become unstable, reduce its timestep",
+        )
         positions = torch.from_numpy(atoms.positions.copy())[None].to(self.device)
         if not atoms.pbc.any():
             return positions, None
-        if "stress" not in self.implemented_properties:
-            raise DataError(
-                f"the system is periodic (pbc={atoms.pbc.tolist()}) but {type(self.model).__name__} has no cells; "
-                "unwrap the molecule and set atoms.pbc = False"
-            )
-        if not atoms.pbc.all():
-            raise DataError(f"pbc={atoms.pbc.tolist()}: the model needs all three directions periodic, or none")
+        periodic = atoms.pbc.tolist()
+        require(
+            "stress" in self.implemented_properties,
+            f"the system is periodic (pbc={periodic}) but {type(self.model).__name__} has no cells; "
+            "unwrap the molecule and set atoms.pbc = False",
+        )
+        require(all(periodic), f"pbc={periodic}: the model needs all three directions periodic, or none")
         return positions, torch.from_numpy(np.array(atoms.cell))[None].to(self.device)
 
 
@@ -244,8 +244,8 @@ def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
     Kinds are read from ``atoms.arrays["kinds"]`` if there, else from the chemical symbols if all kinds of the model are
     symbols and no atom is X; other names (CA, W1) cannot be told from an Atoms object, and only the number is checked.
     """
-    if len(atoms) != len(kinds):
-        raise DataError(f"the model has {len(kinds)} beads, the Atoms object {len(atoms)}: map the atoms first")
+    fits = len(atoms) == len(kinds)
+    require(fits, f"the model has {len(kinds)} beads, the Atoms object {len(atoms)}: map the atoms first")
     if "kinds" in atoms.arrays:
         found = tuple(str(kind) for kind in atoms.arrays["kinds"])
     else:
@@ -253,8 +253,7 @@ def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
         if "X" in found or any(kind not in atomic_numbers for kind in kinds):
             return
     for bead, (has, needs) in enumerate(zip(found, kinds, strict=True)):
-        if has != needs:
-            raise DataError(f"bead {bead} is {has!r}, the model needs {needs!r}: reorder or rename the beads")
+        require(has == needs, f"bead {bead} is {has!r}, the model needs {needs!r}: reorder or rename the beads")
 
 
 def _probability_below_zero(mean: np.ndarray, std: np.ndarray) -> np.ndarray:

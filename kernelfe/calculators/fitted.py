@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import require
 from ..protocol import PeriodicFreeEnergyModel, TrainingDomain
 
 
@@ -33,11 +33,11 @@ class FittedModel:
     """
 
     def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
-        if not (hasattr(estimator, "frozen") and hasattr(estimator, "predict")):
-            raise DataError(
-                f"{type(estimator).__name__} has neither energy_and_forces(positions, temperature) nor frozen() and "
-                "predict(); pass a fitted FreeEnergyRegressor or a kernelfe.protocol.FreeEnergyModel"
-            )
+        require(
+            hasattr(estimator, "frozen") and hasattr(estimator, "predict"),
+            f"{type(estimator).__name__} has neither energy_and_forces(positions, temperature) nor frozen() and "
+            "predict(); pass a fitted FreeEnergyRegressor or a kernelfe.protocol.FreeEnergyModel",
+        )
         self.estimator, self.parameters = estimator, parameters
         self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
         self.device: torch.device | None = getattr(self.frozen, "device", None)
@@ -63,8 +63,7 @@ class FittedModel:
         DataError
             If there is a cell: these estimators predict observables of molecules.
         """
-        if cell is not None:
-            raise DataError("FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
+        require(cell is None, "FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
         x = positions.detach().cpu().numpy()
         t = temperature.cpu().numpy() if isinstance(temperature, Tensor) else temperature
         found: dict[str, Tensor] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..errors import DataError, KernelfeError
+from ..errors import KernelfeError, require
 from .cases import LABEL_SETS, SAMPLING, TARGET, Case, Sampler, run_case
 
 
@@ -48,13 +48,12 @@ class Plan:
     small: bool = False
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(self.sizes) < 2 or self.subsets < 1:
-            raise DataError(
-                f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one "
-                "subset is needed"
-            )
-        if not 0 <= self.seed < 2**63:
-            raise DataError(f"seed={self.seed}: give a whole number from 0 to 2⁶³ − 1")
+        require(
+            self.sizes and min(self.sizes) >= 2 and self.subsets >= 1,
+            f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one subset is "
+            "needed",
+        )
+        require(0 <= self.seed < 2**63, f"seed={self.seed}: give a whole number from 0 to 2⁶³ − 1")
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
 
     @classmethod

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 from .langevin import drive, langevin_init, move_actions
@@ -209,10 +209,11 @@ def run_replica_exchange(
         far.
     """
     ladder = np.asarray(temperatures, dtype=float)
-    if ladder.ndim != 1 or len(ladder) < 2 or not (np.all(np.diff(ladder) > 0) or np.all(np.diff(ladder) < 0)):
-        raise DataError(f"temperatures={temperatures!r}: expected at least two, strictly monotonic, K")
-    if ladders < 1 or swap_every < 1:
-        raise DataError(f"ladders={ladders} and swap_every={swap_every} must be at least 1")
+    require(
+        ladder.ndim == 1 and len(ladder) >= 2 and (np.all(np.diff(ladder) > 0) or np.all(np.diff(ladder) < 0)),
+        f"temperatures={temperatures!r}: expected at least two, strictly monotonic, K",
+    )
+    require(ladders >= 1 and swap_every >= 1, f"ladders={ladders} and swap_every={swap_every} must be at least 1")
     protocol = chosen(protocol, options)
     rungs = len(ladder)
     start = as_tensor(positions)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import DataError, KernelfeError
+from ..errors import KernelfeError, require
 from ..protocol import FreeEnergyModel
 from ..specs import Spec
 from .state import LangevinState, SamplingError
@@ -48,19 +48,14 @@ class DomainGuard(Spec):
 
     def __post_init__(self) -> None:
         every, stop = self.every, self.stop
-        if not isinstance(every, int) or every < 1 or not isinstance(stop, (int, float)) or not stop > 0:
-            raise DataError(
-                f"DomainGuard(every={every!r}, stop={stop!r}): a whole number of steps and a positive score are needed"
-            )
+        sound = isinstance(every, int) and every >= 1 and isinstance(stop, (int, float)) and stop > 0
+        require(sound, f"DomainGuard(every={every!r}, stop={stop!r}): use whole steps and a positive score")
         if self.restart is not None:  # at once, not at the end of a long run
-            if not isinstance(self.restart, (str, os.PathLike)):
-                raise DataError(f"DomainGuard(restart={self.restart!r}): name a file")
+            named = isinstance(self.restart, (str, os.PathLike))
+            require(named, f"DomainGuard(restart={self.restart!r}): name a file")
             object.__setattr__(self, "restart", os.fspath(self.restart))  # plain, as in every spec
-            folder = Path(self.restart).parent
-            if not folder.is_dir() or Path(self.restart).is_dir():
-                raise DataError(
-                    f"DomainGuard(restart={os.fspath(self.restart)!r}): name a file in a folder that exists"
-                )
+            placed = Path(self.restart).parent.is_dir() and not Path(self.restart).is_dir()
+            require(placed, f"DomainGuard(restart={self.restart!r}): name a file in a folder that exists")
 
 
 #: Default guard of samplers.

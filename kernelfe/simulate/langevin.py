@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import DataError
+from ..errors import require
 from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
 from .guard import DomainWatch
@@ -76,22 +76,21 @@ def langevin_init(
     protocol = chosen(protocol, options)
     dtype = protocol.torch_dtype
     start = as_tensor(positions).to(device=getattr(model, "device", None), dtype=dtype, copy=True).contiguous()
-    if start.ndim != 3 or start.shape[-1] != 3 or 0 in start.shape:
-        raise DataError(
-            f"positions have shape {tuple(start.shape)}, expected (replicas, beads, 3); "
-            "use positions[None].repeat(replicas, 0) to start several replicas from one configuration"
-        )
+    require(
+        start.ndim == 3 and start.shape[-1] == 3 and 0 not in start.shape,
+        f"positions have shape {tuple(start.shape)}, expected (replicas, beads, 3); "
+        "use positions[None].repeat(replicas, 0) to start several replicas from one configuration",
+    )
     n, beads, _ = start.shape
     weight = as_tensor(masses).to(start).reshape(-1)
-    if weight.shape != (beads,) or not bool((torch.isfinite(weight) & (weight > 0)).all()):
-        raise DataError(f"masses must be {beads} positive numbers (u), one per bead; see simulate.uniform_masses")
+    require(
+        weight.shape == (beads,) and bool((torch.isfinite(weight) & (weight > 0)).all()),
+        f"masses must be {beads} positive numbers (u), one per bead; see simulate.uniform_masses",
+    )
     kelvin = as_tensor(temperature).to(start)
-    if kelvin.ndim > 1 or (kelvin.ndim == 1 and len(kelvin) != n):
-        raise DataError(f"temperature has shape {tuple(kelvin.shape)}, expected one number or ({n},)")
-    if not bool((torch.isfinite(kelvin) & (kelvin > 0)).all()):
-        raise DataError("temperature must be positive and finite (K)")
-    if not bool(torch.isfinite(start).all()):
-        raise DataError("positions contain a non-finite value")
+    require(kelvin.shape in ((), (n,)), f"temperature has shape {tuple(kelvin.shape)}, expected one number or ({n},)")
+    require((torch.isfinite(kelvin) & (kelvin > 0)).all(), "temperature must be positive and finite (K)")
+    require(torch.isfinite(start).all(), "positions contain a non-finite value")
 
     kelvin = kelvin.expand(n).clone()
     timestep, friction = protocol.time_step(model, weight.tolist()), float(protocol.friction)

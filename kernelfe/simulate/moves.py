@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..geometry.topology import dihedrals_of, fragment
 from ..protocol import FreeEnergyModel
 from ..specs import Spec
@@ -134,26 +134,18 @@ class TorsionMoves(Spec):
 
     def __post_init__(self) -> None:
         width = tuple(float(w) for w in np.atleast_1d(np.asarray(self.width, dtype=float)))
-        if not width or not all(0 < w <= math.pi for w in width):
-            raise DataError(f"TorsionMoves: width={self.width!r}; every width must lie in (0, π] rad")
+        inside = bool(width) and all(0 < w <= math.pi for w in width)
+        require(inside, f"TorsionMoves: width={self.width!r}; every width must lie in (0, π] rad")
         bonds = tuple((int(i), int(j)) for i, j in self.bonds)
         axes = _rotatable(bonds) if self.axes is None else tuple((int(i), int(j)) for i, j in self.axes)
-        if not axes:
-            raise DataError(
-                "TorsionMoves: "
-                + (
-                    "no bond outside rings has further beads on both sides"
-                    if self.axes is None
-                    else "axes is empty; pass pairs of beads, or None for every rotatable bond"
-                )
-            )
+        missing = "no bond outside rings has further beads on both sides" if self.axes is None else "axes is empty"
+        require(axes, f"TorsionMoves: {missing}; pass axes, pairs of beads that are bonded")
         for name, value in (("width", width), ("bonds", bonds), ("axes", axes)):
             if repr(getattr(self, name)) != repr(value):  # scikit-learn's clone compares identities
                 object.__setattr__(self, name, value)
         self.__dict__.pop("_sides", None)  # computed anew after set_params
         for (i, j), side in zip(axes, self._sides, strict=True):
-            if not side:
-                raise DataError(f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
+            require(side, f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,7 +173,7 @@ class TorsionMoves(Spec):
             If the positions have fewer beads than the bonds name.
         """
         n, beads, _ = positions.shape
-        if beads < self._beads:
+        if beads < self._beads:  # checked here: moves are made before the positions are known
             raise DataError(f"TorsionMoves: bonds name bead {self._beads - 1}, the positions have {beads} beads")
         device = positions.device
         mask, ends, widths = _constants(self.axes, self._sides, self.width, beads, (positions.dtype, device))

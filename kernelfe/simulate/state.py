@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, KernelfeError, ModelFileError
+from ..errors import DataError, KernelfeError, ModelFileError, require
 from ..files.npz import load_npz, save_npz
 from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN, FEMTOSECOND
@@ -43,8 +43,8 @@ def uniform_masses(beads: int, mass: float = 12.0) -> np.ndarray:
     DataError
         If ``beads`` is not positive, or ``mass`` is not positive and finite.
     """
-    if beads < 1 or not (mass > 0 and np.isfinite(mass)):
-        raise DataError(f"uniform_masses(beads={beads!r}, mass={mass!r}): both must be positive")
+    positive = beads >= 1 and mass > 0 and np.isfinite(mass)
+    require(positive, f"uniform_masses(beads={beads!r}, mass={mass!r}): both must be positive")
     return np.full(int(beads), float(mass))
 
 
@@ -145,11 +145,13 @@ def load_state(
     DataError
         If the seed is not a whole number.
     """
-    if seed is not None and not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**63):
-        raise DataError(f"seed={seed!r} must be a whole number that is not negative, or None")
+    sound = seed is None or (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**63)
+    require(sound, f"seed={seed!r} must be a whole number that is not negative, or None")
     arrays = load_npz(path, max_bytes=MAX_STATE)
-    if str(arrays.get("format", "")) != _FORMAT:
-        raise ModelFileError(f"{path} is not a state of a Langevin run: write one with LangevinState.save")
+    found = str(arrays.get("format", ""))
+    require(
+        found == _FORMAT, f"{path} is not a state of a Langevin run: write one with LangevinState.save", ModelFileError
+    )
     try:
         tensors = {name: torch.from_numpy(np.array(arrays[name])).to(device) for name in _SAVED}
         n, beads, _ = tensors["positions"].shape

@@ -25,7 +25,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ..errors import DataError, SolverError
+from ..errors import SolverError, require
 from ..frames import Frames
 from ..frames.checks import mapping, numbers
 from ..gp import FreeEnergyRegressor
@@ -106,15 +106,19 @@ def propose(
     _check(model, samples)
     _check(model, candidates)
     noise = mapping(noise, "noise", "{'mean_force': 0.03}")
-    if not isinstance(batch, (int, np.integer)) or not 1 <= batch <= len(candidates):
-        raise DataError(f"batch={batch}: choose at least one, and at most the {len(candidates)} candidates")
-    if not noise or any(not 0.0 < float(numbers(v, f"noise of {key!r}", ())) < np.inf for key, v in noise.items()):
-        raise DataError(f"noise={dict(noise)}: give a positive standard deviation for every kind that is measured")
+    require(
+        isinstance(batch, (int, np.integer)) and 1 <= batch <= len(candidates),
+        f"batch={batch}: choose at least one, and at most the {len(candidates)} candidates",
+    )
+    require(
+        noise and all(0.0 < float(numbers(v, f"noise of {key!r}", ())) < np.inf for key, v in noise.items()),
+        f"noise={dict(noise)}: give a positive standard deviation for every kind that is measured",
+    )
     with torch.no_grad():
         blocks = [_rows(model, key, candidates) for key in noise]
         total = sum(len(block) for block in blocks)
-        if total > MAX_ROWS:
-            raise DataError(f"{len(candidates)} candidates have {total} labels, more than {MAX_ROWS}: pass fewer")
+        fits = total <= MAX_ROWS
+        require(fits, f"{len(candidates)} candidates have {total} labels, more than {MAX_ROWS}: pass fewer")
         target = _rows(model, "free_energy", samples)
         covariance = model.posterior_.covariance
         joint = torch.cat([torch.cat([covariance(a, b) for b in blocks], 1) for a in blocks])
@@ -165,10 +169,9 @@ def _greedy(joint: Tensor, cross: Tensor, noise: Tensor, rows_of: Tensor, batch:
 
 def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
     check_is_fitted(model, "model_")
-    if not isinstance(frames, Frames) or not len(frames):
-        raise DataError("candidates and samples must be Frames with at least one row")
-    if model.molecules_ is not None:
-        raise DataError("proposals need a model of one molecule: pass model.for_molecule(frames)")
+    rows = isinstance(frames, Frames) and len(frames)
+    require(rows, "candidates and samples must be Frames with at least one row")
+    model.model_.molecules.one("a proposal")
     model.check_frames(frames)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.base import clone
 from tqdm import tqdm
 
-from ..errors import DataError
+from ..errors import require
 from ..frames import Frames
 from ..frames.checks import numbers
 from ..gp import FreeEnergyRegressor, condition
@@ -114,8 +114,7 @@ class ActivePlan(Spec):
             if not len(kelvin) or not (np.isfinite(kelvin) & (kelvin > 0.0)).all():
                 wrong.append(f"{name}={kelvin.tolist()}: give at least one, positive and finite (K)")
             object.__setattr__(self, name, tuple(kelvin.tolist()))
-        if wrong:
-            raise DataError("ActivePlan: " + "; ".join(wrong))
+        require(not wrong, "ActivePlan: " + "; ".join(wrong))
 
 
 @dataclass(frozen=True)
@@ -207,8 +206,10 @@ def learn_actively(
     attribute ``learned``, an :class:`ActiveLearning`, so that no labels are lost.
     """
     plan = replace(plan or ActivePlan(), **options)
-    if frames.positions is None or frames.cell is not None or frames.parameters:
-        raise DataError("active learning samples the model: it needs bead positions, without cell and parameters")
+    require(
+        frames.positions is not None and frames.cell is None and not frames.parameters,
+        "active learning samples the model: it needs bead positions, without cell and parameters",
+    )
     rng = np.random.default_rng(plan.seed)
     learned = ActiveLearning(model, _with_noise(model, frames), ())
     expected_noise = dict(noise)
@@ -242,11 +243,11 @@ def _round(learned: ActiveLearning, driver: Driver, noise: Mapping[str, float], 
     near = model.domain_score(pool) <= plan.farthest
     candidates, sound = pool[near], samples[model.domain_score(samples) <= plan.farthest]
     for count, least, name in ((len(candidates), plan.batch, "candidates"), (len(sound), 2, "samples")):
-        if count < least:
-            raise DataError(
-                f"only {count} {name} are near the training data, {least} are needed: begin with more frames, or raise "
-                "farthest"
-            )
+        require(
+            count >= least,
+            f"only {count} {name} are near the training data, {least} are needed: begin with more frames, or raise "
+            "farthest",
+        )
     if plan.at_random:
         rows = rng.choice(len(candidates), plan.batch, replace=False)
         expected, promised = expected_divergence(model, sound), float("nan")
@@ -265,8 +266,8 @@ def _with_noise(model: FreeEnergyRegressor, frames: Frames) -> Frames:
     for kind, values in frames.labels.items():
         if kind in noise:
             continue
-        if kind not in model.noise_:
-            raise DataError(f"labels {kind!r} were not fitted, and their noise is unknown: drop them (drop_labels)")
+        learned = kind in model.noise_
+        require(learned, f"labels {kind!r} were not fitted, and their noise is unknown: drop them (drop_labels)")
         level, power = model.noise_[kind]
         sigma = level * (frames.temperature / model.noise_temperature_) ** power
         noise[kind] = np.broadcast_to(sigma.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
@@ -324,5 +325,4 @@ def _check_labels(chosen: Frames, asked: Frames, noise: Mapping[str, float]) -> 
         wrong = f"labels {', '.join(bare)} without noise"
     elif absent := [kind for kind in noise if kind not in chosen.labels or not chosen.present[kind].any()]:
         wrong = f"no labels {absent[0]!r}, which noise= names: remove it there"
-    if wrong:
-        raise DataError(f"the driver returned {wrong}")
+    require(not wrong, f"the driver returned {wrong}")

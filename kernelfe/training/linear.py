@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,35 +10,57 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import require
 from ..frames import Frames
-from ..functionals import FreeEnergy
 from ..gp import FreeEnergyRegressor
+from ..gp.fitted.frozen import FrozenModel
+from ..gp.fitted.model import FreeEnergy
 from ..gp.solvers.sparse.posterior import SparsePosterior
-from ..protocol import LinearModel
+from ..protocol import LinearModel, TrainingDomain
 
 
+@dataclass(frozen=True)
 class SparseLinear:
-    """Fitted estimator of the sparse solver as a :class:`~kernelfe.protocol.LinearModel`.
+    """Fitted free energy of the sparse solver as a :class:`~kernelfe.protocol.LinearModel`.
 
     All access of trainers to the inside of a fit is in this class.
 
     Parameters
     ----------
-    estimator
-        Fitted to configurations of one molecule, without a cell and without parameters λ.
+    fitted
+        Of one molecule, without a cell and without parameters λ.
     """
 
-    def __init__(self, estimator: FreeEnergyRegressor):
-        self.estimator = estimator
-        self._posterior: SparsePosterior = estimator.posterior_
-        self.mean, self.lower = self._posterior.weights, self._posterior.lower
-        self.kinds, self.temperatures = estimator.kinds_, estimator.temperatures_
-        self.beads = estimator.coordinate_shape_[0]
+    fitted: FreeEnergy
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior mean of the weights, (W,)."""
+        return self.fitted.posterior.weights
+
+    @property
+    def lower(self) -> Tensor:
+        """Cholesky factor of their precision, (W, W)."""
+        return self.fitted.posterior.lower
+
+    @property
+    def kinds(self) -> tuple[str, ...] | None:
+        """Kinds of the beads, or None."""
+        return self.fitted.kinds_
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Temperatures of the training frames, K."""
+        return self.fitted.provenance.temperatures
 
     @cached_property
-    def _frozen(self):
-        return self.estimator.frozen()
+    def _frozen(self) -> FrozenModel:
+        return self.fitted.frozen()
+
+    @property
+    def beads(self) -> int:
+        """Number of beads."""
+        return self._frozen.beads
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +68,7 @@ class SparseLinear:
         return self._frozen.device
 
     @property
-    def domain(self):
+    def domain(self) -> TrainingDomain | None:
         """Training domain of the fit."""
         return self._frozen.domain
 
@@ -64,22 +86,24 @@ class SparseLinear:
         """Features of the sparse basis, (n, W); see the protocol."""
         x = positions.detach().cpu().numpy()
         t = temperature.detach().cpu().numpy() if isinstance(temperature, Tensor) else temperature
-        frames = Frames.from_arrays(positions=x, temperature=t, kinds=self.kinds)
-        rows = self._posterior.prior.rows(FreeEnergy(), self.estimator._states(frames, None))
-        return self._posterior.features(rows)
+        rows = self.fitted.rows(Frames.from_arrays(positions=x, temperature=t, kinds=self.kinds))[0]
+        return self.fitted.posterior.features(rows)
 
     def with_weights(self, mean: Tensor, lower: Tensor) -> SparseLinear:
         """Copy of the fit with other weights; see the protocol."""
-        posterior = SparsePosterior(self._posterior.basis, mean, lower)
-        posterior.log_evidence = self._posterior.log_evidence
-        estimator = copy.copy(self.estimator)
-        estimator.posterior_ = posterior
-        return SparseLinear(estimator)
+        before = self.fitted.posterior
+        posterior = SparsePosterior(before.basis, mean, lower)
+        posterior.log_evidence = before.log_evidence
+        return SparseLinear(replace(self.fitted, posterior=posterior))
+
+    def with_density(self, density: dict[float, float]) -> FreeEnergy:
+        """Fitted free energy that records the effective number of frames whose density it is conditioned on."""
+        return replace(self.fitted, provenance=replace(self.fitted.provenance, density=density))
 
     def descriptors(self, positions: Tensor) -> Tensor:
         """Columns (n, d) of the terms' descriptors; of many environments in a frame, their mean."""
         columns = []
-        for _, term in self.estimator.terms_:
+        for _, term in self.fitted.terms:
             z, frame, _ = term.spec.descriptor.values_and_pullback(positions)
             if frame is not None:
                 total = z.new_zeros(len(positions), z.shape[1]).index_add_(0, frame, z)
@@ -89,7 +113,7 @@ class SparseLinear:
 
 
 def linear_model(model: Any) -> LinearModel:
-    """Linear model that trainers work on: the model itself, or a fitted estimator as :class:`SparseLinear`.
+    """Linear model that trainers work on: the model itself, or a fit of the sparse solver as :class:`SparseLinear`.
 
     Raises
     ------
@@ -98,33 +122,28 @@ def linear_model(model: Any) -> LinearModel:
     """
     if isinstance(model, LinearModel):
         return model
-    estimator = isinstance(model, FreeEnergyRegressor)
-    if estimator:
-        check_is_fitted(model, "posterior_")
-    reasons = {
-        "needs a kernelfe.protocol.LinearModel or a fitted FreeEnergyRegressor": not estimator,
-        "needs a model of the sparse solver: fit it with solver='sparse'": estimator
-        and not isinstance(model.posterior_, SparsePosterior),
-        "needs a model of labels alone, this one is conditioned on the density of frames already": estimator
-        and model.density_ is not None,
-        "must come before C ≥ 0 is enforced, which it would undo": estimator and model.concave_,
-        "refines a model of one molecule: pass model.for_molecule(frames)": estimator and model.molecules_ is not None,
-        "needs a model of bead positions without a cell and without parameters": estimator
-        and model.molecules_ is None
-        and (len(model.coordinate_shape_) != 2 or model.periodic_ or bool(model.parameters_)),
-    }
-    for reason, applies in reasons.items():
-        if applies:
-            raise DataError(f"relative entropy {reason}")
+    known = isinstance(model, (FreeEnergyRegressor, FreeEnergy))
+    require(known, "relative entropy needs a kernelfe.protocol.LinearModel or a fitted FreeEnergyRegressor")
+    if isinstance(model, FreeEnergyRegressor):
+        check_is_fitted(model, "model_")
+        model = model.model_
+    sparse, made = isinstance(model.posterior, SparsePosterior), model.provenance
+    require(sparse, "relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
+    bare = made.density is None
+    require(bare, "the model is conditioned on the density of frames already: refine one of labels alone")
+    require(not made.concave, "the model is conditioned on C ≥ 0: apply relative entropy before enforcing concavity")
+    molecule = model.molecules.one("relative entropy").molecule
+    beads = len(molecule.shape) == 2 and not molecule.periodic and not model.parameters
+    require(beads, "relative entropy needs a model of bead positions without a cell and without parameters")
     return SparseLinear(model)
 
 
-def trained(model: LinearModel, density: dict[float, float]) -> Any:
-    """Model of the type that :func:`linear_model` was given; a fitted estimator records the ``density`` it used."""
-    if not isinstance(model, SparseLinear):
-        return model
-    model.estimator.density_ = density
-    return model.estimator
+def trained(model: Any, refined: LinearModel, density: dict[float, float]) -> Any:
+    """Refined model of the type of ``model``; a fitted free energy records the ``density`` it is conditioned on."""
+    if not isinstance(refined, SparseLinear):
+        return refined
+    fitted = refined.with_density(density)
+    return model.with_model(fitted) if isinstance(model, FreeEnergyRegressor) else fitted
 
 
 __all__ = ["SparseLinear", "linear_model", "trained"]

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import DataError
+from ..errors import require
 from ..frames import Frames
 from ..protocol import LinearModel
 from ..simulate import LangevinProtocol, run_langevin, uniform_masses
@@ -95,8 +95,7 @@ class RelativeEntropyPlan(Spec):
             for name in ("trusted", "arrived")
             if not 0.0 < getattr(self, name) <= 1.0
         ]
-        if wrong:
-            raise DataError("RelativeEntropyPlan: " + "; ".join(wrong))
+        require(not wrong, "RelativeEntropyPlan: " + "; ".join(wrong))
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,8 @@ def minimize_relative_entropy(
     Parameters
     ----------
     model
-        A :class:`~kernelfe.protocol.LinearModel`, or a :class:`~kernelfe.FreeEnergyRegressor` fitted by the sparse
-        solver to configurations of beads, without a cell and without parameters λ.
+        A :class:`~kernelfe.protocol.LinearModel`, or a :class:`~kernelfe.FreeEnergyRegressor` (or its ``model_``)
+        fitted by the sparse solver to configurations of beads, without a cell and without parameters λ.
     frames
         Unbiased equilibrium frames, at one or several temperatures; labels are not used. Best those the model was
         fitted to: no further all-atom simulation is needed.
@@ -199,9 +198,8 @@ def minimize_relative_entropy(
     names = {one.name for one in fields(RelativeEntropyPlan)}
     plan = replace(plan or RelativeEntropyPlan(), **{k: v for k, v in options.items() if k in names})
     protocol = (protocol or SAMPLING).with_options(**{k: v for k, v in options.items() if k not in names})
-    linear = linear_model(model)
-    _check(linear, frames, plan, inefficiency)
-    minimization = _Minimization(linear, frames, protocol, plan, inefficiency, masses)
+    _check(linear_model(model), frames, plan, inefficiency)
+    minimization = _Minimization(model, frames, protocol, plan, inefficiency, masses)
     with tqdm(total=plan.rounds, unit="round", desc="relative entropy", disable=not progress, leave=False) as bar:
         found = minimization.run(bar.update)
     _warn(found, plan)
@@ -213,14 +211,15 @@ class _Minimization:
 
     def __init__(
         self,
-        linear: LinearModel,
+        given: Any,
         frames: Frames,
         protocol: LangevinProtocol,
         plan: RelativeEntropyPlan,
         inefficiency: float | None,
         masses: np.ndarray | None,
     ):
-        self.linear, self.plan, self.bonds = linear, plan, frames.bonds
+        self.given, self.plan, self.bonds = given, plan, frames.bonds
+        self.linear = linear = linear_model(given)
         self.mean, self.lower = _plain(linear.mean), _plain(linear.lower)
         self.temperatures: list[float] = np.unique(frames.temperature).tolist()
         positions = np.asarray(frames.positions, dtype=np.float64)
@@ -275,7 +274,7 @@ class _Minimization:
             t: float((one.counts / np.array(one.inefficiency[:2])).sum())
             for t, one in zip(self.temperatures, self.data, strict=True)
         }
-        return RelativeEntropyFit(trained(model, density), tuple(history), arrived, self.inefficiency)
+        return RelativeEntropyFit(trained(self.given, model, density), tuple(history), arrived, self.inefficiency)
 
     def _sample(self, model: LinearModel, v: Tensor, burn_in: int) -> tuple[list[Ensemble], float]:
         """Samples of a model at every temperature, and the independent samples of each replica."""
@@ -346,28 +345,28 @@ def _warn(found: RelativeEntropyFit, plan: RelativeEntropyPlan) -> None:
 
 
 def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan, inefficiency: float | None) -> None:
-    """Raise DataError with everything that is wrong with the arguments; log what is merely doubtful."""
-    if not isinstance(frames, Frames) or frames.positions is None or frames.cell is not None or frames.parameters:
-        raise DataError(
-            "frames must be kernelfe.Frames of bead positions, without a cell and without parameters: relative entropy "
-            "samples the model"
-        )
+    """Raise DataError if the frames do not fit the model; log temperatures outside those of its data."""
+    require(
+        isinstance(frames, Frames) and frames.positions is not None and frames.cell is None and not frames.parameters,
+        "frames must be kernelfe.Frames of bead positions, without a cell and without parameters: relative entropy "
+        "samples the model",
+    )
+    assert frames.positions is not None
     kinds, here = getattr(model, "kinds", None), frames.positions.shape[1]
     beads = getattr(model, "beads", len(kinds) if kinds else here)
     count = len(np.unique(frames.temperature))
-    wrong = []
-    if beads != here or (None not in (frames.kinds, kinds) and frames.kinds != kinds):
-        wrong.append("these frames are of another molecule than the model was fitted to")
-    if not len(frames) or plan.replicas < 2 * count:
-        wrong.append(
-            f"{len(frames)} frames, replicas={plan.replicas}: needed are frames, and two replicas for each of {count} "
-            "temperatures (join temperatures that hardly differ)"
-        )
+    same = beads == here and (None in (frames.kinds, kinds) or frames.kinds == kinds)
+    require(same, "these frames are of another molecule than the model was fitted to")
+    require(
+        len(frames) and plan.replicas >= 2 * count,
+        f"{len(frames)} frames, replicas={plan.replicas}: needed are frames, and two replicas for each of {count} "
+        "temperatures (join temperatures that hardly differ)",
+    )
     number = isinstance(inefficiency, (int, float, np.number)) and math.isfinite(inefficiency)
-    if inefficiency is not None and not (number and inefficiency > 0.0):
-        wrong.append(f"inefficiency={inefficiency!r} must be a positive number: 1 for independent frames")
-    if wrong:
-        raise DataError("; ".join(wrong))
+    require(
+        inefficiency is None or (number and inefficiency > 0.0),
+        f"inefficiency={inefficiency!r} must be a positive number: 1 for independent frames",
+    )
     known = getattr(model, "temperatures", None)
     if known and not min(known) <= frames.temperature.min() <= frames.temperature.max() <= max(known):
         logger.warning(
