@@ -176,8 +176,15 @@ class LinearModel(FreeEnergyModel, Protocol):
     :class:`LinearBase` implements all but ``features``.
     """
 
-    mean: Tensor
-    lower: Tensor
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the weights, (W,)."""
+        ...
+
+    @property
+    def lower(self) -> Tensor:
+        """Lower triangular Cholesky factor of the precision of the weights, (W, W)."""
+        ...
 
     def features(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
         """Features φ(R, T) of a batch of configurations: the derivatives of A by the weights.
