@@ -1,7 +1,7 @@
-"""Operations and bytes of what a card is measured at, and the time that they take at its rates.
+"""Operations and bytes of the measured parts of ``gpu.py``, and the time that they take at the rates of a device.
 
 A count is a sequence of passes: matrix products and elementwise work on large arrays, each with the bytes that it reads
-and writes; what is small beside them is left out.
+and writes. Small arrays are omitted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kernelfe.linalg.normal import WIDE_PANEL
 
 @dataclass(frozen=True)
 class Count:
-    """Work as passes one after the other: (operations of matrix products, bytes) of each."""
+    """Work as a sequence of passes: (operations of matrix products, bytes) of each."""
 
     passes: tuple[tuple[float, float], ...]
 
@@ -29,7 +29,7 @@ class Count:
         return sum(moved for _, moved in self.passes)
 
     def times(self, factor: float) -> Count:
-        """The same work again and again."""
+        """The same work, repeated."""
         return Count(tuple((factor * flops, factor * moved) for flops, moved in self.passes))
 
     def __add__(self, other: Count) -> Count:
@@ -39,7 +39,7 @@ class Count:
 def kernel_count(pairs: float, dimension: int, item: int = 8) -> Count:
     """κ of all pairs: half squared distances by one product, four elementwise passes.
 
-    In single precision, a change to it and one more pass, which makes what is too small zero.
+    In single precision there is also a conversion and one more pass, which sets numbers that are too small to zero.
     """
     one = 8.0 * pairs
     passes = [(2.0 * dimension * pairs, one), (0, 2 * one), (0, 2 * one), (0, 2 * one), (0, 2 * one)]
@@ -50,7 +50,7 @@ def product_count(pairs: float, dimension: int, columns: int = 1, item: int = 8,
     """Gradients at E environments of expansions with slopes on m nodes, E·m pairs, Gaussian kernel, D > 4.
 
     Per right-hand side: q = z w (depth D + 1) written; κ∘q: two arrays read and one written; (κ∘q)(z, 1) read; and for
-    all of them κ w. The last two are filled up to a multiple of eight columns.
+    for all of them κ w. The last two are padded to a multiple of eight columns.
     """
     one = float(item) * pairs
     summed, spread = (8 * math.ceil(number / 8) for number in (dimension + 1, dimension * columns))
@@ -112,6 +112,6 @@ class Rates:
     copy: float
 
     def seconds(self, count: Count, single: bool = False) -> float:
-        """The time of counted work: each pass over memory or matrix product takes the longer of its two times."""
+        """Time of counted work: each pass over memory or matrix product takes the longer of its two times."""
         rate = self.fp32 if single else self.fp64
         return sum(max(flops / rate, moved / self.copy) for flops, moved in count.passes)

@@ -1,13 +1,13 @@
-"""Peers beside each other: one measured process per peer and repeat, limits, medians, tables and growth plots.
+"""Compare packages ("peers"): one measured process per peer and repeat, limits, medians, tables and growth plots.
 
-A benchmark script is its own child: ``script --child PEER --spec JSON --out FILE`` runs one peer once, in the Python of
-that peer's environment, and writes a report. Only NumPy and the standard library are imported here at the top, so that
-every peer's environment can.
+A benchmark script starts itself: ``script --child PEER --spec JSON --out FILE`` runs one peer once, with the Python of
+that peer's environment, and writes a report. Only NumPy and the standard library are imported at the top of this
+module, so that it can be imported in every peer's environment.
 
-Time is that of the measured call alone, after the imports, the data and a warm-up. Memory is the high-water mark of the
-resident set during the call minus the resident set just before it (``VmHWM`` and ``VmRSS`` of ``/proc/self``; the mark
-is reset through ``/proc/self/clear_refs``, Linux only), so net of imports. A run that passes its limits is ended and
-reported as such: a peer that needs too much does not stop the others.
+The time is that of the measured call alone, after the imports, the data and a warm-up. Memory is the peak of the
+resident set during the call minus the resident set just before it (``VmHWM`` and ``VmRSS`` of ``/proc/self``; the peak
+is reset through ``/proc/self/clear_refs``, Linux only), so without imports. A run that exceeds its limits is stopped
+and reported as such; the other peers still run.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-#: Seconds between looks at the memory of a running child.
+#: Seconds between checks of the memory of a running child.
 POLL = 0.05
-#: What allocators say when they cannot have what they ask for.
+#: Messages of allocators that fail.
 NO_MEMORY = ("can't allocate memory", "Unable to allocate", "bad_alloc", "Cannot allocate memory")
 
 
@@ -48,7 +48,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one child process: seconds from its start and GB of resident memory; and the threads it may use."""
+    """Limits of one child process: seconds from its start and GB of resident memory; and its number of threads."""
 
     seconds: float = 3600.0
     gigabytes: float = 16.0
@@ -64,7 +64,7 @@ def status(key: str, pid: int | str = "self") -> float:
     Raises
     ------
     OSError
-        Where there is no such field: memory is measured on Linux only.
+        If the field is missing: memory is measured on Linux only.
     """
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(key + ":"):
@@ -73,7 +73,7 @@ def status(key: str, pid: int | str = "self") -> float:
 
 
 def measured(run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What ``run`` returns, and its seconds, peak memory net of what was there before, and what was there, in MB."""
+    """Result of ``run``, its seconds, its peak memory above the initial memory, and the initial memory, in MB."""
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     start = time.perf_counter()
@@ -108,7 +108,7 @@ def child(out: str | Path, work: Callable[[], tuple[dict, dict]], packages: Sequ
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Installed versions; packages that are not there are left out."""
+    """Installed versions; missing packages are omitted."""
     found = {}
     for name in packages:
         try:
@@ -134,7 +134,7 @@ def run_child(script: str | Path, peer: Peer, spec: Mapping, limits: Limits) -> 
         command = [peer.python or sys.executable, str(script), "--child", peer.name]
         command += ["--spec", json.dumps(dict(spec)), "--out", str(out)]
         with log.open("w") as stream:
-            # a session of its own: workers that a peer starts end with it
+            # a session of its own, so that workers of a peer end with it
             process = subprocess.Popen(
                 command, env=environment, stdout=stream, stderr=stream, start_new_session=True, cwd=folder
             )
@@ -154,7 +154,7 @@ def run_child(script: str | Path, peer: Peer, spec: Mapping, limits: Limits) -> 
 
 
 def _watch(process: subprocess.Popen, limits: Limits) -> str | None:
-    """Wait for a child; which limit it passed, if it did."""
+    """Wait for a child; return the limit that it exceeded, if any."""
     deadline = time.monotonic() + limits.seconds
     reason = None
     try:
@@ -173,7 +173,7 @@ def _watch(process: subprocess.Popen, limits: Limits) -> str | None:
 
 
 def _resident(pid: int) -> float:
-    """Resident bytes of a process and of those it started, what they share counted once for the main one only."""
+    """Resident bytes of a process and its children; shared memory is counted once, for the main process."""
     try:
         fields = Path(f"/proc/{pid}/statm").read_text().split()
         total = int(fields[1]) * os.sysconf("SC_PAGESIZE")
@@ -193,7 +193,7 @@ def _brief(spec: Mapping) -> str:
 def interleaved(
     script: str | Path, peers: Sequence[Peer], spec: Mapping, limits: Limits, repeats: int = 3
 ) -> tuple[dict[str, dict], dict[str, dict[str, np.ndarray]]]:
-    """Repeats of all peers, one after the other in turn: summaries, and the arrays of each peer's first run.
+    """Interleaved repeats of all peers: summaries, and the arrays of each peer's first run.
 
     A peer that fails once is not run again.
     """
@@ -227,7 +227,7 @@ def summary(reports: Sequence[dict]) -> dict:
 def growth(
     script: str | Path, peers: Sequence[Peer], specs: Sequence[Mapping], limits: Limits, repeats: int = 1
 ) -> list[dict[str, dict]]:
-    """Summaries of growing specs; a peer that fails or passes a limit is not given larger ones."""
+    """Summaries of growing specs; a peer that fails or exceeds a limit gets no larger ones."""
     alive, out = list(peers), []
     for spec in specs:
         found, _ = interleaved(script, alive, spec, limits, repeats)
@@ -246,7 +246,7 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def header(limits: Limits, **more: Any) -> dict:
-    """Date, machine, threads, limits and load: what figures are meaningless without."""
+    """Date, machine, threads, limits and load of the measurement."""
     return {
         "date": date.today().isoformat(),
         "machine": processor(),
@@ -259,7 +259,7 @@ def header(limits: Limits, **more: Any) -> dict:
 
 
 def processor() -> str:
-    """Name of the processor and number of cores."""
+    """Name of the CPU and number of cores."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{name}, {os.cpu_count()} cores"
@@ -303,7 +303,7 @@ def growth_table(labels: Mapping[str, str], sizes: Sequence[int], found: Sequenc
 
 
 def series(name: str, sizes: Sequence[int], found: Sequence[Mapping[str, dict]]) -> tuple[list, list, list]:
-    """Sizes that a peer finished, and its seconds and MB there."""
+    """Sizes that a peer completed, and its seconds and MB at each."""
     rows = [(n, row[name]) for n, row in zip(sizes, found, strict=True) if row.get(name, {}).get("status") == "ok"]
     return [n for n, _ in rows], [r["seconds"] for _, r in rows], [r["peak_mb"] for _, r in rows]
 
@@ -330,7 +330,7 @@ def growth_plot(
 
 
 def arguments(parser, repeats: int = 3) -> None:
-    """The options that all benchmark scripts share."""
+    """Add the options that all benchmark scripts share."""
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit-seconds", type=float, default=3600.0, help="of one process")
@@ -341,18 +341,18 @@ def arguments(parser, repeats: int = 3) -> None:
 
 
 def json_argument(parser) -> None:
-    """Where to write what :func:`write` takes."""
+    """Add the option that names the output file of :func:`write`."""
     parser.add_argument("--json", type=Path, help="also write all figures to this file; -: print them")
 
 
 def child_arguments(parser) -> None:
-    """What a script tells itself when it starts a process for one peer."""
+    """Add the options that a script passes when it starts a process for one peer."""
     for hidden in ("--child", "--spec", "--out"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
 
 
 def peer_arguments(parser, labels: Mapping[str, str], default: str) -> None:
-    """Which peers run, where those of other environments are, and the seed of the problem."""
+    """Add the options for the peers to run, the folder of their environments, and the seed of the problem."""
     parser.add_argument("--only", nargs="+", choices=list(labels), help="peers to run; all if not given")
     parser.add_argument("--peers", type=Path, help=f"folder of environments.py; {default} of this Python if not given")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,10 +1,11 @@
 """Active learning on alanine dipeptide against random choice and equilibrium sampling, at equal all-atom time.
 
-Begins with 12 equilibrium frames at each of five temperatures (61 ps each, 0.31 ns in all), never at 350 K. In each
-round 24 configurations at temperatures of the training runs are held for 3 ps (and 2 ps of equilibration, and the
-approach), labelled, and taken in; the Jensen–Shannon divergence of the model's (φ, ψ) density at 350 K is measured
-after each. "Chance" draws from the same candidates. Equilibrium frames come every 5.1 ps; their divergences at 350 K
-are those of the quickstart and of benchmarks/density.py. Needs OpenMM; about five minutes per seed and way.
+The start is 12 equilibrium frames at each of five temperatures (61 ps each, 0.31 ns in all), never at 350 K. In each
+round 24 configurations at temperatures of the training runs are fixed for 3 ps (after 2 ps of equilibration, and the
+approach), labelled, and added to the model. After each round the Jensen–Shannon divergence of the model's (φ, ψ)
+density at 350 K is measured. "Chance" draws at random from the same candidates. Equilibrium frames come every 5.1 ps;
+their divergences at 350 K are those of the quickstart and of benchmarks/density.py. Needs OpenMM; about five minutes
+per seed and method.
 
     python benchmarks/active.py --rounds 6 --seeds 0 1 2 --out active.json
 """
@@ -30,17 +31,17 @@ from kernelfe.training import ActivePlan, learn_actively
 TEMPERATURES = (300.0, 400.0, 450.0, 500.0, 600.0)
 #: Picoseconds between equilibrium frames.
 INTERVAL = 5.1
-#: What labels of 8 ps are expected to be uncertain by, before the first are there: eV/Å and eV.
+#: Expected uncertainty of labels of 8 ps, before the first are measured: eV/Å and eV.
 NOISE = {"mean_force": 0.015, "mean_energy": 0.02}
 
 
 def main() -> None:
-    """Run all ways and seeds; print a table, and write every number."""
+    """Run all methods and seeds; print a table, and write every number."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--picoseconds", type=float, default=3.0)
-    parser.add_argument("--frames", type=int, default=12, help="equilibrium frames per temperature to begin with")
+    parser.add_argument("--frames", type=int, default=12, help="initial equilibrium frames per temperature")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", default=["active", "chance"])
     parser.add_argument("--out", default=None, help="file for all numbers, JSON")
@@ -56,7 +57,7 @@ def main() -> None:
     print("| way | seed | round | all-atom ns | divergence at 350 K |\n|---|---|---|---|---|")
     for seed in options.seeds:
         at = [np.flatnonzero(frames.temperature == t) for t in TEMPERATURES]
-        # disjoint, contiguous pieces of the runs: what a short run would have given
+        # disjoint, contiguous pieces of the runs: the data of a short run
         rows = np.concatenate([k[seed * 300 : seed * 300 + options.frames] for k in at])
         start = frames[rows]
         structures = atoms.positions[np.isin(atoms.frame, rows)]
@@ -68,7 +69,7 @@ def main() -> None:
             def label(asked: Frames, number: int, driver=driver, structures=structures) -> Frames:
                 parts = []
                 for k in range(len(asked)):
-                    for times in (1, 4, 16):  # now and then a run is too short for an error bar
+                    for times in (1, 4, 16):  # some runs are too short for an error bar
                         try:
                             length = times * options.picoseconds
                             parts.append(driver.sample(asked[[k]], structures, length, seed=number + k, progress=False))

@@ -1,11 +1,11 @@
-"""Are error bars right: a thousand simulated data sets, and held-out labels of alanine dipeptide.
+"""Calibration of error bars: a thousand simulated data sets, and held-out labels of alanine dipeptide.
 
 Simulated: a free energy A(x; T) = e + c₀τ + u(x) − T s(x) + c(x) τ(T) of two variables is drawn from the prior, with
-length scales, prior scales and noise levels drawn about typical ones; the functions are sums of a thousand random
-waves with the spectrum of the Gaussian kernel, so that nothing of the package's own covariances is used. Forces,
+length scales, prior scales and noise levels drawn about typical values. The functions are sums of a thousand random
+waves with the spectrum of the Gaussian kernel, so that none of the package's own covariances is used. Forces,
 energies and responses (for a third of the points) are read at random points and three temperatures, with noise. The
-model is ``FreeEnergyRegressor()`` as it comes: its hyperparameters start from the data, never from the truth, and are
-fitted by the evidence. It predicts, at points and temperatures without labels, free-energy differences, forces,
+model is ``FreeEnergyRegressor()`` with default settings: its hyperparameters start from the data, never from the truth,
+and are fitted by the evidence. It predicts, at points and temperatures without labels, free-energy differences, forces,
 entropies, entropy differences and heat capacities. Propagated: averaged over hyperparameters
 (:func:`~kernelfe.gp.hyperparameter_ensemble`).
 
@@ -31,12 +31,12 @@ from kernelfe.kernels import RBF, SecondOrder
 
 TEMPERATURES = (300.0, 400.0, 500.0)
 T0 = 400.0
-#: Points per temperature, and noise in units of what single frames have.
+#: Points per temperature, and noise relative to that of single frames.
 REGIMES = {"plenty": (40, 0.3), "comfortable": (12, 0.3), "small": (6, 1.0)}
 #: Test points per data set: few, since errors within a data set are correlated.
 POINTS = 4
 WAVES = 1000
-#: Held-out frames that are averaged.
+#: Number of held-out frames in an average.
 AVERAGED = 25
 PHI, PSI = (0, 1, 2, 4), (1, 2, 4, 5)
 QUANTITIES = ("A difference", "F", "S", "S difference", "C")
@@ -123,7 +123,7 @@ def compare(model: Any, truth: Truth, rng: np.random.Generator) -> dict[str, tup
 
 
 def one_data_set(regime: str, number: int, seed: int) -> dict[str, Any]:
-    """Everything predicted for one data set: method → quantity → rows of (truth, mean, standard deviation, PIT)."""
+    """All predictions for one data set: method → quantity → rows of (truth, mean, standard deviation, PIT)."""
     size, quiet = REGIMES[regime]
     rng = np.random.default_rng([seed, size, number])
     truth = Truth.draw(rng)
@@ -138,7 +138,7 @@ def one_data_set(regime: str, number: int, seed: int) -> dict[str, Any]:
 
 
 def known(regime: str, datasets: int, seed: int) -> dict[str, Calibration]:
-    """The same data sets with their true hyperparameters and noise: what conditioning alone does."""
+    """The same data sets with their true hyperparameters and noise, to test conditioning alone."""
     size, quiet = REGIMES[regime]
     gathered_columns: dict[str, list] = {}
     for number in range(datasets):
@@ -155,7 +155,7 @@ def known(regime: str, datasets: int, seed: int) -> dict[str, Calibration]:
 
 
 def simulated(path: Path, regimes: list[str], datasets: int, seed: int) -> None:
-    """Append data sets to a file, one line each; what is there already is kept, so that a run can be continued."""
+    """Append data sets to a file, one line each; existing lines are kept, so that a run can be continued."""
     done = {(row["regime"], row["number"], row["seed"]) for row in rows_of(path)}
     with path.open("a", encoding="utf-8") as file:
         for regime in regimes:
@@ -166,7 +166,7 @@ def simulated(path: Path, regimes: list[str], datasets: int, seed: int) -> None:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The data sets in a file; a last line that was cut off is left out."""
+    """The data sets in a file; an incomplete last line is ignored."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
@@ -236,15 +236,15 @@ def line(first: list[str], found: Calibration) -> str:
 
 
 def main() -> None:
-    """Run what is asked for and print the tables."""
+    """Run the requested parts and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--datasets", type=int, default=1000)
     parser.add_argument("--regimes", nargs="*", default=list(REGIMES), choices=list(REGIMES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file", type=Path, default=Path("calibration.jsonl"), help="data sets, one a line")
     parser.add_argument("--known", type=int, default=0, help="data sets with true hyperparameters, to compare")
-    parser.add_argument("--alanine", action="store_true", help="held-out labels of alanine dipeptide, too")
-    parser.add_argument("--figure", type=Path, help="where to draw the reliability diagram")
+    parser.add_argument("--alanine", action="store_true", help="also held-out labels of alanine dipeptide")
+    parser.add_argument("--figure", type=Path, help="file for the reliability diagram")
     options = parser.parse_args()
     torch.set_num_threads(1)
     simulated(options.file, options.regimes, options.datasets, options.seed)

@@ -2,8 +2,8 @@
 
 All-atom frames of alanine dipeptide; fields along M⁻¹∇(φ, ψ), projected on the constrained bonds, so that their
 divergences do not vanish (those of rigid rotations do, and are shown for comparison). For φ < 0 and each temperature
-the force on either angle is averaged in bins of that angle; steps of −∫⟨q⟩ between neighbouring bins that hold enough
-frames are compared with −kT ln p of the same frames. χ² has the covariance of both; z is that of the steps
+the force on either angle is averaged in bins of that angle. Steps of −∫⟨q⟩ between neighbouring bins with enough
+frames are compared with −kT ln p of the same frames. χ² uses the covariance of both; z is that of the steps
 along the predicted error −kT⟨D⟩·width, the most sensitive single number.
 
     python benchmarks/collective_forces.py                 # bundled frames
@@ -28,9 +28,9 @@ BINS, FEWEST = 36, 25
 
 
 def step_test(found: CollectiveForces, column: int, energy_of_divergence: bool) -> tuple[float, int, float, float]:
-    """χ² and its degrees of freedom, and weighted sum and weight of the steps along the term left out."""
+    """χ² and its degrees of freedom, and weighted sum and weight of the steps along the omitted term."""
     kt = BOLTZMANN * found.temperature[0]
-    inside = found.values[:, 0] < 0.0  # no field component leads out of it: both fields move their own angle alone
+    inside = found.values[:, 0] < 0.0  # the fields do not leave this region: each field moves only its own angle
     s, q, d = found.values[inside, column], found.forces[inside, column], found.divergences[inside, column]
     if not energy_of_divergence:
         q = q - kt * d
@@ -55,7 +55,7 @@ def step_test(found: CollectiveForces, column: int, energy_of_divergence: bool) 
 
 
 def summary(parts: list[CollectiveForces], energy_of_divergence: bool) -> tuple[float, float]:
-    """p of χ² and z along the term, over temperatures; φ and ψ one after the other."""
+    """p of χ² and z along the term, over temperatures; for φ, then ψ."""
     tests = np.array([step_test(part, column, energy_of_divergence) for part in parts for column in (0, 1)])
     total = tests.sum(axis=0)
     return float(chi2.sf(total[0], total[1])), float(total[2] / np.sqrt(total[3])) if total[3] > 0.0 else np.nan

@@ -1,8 +1,8 @@
-"""What the density of the frames adds to each set of labels: every set with and without it, on the same frames.
+"""Effect of the density of the frames on each label set: every set with and without it, on the same frames.
 
-The quickstart adds the density to all labels only; this is the rest of the table, so that nobody credits the torques
-with what the density does, or the other way round. Jensen–Shannon divergences at 350 K, mean of three disjoint training
-subsets, by the quickstart's own code. Takes about a quarter of an hour on one core.
+The quickstart adds the density to all labels only. This script computes the rest of the table, to separate the effect
+of the torques from that of the density. Jensen–Shannon divergences at 350 K, mean of three disjoint training subsets,
+by the quickstart's own code. Takes about a quarter of an hour on one core.
 
     python benchmarks/density.py
 """

@@ -1,10 +1,10 @@
-"""Environments of the peers, one each: kernelfe's own dependencies and theirs need not agree.
+"""Separate environments for the peers, whose dependencies may conflict with those of kernelfe.
 
     python benchmarks/environments.py /tmp/peers                 # all of them
     python benchmarks/environments.py /tmp/peers sgdml quippy    # some
 
-Each is a venv FOLDER/PEER with the exact versions of ``requirements-PEER.txt`` beside this file; the benchmark scripts
-take FOLDER as ``--peers``. An environment that is there already is brought to those versions.
+Each is a venv FOLDER/PEER with the exact versions of ``requirements-PEER.txt`` in this folder. The benchmark scripts
+take FOLDER as ``--peers``. An existing environment is updated to those versions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-#: What each environment must be able to import.
+#: Modules that each environment must be able to import.
 PEERS = {
     "sgdml": "sgdml.train",
     "quippy": "quippy",
@@ -27,12 +27,12 @@ PEERS = {
 
 
 def create(folder: Path, peer: str) -> None:
-    """Make or update one environment, and import the peer in it.
+    """Create or update one environment, and import the peer in it.
 
     Raises
     ------
     subprocess.CalledProcessError
-        If the packages cannot be installed, or the peer not be imported.
+        If the packages cannot be installed, or the peer cannot be imported.
     """
     place = folder / peer
     if not (place / "bin" / "python").exists():
@@ -45,7 +45,7 @@ def create(folder: Path, peer: str) -> None:
 
 
 def python_of(folder: Path | None, peer: str) -> str | None:
-    """Python of a peer's environment; None, for the running one, where there is no such environment."""
+    """Python of a peer's environment, or None for the running one if the environment does not exist."""
     place = folder / peer / "bin" / "python" if folder else None
     return str(place) if place and place.exists() else None
 

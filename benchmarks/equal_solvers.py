@@ -1,11 +1,11 @@
-"""Cholesky, conjugate gradients, and conjugate gradients of two processes give the same posterior.
+"""Compare Cholesky, conjugate gradients, and conjugate gradients in two processes: they give the same posterior.
 
-Value and gradient labels of a smooth function, as in ``value_gradient.py``, in a dimension where the Cholesky factor of
-all n·(1 + D) labels can be had. Each solver runs in a process of its own; the third one in two, started by torchrun
-with gloo: they share the products of the solve, and afterwards each predicts half of the new points. Compared with
-Cholesky at the new points, values and gradients separately, the largest over all points: deviations of the means in
-standard deviations of the function (of its gradient) over the training points, and of the variances in prior variances
-(without the broad prior of the constant: 1 for values, 1/ℓ² for slopes).
+Value and gradient labels of a smooth function, as in ``value_gradient.py``, in a dimension where the Cholesky factor
+of all n·(1 + D) labels fits into memory. Each solver runs in a separate process. The third one runs in two, started by
+torchrun with gloo: they share the products of the solve, and afterwards each predicts half of the new points. The
+result is compared with Cholesky at the new points, separately for values and gradients, as the largest deviation over
+all points: deviations of the means in standard deviations of the function (of its gradient) over the training points,
+and of the variances in prior variances (without the broad prior of the constant: 1 for values, 1/ℓ² for slopes).
 
     OMP_NUM_THREADS=1 python benchmarks/equal_solvers.py --json equal_solvers.json
 """
@@ -26,13 +26,13 @@ import _harness
 import numpy as np
 from value_gradient import Problem, kernelfe_model, problem, smooth
 
-#: What deviations may be at most: means, variances.
+#: Largest allowed deviations: means, variances.
 MEANS, VARIANCES = 1e-6, 1e-3
 SOLVERS = ("cholesky", "conjugate gradients", "two processes")
 
 
 def child(name: str, spec: dict, out: Path) -> None:
-    """Fit and predict in this process, or this one of several, and write what was found."""
+    """Fit and predict in this process, or in this one of several, and write the results."""
     import torch
 
     from kernelfe import Dense, Iterative
@@ -75,13 +75,13 @@ def data_of(spec: dict) -> Problem:
 
 
 def run(name: str, spec: dict) -> list[dict]:
-    """What each process of a solver found."""
+    """Results of each process of a solver."""
     size = 2 if name == "two processes" else 1
     launcher = [sys.executable]
     if size > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's own name may not be known to it
+    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host name may not resolve
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found"
         command = [*launcher, __file__, "--child", name, "--spec", json.dumps(spec), "--out", str(out)]
@@ -95,7 +95,7 @@ def run(name: str, spec: dict) -> list[dict]:
 
 
 def compare(spec: dict) -> list[dict]:
-    """A row for each solver."""
+    """One row for each solver."""
     data = data_of(spec)
     spread = np.array([data.y.std(), data.g.std()])
     prior = np.array([1.0, spec["lengthscale"] ** -2])

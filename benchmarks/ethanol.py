@@ -22,9 +22,9 @@ STEP = 0.5
 FRICTION = 0.01
 EVERY = 40
 SETTLE = 4000
-#: A frame where a pair that was bonded at first is longer than this times its first length is a broken molecule.
+#: Largest ratio of a bond to its initial length; beyond it the molecule counts as broken.
 STRETCH = 1.6
-#: Bonded pairs are those closer than this at first, Å (C–C 1.5, C–O 1.4, C–H 1.1, O–H 1.0; the next are 2.0 apart).
+#: Pairs closer than this in the first frame are bonded, Å (C–C 1.5, C–O 1.4, C–H 1.1, O–H 1.0; the next are 2.0 apart).
 BONDED = 1.7
 
 
@@ -48,7 +48,7 @@ def trajectory(frames: int, seed: int) -> dict[str, np.ndarray]:
     lengths = atoms.get_all_distances()
     bonds = np.argwhere(np.triu(lengths < BONDED, 1))
     MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
-    # fixcm=True would run hot in so small a system
+    # fixcm=True would heat so small a system
     run = Langevin(
         atoms, STEP * units.fs, temperature_K=TEMPERATURE, friction=FRICTION / units.fs, fixcm=False, rng=rng
     )
@@ -58,8 +58,10 @@ def trajectory(frames: int, seed: int) -> dict[str, np.ndarray]:
         run.run(EVERY)
         now = atoms.get_all_distances()
         if any(now[i, j] > STRETCH * lengths[i, j] for i, j in bonds):
-            raise RuntimeError(f"a bond broke in frame {number} (seed {seed}): take another seed, or less heat")
-        # the molecule drifts: only its shape matters, and files of few digits would lose it
+            raise RuntimeError(
+                f"a bond broke in frame {number} (seed {seed}): use another seed, or a lower temperature"
+            )
+        # remove the drift of the molecule: only its shape matters, and files with few digits would lose it
         found["positions"].append(atoms.get_positions() - atoms.get_center_of_mass())
         found["forces"].append(atoms.get_forces(apply_constraint=False))
         found["energies"].append(atoms.get_potential_energy())
@@ -67,7 +69,7 @@ def trajectory(frames: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line: make the file unless it is there."""
+    """Create the file unless it exists."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--train", type=int, default=5500)
@@ -76,11 +78,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
     if args.out.exists():
-        print(f"{args.out} is there already")
+        print(f"{args.out} exists already")
         return
     train = trajectory(args.train, args.seed)
     held_out = trajectory(args.validation + args.test, args.seed + 1)
-    # validation and test frames alternate along the run in a random order: they are of one distribution
+    # validation and test frames alternate along the run in a random order: they have the same distribution
     order = np.random.default_rng(args.seed).permutation(args.validation + args.test)
     parts = {
         "train": {key: train[key] for key in ("positions", "forces", "energies")},

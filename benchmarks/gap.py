@@ -1,16 +1,16 @@
-"""Sparse conditioning on forces and energies with pair terms: kernelfe's Sparse solver beside gap_fit.
+"""Sparse conditioning on forces and energies with pair terms: kernelfe's Sparse solver and gap_fit.
 
 Frames of ethanol (``ethanol.py``): 27 force components and one energy each. The model is a sum of pair functions, one
 Gaussian process of the distance for each of the five pairs of elements (C–C, C–O, C–H, H–O, H–H), with a squared
-exponential kernel, the same length scale, prior scale, noise and number of inducing distances per pair on both sides;
-hyperparameters are fixed. Pair functions cannot describe bonds and contacts of the same elements apart, nor angles: the
-errors are those of the model, which is what both solvers are given, not of the solvers.
+exponential kernel; length scale, prior scale, noise and number of inducing distances per pair are the same in both;
+hyperparameters are fixed. Pair functions do not distinguish bonds and contacts of the same elements, and do not
+describe angles: the errors are those of the model, which is the same for both solvers.
 
-What differs. gap_fit is a program: its time holds starting, reading the extended xyz file and writing the potential;
+Differences. gap_fit is a program: its time includes starting, reading the extended xyz file and writing the potential;
 kernelfe's ``fit`` starts with arrays. gap_fit's constant per atom is the mean energy, kernelfe's a number with a broad
-prior. gap_fit takes a uniform grid of inducing distances, kernelfe chooses its own. gap_fit's kernel goes to zero at
-the cutoff, which no distance in this molecule reaches. gap_fit holds the rectangular matrix of all rows by all inducing
-distances; kernelfe streams it. Memory of gap_fit is the high-water mark of its process less that of a run on 5 frames.
+prior. gap_fit uses a uniform grid of inducing distances, kernelfe chooses its own. gap_fit's kernel goes to zero at
+the cutoff, which no distance in this molecule reaches. gap_fit stores the rectangular matrix of all rows by all
+inducing distances; kernelfe streams it. Memory of gap_fit is the peak of its process minus that of a run on 5 frames.
 
     python benchmarks/gap.py /tmp/peers/ethanol.npz --peers /tmp/peers --frames 500 --json gap.json
     python benchmarks/gap.py /tmp/peers/ethanol.npz --peers /tmp/peers --repeats 1 \\
@@ -35,7 +35,7 @@ from molecule import errors
 
 PAIRS = (("C", "C"), ("C", "O"), ("C", "H"), ("H", "O"), ("H", "H"))
 NUMBERS = {"H": 1, "C": 6, "O": 8}
-#: Å; the longest distance in the molecule is below 5.
+#: Å; all distances in the molecule are below 5.
 CUTOFF = 6.5
 WARM_UP = 5
 PACKAGES = ("kernelfe", "torch", "quippy-ase", "ase", "numpy", "scipy")
@@ -49,7 +49,7 @@ class Data:
         with np.load(path, allow_pickle=False) as file:
             order = np.random.default_rng(seed).permutation(len(file["train_positions"]))[:frames]
             if len(order) < frames:
-                raise ValueError(f"{path} holds {len(order)} training frames, {frames} are asked for")
+                raise ValueError(f"{path} holds {len(order)} training frames, {frames} are needed")
             keys = ("positions", "forces", "energies")
             self.train = tuple(file[f"train_{key}"][order] for key in keys)
             self.test = tuple(file[f"test_{key}"] for key in keys)
@@ -58,14 +58,14 @@ class Data:
 
 
 def run_kernelfe(data: Data, spec: dict) -> tuple[dict, dict]:
-    """Fit, and the errors of forces and of energy differences."""
+    """Fit, and compute the errors of forces and of energy differences."""
     from kernelfe import Frames, FreeEnergyRegressor
     from kernelfe.descriptors import PairDistances
     from kernelfe.gp.prior.term import Term
     from kernelfe.gp.solvers.specs import Sparse
     from kernelfe.kernels import RBF, SecondOrder
 
-    # at one temperature the energies of the frames are values of the function whose slopes the forces are
+    # at one temperature, energies are values of the same function whose negative gradients are the forces
     thermal = SecondOrder(data.temperature, energy=spec["scale"], entropy=1e-12, heat_capacity=1e-12)
     terms = [
         ("-".join(pair), Term(PairDistances(CUTOFF, kinds=pair), RBF(spec["lengthscale"]), thermal)) for pair in PAIRS
@@ -119,21 +119,21 @@ def gap_command(spec: dict, program: str, xyz: Path, xml: Path) -> list[str]:
 
 
 def run_program(command: list[str], folder: str) -> tuple[float, float]:
-    """Seconds and high-water mark (MB) of a program; the mark is read while it runs, every 5 ms.
+    """Seconds and peak memory (MB) of a program; the peak is read while it runs, every 5 ms.
 
-    ``ru_maxrss`` is no measure here: it counts the Python that starts the program.
+    ``ru_maxrss`` cannot be used: it includes the Python process that starts the program.
 
     Raises
     ------
     RuntimeError
-        With its last words, if the program fails.
+        With the last lines of its output, if the program fails.
     """
     peak, log = 0.0, Path(folder) / "log.txt"
     start = time.perf_counter()
     with log.open("w") as stream:
         process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=stream)
         while process.poll() is None:
-            with suppress(OSError):  # it is just ending
+            with suppress(OSError):  # it is about to end
                 peak = max(peak, _harness.status("VmHWM", process.pid))
             time.sleep(0.005)
     seconds = time.perf_counter() - start
@@ -143,20 +143,20 @@ def run_program(command: list[str], folder: str) -> tuple[float, float]:
 
 
 def run_gap(data: Data, spec: dict) -> tuple[dict, dict]:
-    """gap_fit as a program, and the errors of the potential it writes."""
+    """Run gap_fit as a program, and compute the errors of the potential it writes."""
     import quippy
     from ase import Atoms
     from ase.io import write
     from quippy.potential import Potential
 
-    # the program itself: the script of the same name starts a Python and imports quippy first
+    # the program itself: the script of the same name starts Python and imports quippy first
     program = str(Path(quippy.__path__[0]) / "gap_fit")
     with tempfile.TemporaryDirectory() as folder:
         files = {}
         for name, count in (("small", WARM_UP), ("all", len(data.train[0]))):
             frames = []
             for positions, forces, energy in zip(*(part[:count] for part in data.train), strict=True):
-                # a box far larger than the molecule: gap_fit reads one, and no image is within the cutoff
+                # a box far larger than the molecule: gap_fit needs one, and no image is within the cutoff
                 frames.append(Atoms(data.symbols, positions, cell=[30.0] * 3, pbc=False))
                 frames[-1].arrays["label_forces"], frames[-1].info["label_energy"] = forces, energy
             files[name] = Path(folder) / f"{name}.xyz"
@@ -195,10 +195,10 @@ def main(argv: list[str] | None = None) -> dict | None:
     parser.add_argument("--inducing", type=int, default=50, help="inducing distances for each pair of elements")
     parser.add_argument("--lengthscale", type=float, default=0.3, help="Å")
     parser.add_argument("--scale", type=float, default=5.0, help="prior standard deviation of a pair function, eV")
-    parser.add_argument("--force-noise", type=float, default=0.3, help="eV/Å: what pair functions leave unexplained")
+    parser.add_argument("--force-noise", type=float, default=0.3, help="eV/Å: the part that pair functions leave")
     parser.add_argument("--energy-noise", type=float, default=0.1, help="eV")
     parser.add_argument("--peers", type=Path, help="folder of environments.py; without it kernelfe runs alone")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of training frames")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of training frames")
     _harness.arguments(parser)
     args = parser.parse_args(argv)
     if args.child:

@@ -1,20 +1,21 @@
-"""kernelfe on a card: its measured rates first, then ours as a fraction of them, each beside what was predicted.
+"""kernelfe on a GPU: its measured rates, then kernelfe as a fraction of them, each with its prediction.
 
 One run measures
 
 - rates: matrix products in float64 and float32, and a copy of memory;
-- the fused product with the kernel of jets (:class:`kernelfe.kernels.products.PairProducts`), kernel kept and computed
-  anew, in float64 and float32;
+- the fused product with the kernel of jets (:class:`kernelfe.kernels.products.PairProducts`), kernel kept and
+  recomputed, in float64 and float32;
 - the exact fit of n configurations × D numbers from their forces by conjugate gradients;
 - the sparse fit of the same forces;
 - the sampler: Langevin steps of many replicas with the sparse model.
 
-Beside every time stand the operations and bytes that the formulas of _counts.py give (tests/test_gpu_benchmark.py
-compares them with what torch really does) and the time that they take at the measured rates: a floor if every pass over
-an array were alone on the card. Without a card ``--predict`` writes the same table for a card of given rates.
+Every time is shown with the operations and bytes from the formulas of _counts.py
+(tests/benchmarks/test_gpu_benchmark.py compares them with the operations of torch) and with the time that they take at
+the measured rates: a lower limit if every pass over an array has the GPU to itself. Without a GPU, ``--predict``
+writes the same table for given rates.
 
-    python benchmarks/gpu.py --json gpu.json            # one H200-class card
-    python benchmarks/gpu.py --small                    # a processor, a few seconds: continuous integration
+    python benchmarks/gpu.py --json gpu.json            # one GPU of the H200 class
+    python benchmarks/gpu.py --small                    # on a CPU, a few seconds: continuous integration
     python benchmarks/gpu.py --predict                  # no measurement: counts, at the rates of an H200
 """
 
@@ -42,7 +43,7 @@ from kernelfe.linalg.normal import PANEL, WIDE_PANEL
 #: The problem: A(x) = amplitude · mean of sin(k·x) over a few k, x in the unit cube; forces with normal noise.
 TEMPERATURE, WAVES, SEED = 300.0, 64, 0
 NOISE, LENGTHSCALE, TOLERANCE = 1.0, 3.0, 1e-4
-#: Residuals that a solve in mixed precision takes in double precision.
+#: Number of residuals that a solve in mixed precision computes in double precision.
 SWEEPS = 3
 #: Iterations at 1e5 × 30, from 23, 33, 44 and 57 at 100, 200, 400 and 800 configurations (local preconditioner alone,
 #: as its low-rank part does not fit at 3e6 rows): n to the power of 0.43.
@@ -51,7 +52,7 @@ ITERATIONS = 450
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured: of an H200-class card, or small."""
+    """Sizes of the measurement: for a GPU of the H200 class, or small."""
 
     matrix: int = 8192
     copy: int = 1 << 29  # numbers
@@ -76,7 +77,7 @@ H200 = Rates("NVIDIA H200 (rates assumed, not measured)", 60e12, 67e12, 4.3e12)
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all that was asked of it."""
+    """Wait until the device has completed all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -108,14 +109,14 @@ def measured_rates(sizes: Sizes, device: torch.device) -> Rates:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the card, or of the processor with its threads."""
+    """Name of the GPU, or of the CPU with its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def peak_gigabytes(device: torch.device) -> float | None:
-    """Most that torch held on the card since the last call, GB; None on a processor."""
+    """Largest memory of torch on the GPU since the last call, GB; None on a CPU."""
     if device.type != "cuda":
         return None
     found = torch.cuda.max_memory_allocated(device) / 1e9
@@ -139,13 +140,13 @@ def problem(n: int, dimension: int) -> Frames:
 
 
 def model(solver) -> FreeEnergyRegressor:
-    """The model of the benchmark, its numbers given."""
+    """The model of the benchmark, with fixed numbers."""
     term = Term(Variables(), RBF(lengthscale=LENGTHSCALE), SecondOrder(TEMPERATURE, LENGTHSCALE, 1e-3, 1e-3))
     return FreeEnergyRegressor(terms=term, solver=solver, baseline=False, optimizer=None)
 
 
 def product_rows(sizes: Sizes, rates: Rates, device: torch.device) -> list[dict]:
-    """The fused product by itself."""
+    """The fused product alone."""
     n, d, out = sizes.product, sizes.dimension, []
     kernel = RBF(lengthscale=1.0).ready(d)
     z = torch.rand(n, d, dtype=torch.float64, device=device)
@@ -179,7 +180,7 @@ def exact_row(frames: Frames, sizes: Sizes, rates: Rates, device: torch.device, 
 
 
 def exact_count(n: int, d: int, iterations: int, cache_gigabytes: float, item: int = 8) -> Count:
-    """The kernel once where it is kept, the iterations and, in mixed precision, residuals in double precision."""
+    """The kernel once if it is kept, the iterations and, in mixed precision, residuals in double precision."""
     kept = item * float(n) ** 2 <= 1e9 * cache_gigabytes
     out = iteration_count(n, d, kept, item).times(iterations)
     if kept:
@@ -252,7 +253,7 @@ def table(result: dict) -> str:
         f"{rates['fp64'] / 1e12:.3g} Tflop/s, float32 {rates['fp32'] / 1e12:.3g} Tflop/s, copy "
         f"{rates['copy'] / 1e12:.3g} TB/s",
         "",
-        "| what | operations | bytes | predicted, s | measured, s | Gflop/s | of the matrix rate | more |",
+        "| part | operations | bytes | predicted, s | measured, s | Gflop/s | of the matrix rate | more |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in result["rows"]:
@@ -269,10 +270,10 @@ def table(result: dict) -> str:
 def main(argv: list[str] | None = None) -> dict:
     """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--device", help="default: cuda if there is a card, else cpu")
-    parser.add_argument("--small", action="store_true", help="sizes for a processor and a few seconds")
+    parser.add_argument("--device", help="default: cuda if there is a GPU, else cpu")
+    parser.add_argument("--small", action="store_true", help="small sizes, a few seconds on a CPU")
     parser.add_argument("--predict", action="store_true", help="measure nothing: count, at the rates of an H200")
-    parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of the exact fit, for --predict")
+    parser.add_argument("--iterations", type=int, default=ITERATIONS, help="iterations of the exact fit, for --predict")
     parser.add_argument("--configurations", type=int, help="n of the fits")
     _harness.json_argument(parser)
     args = parser.parse_args(argv)
@@ -284,7 +285,7 @@ def main(argv: list[str] | None = None) -> dict:
     else:
         device = torch.device(args.device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         if device.type == "cpu" and not args.small:
-            raise SystemExit("there is no card here: --small runs on a processor, --predict counts for an H200")
+            raise SystemExit("no GPU found: --small runs on a CPU, --predict counts for an H200")
         rates = measured_rates(sizes, device)
         frames = problem(sizes.configurations, sizes.dimension)
         rows = product_rows(sizes, rates, device)

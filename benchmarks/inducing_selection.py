@@ -1,9 +1,9 @@
-"""Four ways to choose inducing environments, on alanine dipeptide, at equal numbers of them.
+"""Four ways to choose inducing environments, on alanine dipeptide, at equal numbers of environments.
 
-Hyperparameters and noise are those of one fit with 400 environments chosen by pivots; every choice then gets the same.
-Compared: the collapsed bound on the log evidence of all training labels, and the log predictive density of the labels
-of held-out frames (normal, with the variance of prediction plus noise, component by component, mean over labels).
-Random choices are made with three seeds; their mean and range is given.
+Hyperparameters and noise come from one fit with 400 environments chosen by pivots and are the same for every choice.
+Compared are the collapsed bound on the log evidence of all training labels, and the log predictive density of the
+labels of held-out frames (normal, with the variance of prediction plus noise, component by component, mean over
+labels). Random choices use three seeds; the table shows their mean and range.
 
     python benchmarks/inducing_selection.py
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from kernelfe import FreeEnergyRegressor, Sparse
 from kernelfe.datasets import load
-from kernelfe.gp.solvers.specs import SEEDED, SELECTIONS
+from kernelfe.gp.solvers.sparse.inducing import SEEDED, SELECTIONS
 
 LABELS = ["mean_force", "mean_energy"]
 
@@ -33,7 +33,7 @@ def stated(frames, model):
 
 
 def log_density(model, frames) -> dict[str, float]:
-    """Mean log predictive density of every kind of label."""
+    """Mean log predictive density of every label kind."""
     out = {}
     for kind in LABELS:
         mean, std = model.predict(frames, kind, return_std=True, reference=None)

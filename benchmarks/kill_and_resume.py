@@ -1,10 +1,10 @@
-"""Kill -9 of a worker at random points of a fit of two processes, resumed with one, two and three.
+"""Kill -9 of a worker at random points of a fit by two processes, resumed by one, two and three.
 
 A sparse fit with evidence and a checkpoint is started in two processes (torch.distributed, gloo). At a random moment of
-the time that an undisturbed fit takes, one of the two, at random, gets SIGKILL; the other ends by itself. The folder of
-the checkpoint is copied, and the same fit is called again in one, two and three processes. Compared with the
-undisturbed fit: the Frobenius norm of the difference of the normal equations, Gram matrices and right-hand sides,
-relative to their own. Once more, the copy is resumed with one of its files truncated at a random byte.
+the time that an undisturbed fit takes, one of the two, at random, gets SIGKILL; the other ends because of it. The
+checkpoint folder is copied, and the same fit is called again in one, two and three processes. The comparison with the
+undisturbed fit uses the Frobenius norm of the difference of the normal equations, Gram matrices and right-hand sides,
+relative to their own. In a further test, the copy is resumed with one of its files truncated at a random byte.
 
     python benchmarks/kill_and_resume.py
 """
@@ -28,7 +28,7 @@ import _harness
 import numpy as np
 
 SIZES = (1, 2, 3)
-#: Seconds after which a fit that does not end is given up, and after which processes give up one that never came.
+#: Time limit of a fit, and time after which processes give up one that did not start, seconds.
 LIMIT, TIMEOUT = 300.0, 15.0
 
 
@@ -69,7 +69,7 @@ def fit(environment: dict[str, str], folder: str | None, out: str, log: str, opt
     solver = kernelfe.Sparse(
         inducing=options["inducing"],
         block_rows=options["block_rows"],
-        evidence_rows=300,  # a small part: what is to be interrupted is the pass over all labels
+        evidence_rows=300,  # a small part: the interruption should hit the pass over all labels
         evidence_inducing=15,
         checkpoint=folder,
     )
@@ -135,7 +135,7 @@ def measure(args: argparse.Namespace) -> dict:
             began = time.perf_counter()
             return ended(start(size, folder, where, options)), where, time.perf_counter() - began
 
-        for attempt in ("warm", "undisturbed"):  # the first one starts the server, too
+        for attempt in ("warm", "undisturbed"):  # the first one also starts the server
             codes, where, seconds = run(attempt, 2, base / "checkpoint")
             if codes != [0, 0]:
                 raise RuntimeError((where / "log").read_text())
@@ -144,7 +144,7 @@ def measure(args: argparse.Namespace) -> dict:
         rows = []
         for kill in range(args.kills):
             codes, attempt = [], 0
-            while -signal.SIGKILL not in codes:  # a fit that was faster than the reference had ended before
+            while -signal.SIGKILL not in codes:  # repeat if the fit was faster than the reference and had already ended
                 attempt += 1
                 folder, where = base / f"checkpoint-{kill}-{attempt}", base / f"killed-{kill}-{attempt}"
                 where.mkdir()
@@ -175,7 +175,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def truncated(base: Path, folder: Path, files: list[str], kill: int, rng, run, reference) -> dict:
-    """Resume in two processes with one of the files cut."""
+    """Resume in two processes with one of the files truncated."""
     copy = base / f"cut-{kill}"
     shutil.copytree(folder, copy)
     path = copy / files[int(rng.integers(len(files)))]

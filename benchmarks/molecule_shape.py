@@ -1,10 +1,10 @@
 """Length scales of the kinds of pairs of ethanol for ``molecule.py``: least error on validation frames, by gradient.
 
-The model of ``molecule.py`` with one length scale for each of the 17 kinds of pairs is trained on a few frames, and the
-mean squared error of forces on validation frames descends (Adam) along its gradient with respect to the logarithms of
-the length scales, by automatic differentiation through covariance and solve. The noise stays at a given ratio to the
-prior standard deviation of the forces: the larger it is, the faster iterative solvers converge. Maximum evidence is no
-substitute here: the forces have no noise and are smoother than a Matérn process, and what it prefers predicts worse.
+The model of ``molecule.py`` with one length scale for each of the 17 kinds of pairs is trained on a few frames. The
+mean squared error of forces on validation frames is minimised (Adam) with respect to the logarithms of the length
+scales, by automatic differentiation through covariance and solve. The ratio of the noise to the prior standard
+deviation of the forces is fixed: the larger it is, the faster iterative solvers converge. Maximum evidence cannot
+replace this: the forces have no noise and are smoother than a Matérn process, and its optimum predicts worse.
 
     python benchmarks/molecule_shape.py /tmp/peers/ethanol.npz --frames 60 --steps 60
 """
@@ -50,7 +50,7 @@ def covariance(a: tuple[Tensor, Tensor], images: list[tuple[Tensor, Tensor]], le
     out = za.new_zeros(len(za), 27, len(images[0][0]), 27)
     for z, jacobian in images:
         zb, jb = z / lengthscale, (jacobian / lengthscale[:, None]).mT
-        # a tiny number keeps the square root differentiable where points coincide
+        # a tiny number keeps the square root differentiable if points coincide
         u = (5.0 * ((za[:, None] - zb[None]) ** 2).sum(-1) + 1e-24).sqrt()
         decay = 5.0 / 3.0 * torch.exp(-u)
         plain = (ja.flatten(0, 1) @ jb.flatten(0, 1).T).view_as(out)
@@ -62,7 +62,7 @@ def covariance(a: tuple[Tensor, Tensor], images: list[tuple[Tensor, Tensor]], le
 
 
 def error(train: tuple, validation: tuple, lengthscale: Tensor, ratio: float) -> Tensor:
-    """Mean squared error of forces on validation frames, (eV/Å)²; each side its forces and their descriptors."""
+    """Mean squared error of forces on validation frames, (eV/Å)²; both sets hold forces and their descriptors."""
     (y, images), (target, points) = train, validation
     gram = covariance(images[0], images, lengthscale)
     noise = ratio**2 * gram.detach().diagonal().mean()
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> dict[tuple[int, int], float]:
     parser.add_argument("--start", type=float, help="one length scale to start from, Å⁻¹; SHAPE if not given")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rate", type=float, default=0.05, help="step of the logarithms")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of frames")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of frames")
     args = parser.parse_args(argv)
     data = Data(args.data, args.frames, args.seed)
     kinds = kinds_of_pairs()

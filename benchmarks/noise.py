@@ -1,8 +1,8 @@
-"""What it buys to describe the noise of labels as it is: correlated within frames, between force and energy, in time.
+"""Effect of a noise model on predictions: correlation within frames, between force and energy, in time.
 
-Alanine dipeptide, all labels, training frames of four temperatures; tested on frames of 350 K, which no fit has seen.
+Alanine dipeptide, all labels, training frames of four temperatures; tested on frames at 350 K, which are in no fit.
 The log predictive density is that of all labels of a frame together (model error and noise, in nats per frame; without
-the forces on one bead, since the forces on all beads add up to zero), the divergence is the quickstart's.
+the forces on one bead, since the forces on all beads add up to zero). The divergence is that of the quickstart.
 
     python benchmarks/noise.py --frames 300 1250
 """
@@ -20,7 +20,7 @@ from kernelfe.gp import joint_predictive
 from kernelfe.quickstart import LABEL_SETS, TARGET, Case, Sampler, training_rows
 from kernelfe.quickstart.cases import PHI, PSI, SAMPLING, data, sample_model
 
-#: What is said about the noise, row by row of the table.
+#: Noise models, one per row of the table.
 DESCRIPTIONS = {
     "independent": None,
     "within frame": CorrelatedNoise(force_energy=False),
@@ -28,7 +28,7 @@ DESCRIPTIONS = {
     "force–energy": CorrelatedNoise(within_frame=False),
     "time": CorrelatedNoise(within_frame=False, force_energy=False, time=True, rounds=1),
 }
-#: Bead whose forces are left out of the joint density: they are minus the sum of the others.
+#: Bead whose forces are omitted from the joint density: they are minus the sum of the others.
 REDUNDANT = 2
 
 
@@ -63,10 +63,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, nargs="+", default=[300, 1250], help="frames per temperature")
     parser.add_argument("--subsets", type=int, default=3, help="disjoint training subsets")
-    parser.add_argument("--runs", type=int, help="subsets to take (default: all of them)")
+    parser.add_argument("--runs", type=int, help="number of subsets (default: all of them)")
     parser.add_argument("--rows", nargs="+", choices=DESCRIPTIONS, default=list(DESCRIPTIONS), help="what to compare")
     parser.add_argument("--tested", type=int, default=300, help="frames of 350 K to predict")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the samples: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the samples: a quick test of the script")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sampler = Sampler()

@@ -1,11 +1,11 @@
-"""What restrained ensembles tell about temperatures that were not simulated, per nanosecond of all-atom time.
+"""Information from restrained ensembles about temperatures that were not simulated, per nanosecond of all-atom time.
 
-1. Response labels k b² Cov(f, U) at 350 K against finite differences of mean forces at 325 and 375 K, at the same held
+1. Response labels k b² Cov(f, U) at 350 K and finite differences of mean forces at 325 and 375 K, at the same fixed
    bead configurations.
-2. Jensen–Shannon divergence of the (φ, ψ) surface at 450 K from the reference for models of forces at 350 K; of these
-   and other labels of the same runs; and of forces at 350 and 500 K, of the same all-atom time.
+2. Jensen–Shannon divergence of the (φ, ψ) surface at 450 K from the reference for three models: of forces at 350 K; of
+   these and other labels of the same runs; and of forces at 350 and 500 K, with the same all-atom time.
 
-Both use the bundled labels (data/alanine_dipeptide/restrained_*.npz and generate_restrained.py beside them).
+Both use the bundled labels (data/alanine_dipeptide/restrained_*.npz and generate_restrained.py in the same folder).
 
     python benchmarks/response.py                   # the first table, seconds
     python benchmarks/response.py --runs 60         # both, some ten minutes on one core
@@ -33,14 +33,14 @@ DATA = "alanine-dipeptide"
 TARGET = 450.0
 KJ = factor("kJ/mol")
 FORCES, RESPONSES = ("mean_force", "generalized_force"), ("thermal_response_force", "generalized_thermal_response")
-#: Label sets that one and the same runs at one temperature give; "forces" are those on beads and the torques.
+#: Label sets from the same runs at one temperature; "forces" are those on beads and the torques.
 ONE = {
     "forces": FORCES,
     "forces + responses": FORCES + RESPONSES,
     "forces + energies": (*FORCES, "mean_energy"),
     "forces + energies + responses": (*FORCES, "mean_energy", *RESPONSES),
 }
-#: All-atom time of one run of the surface set, ns: 10 ps, 2 ps of equilibration and the way to the configuration.
+#: All-atom time of one run of the surface set, ns: 10 ps, 2 ps of equilibration and the path to the configuration.
 NANOSECONDS = 0.0124
 
 
@@ -71,7 +71,7 @@ def agreement(found: dict[str, np.ndarray]) -> dict[str, float]:
     components = difference[0].size
     ratio = per.sum() / (len(per) * components)
     freedom = 2.0 * len(per) * components**2 / per.var(ddof=1)
-    # slope of y on x when both have known errors: the mean square of x is known to be too large by its noise
+    # slope of y on x when both have known errors: the noise of x is subtracted from its mean square
     x, y = found["quotient"], found["response"]
     signal = (x**2 - found["quotient_std"] ** 2).sum()
     return {
@@ -109,7 +109,7 @@ def slope_error(found: dict[str, np.ndarray]) -> float:
 def divergence(
     model: FreeEnergyRegressor, start: Frames, seed: int, temperature: float = TARGET, steps: int = 150
 ) -> float:
-    """Of the model's samples at a temperature from the reference."""
+    """Divergence of the model's samples at a temperature from the reference."""
     reference = load_reference(DATA)
     truth = reference.probability[reference.temperatures.tolist().index(temperature)]
     rows = np.random.default_rng([seed, 1]).integers(len(start), size=1000)
@@ -134,7 +134,7 @@ def divergence(
 
 
 def training_sets(frames: Frames, runs: int) -> dict[str, Frames]:
-    """Label sets that ``runs`` runs cost: at 350 K, or half of them at 500 K. The same configurations in every set."""
+    """Label sets from ``runs`` runs: at 350 K, or half of them at 500 K. The same configurations in every set."""
     one, two = (frames[frames.temperature == t] for t in np.unique(frames.temperature))
     both = Frames.concatenate([one[:runs:2], two[1:runs:2]])
     sets = {f"{name}, 350 K": one[:runs].with_labels(keys) for name, keys in ONE.items()}
@@ -142,7 +142,7 @@ def training_sets(frames: Frames, runs: int) -> dict[str, Frames]:
 
 
 def held_out(model: FreeEnergyRegressor, test: Frames, key: str) -> tuple[float, float]:
-    """Root mean square error, beyond the noise of the labels, and mean log predictive density per component."""
+    """Root mean square error without the noise of the labels, and mean log predictive density per component."""
     mean, std = model.predict(test, key, return_std=True)
     difference, noise = test.labels[key] - mean, test.noise[key]
     variance = std**2 + noise**2
@@ -158,9 +158,9 @@ def surfaces(runs: list[int]) -> None:
         f"\n| labels | runs | all-atom ns | divergence at {TARGET:g} K | torques at 500 K: error, kJ/mol/rad | "
         "log density |\n|---|---|---|---|---|---|"
     )
-    # the sparse solver's inducing environments cannot represent labels as quiet as these
+    # the inducing environments of the sparse solver cannot represent labels with so little noise
     for n in runs:
-        # labelled at 350 K in every set and at 500 K in none: what is tested is the temperature
+        # labelled at 350 K in every set and at 500 K in none: this tests the temperature dependence
         test = hot[:n:2]
         for name, train in training_sets(frames, n).items():
             model = FreeEnergyRegressor(solver="dense").fit(train)
@@ -171,7 +171,7 @@ def surfaces(runs: list[int]) -> None:
 
 
 def new_runs(picoseconds: float, configurations: int) -> Frames:
-    """The response set again, shorter or longer, with the generator of the bundled one."""
+    """Generate the response set again, shorter or longer, with the generator of the bundled one."""
     import kernelfe_data
 
     sys.path.insert(0, str(Path(next(iter(kernelfe_data.__path__))) / "alanine_dipeptide"))

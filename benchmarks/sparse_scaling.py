@@ -1,22 +1,21 @@
 """Time and memory of the sparse solver against the number of frames: alanine dipeptide, forces and energies.
 
-Every run is a process of its own: frames are loaded, a fit of 200 frames starts what starts lazily, and then
-``FreeEnergyRegressor(solver=Sparse(inducing=600), optimizer=None)`` is fitted to n frames of 18 force components and
-one energy each. Timed are the whole fit, at fixed hyperparameters, and by itself one pass over the labels, which is
-what grows; both by the clock and in processor time, which others on the machine disturb less. A search of
-hyperparameters adds a time that does not depend on n (it takes a random part of the labels of fixed size).
+Every run is a separate process. It loads the frames, starts everything that starts lazily by a fit of 200 frames, and
+then fits ``FreeEnergyRegressor(solver=Sparse(inducing=600), optimizer=None)`` to n frames of 18 force components and
+one energy each. Timed are the whole fit, at fixed hyperparameters, and one pass over the labels, the part that grows,
+both in wall-clock time and in CPU time, which other work on the machine disturbs less. A search of hyperparameters
+adds a time that does not depend on n (it uses a random part of the labels of fixed size).
 
-Memory: the high-water mark of the resident set during the fit minus the resident set just before it (``VmHWM`` and
-``VmRSS`` of ``/proc/self``, Linux). Counted is all that the fit allocates: its own label arrays, copies of anything,
-blocks, sums, factors. Not counted are imports and the frames that the user holds anyway, whose size is a column of its
-own. Freed memory that the allocator has kept is handed back before (``malloc_trim``), or the fit would find it there
-and seem to need less. It is measured twice: with glibc's allocator as it is, which also keeps what is freed during the
-fit, by chance more or less of it; and, in a further process that is not timed, with ``MALLOC_MMAP_THRESHOLD_`` fixed at
-the value it starts with, so that every freed array of more than 128 KB is given back and the mark is that of memory in
-use.
+Memory: the peak of the resident set during the fit minus the resident set just before it (``VmHWM`` and ``VmRSS`` of
+``/proc/self``, Linux). This includes all that the fit allocates: its own label arrays, copies, blocks, sums, factors.
+It does not include imports and the frames that the user holds anyway; their size is a separate column. Freed memory
+that the allocator has kept is returned to the system before the fit (``malloc_trim``); otherwise the fit would reuse
+it and seem to need less. Memory is measured twice: with glibc's default allocator, which also keeps varying amounts of
+the memory freed during the fit; and, in a further process that is not timed, with ``MALLOC_MMAP_THRESHOLD_`` fixed at
+its initial value, so that every freed array of more than 128 KB is returned and the peak is that of memory in use.
 
-The bundled set has 25,000 frames. As many more are simulated once, by its own generator with other seeds (some ten
-minutes on one core; needs OpenMM), and kept in the folder named with ``--cache``.
+The bundled set has 25,000 frames. As many more are simulated once, by its generator with other seeds (some ten
+minutes on one core; needs OpenMM), and stored in the folder given with ``--cache``.
 
     python benchmarks/sparse_scaling.py --cache FOLDER --json scaling.json --plot scaling.png
 """
@@ -48,18 +47,18 @@ from _harness import json_argument, processor, status, write
 
 DATA = "alanine-dipeptide"
 LABELS = ["mean_force", "mean_energy"]
-#: Folder of the generator, beside the bundled data.
+#: Folder of the generator and the bundled data.
 GENERATOR = Path(__file__).resolve().parents[1] / "data" / "alanine_dipeptide"
-#: Further frames by temperature, K, their spacing and what is discarded first, ps; seeds are SEED + temperature.
+#: Further frames by temperature, K, their spacing and the discarded initial part, ps; seeds are SEED + temperature.
 MORE = {300: 5000, 350: 2500, 400: 5000, 450: 2500, 500: 5000, 600: 5000}
 SPACING, EQUILIBRATION, SEED = 0.9, 60.0, 1000
 SIZES = (5000, 10_000, 20_000, 50_000)
-#: Environment in which glibc gives freed arrays back at once: its threshold as it is before it begins to grow, bytes.
+#: Environment in which glibc returns freed arrays at once: its initial threshold, fixed, bytes.
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 
 def all_frames(cache: Path | None, most: int) -> Frames:
-    """The bundled frames and, where more than these are wanted, those of the cache, simulated if they are not there."""
+    """The bundled frames and, if more are needed, those of the cache, simulated if they are missing."""
     bundled = load(DATA)
     if most <= len(bundled):
         return bundled
@@ -111,7 +110,7 @@ def child(path: Path, inducing: int, out: Path, one_pass: bool) -> None:
 
 
 def give_back() -> None:
-    """Hand memory that was freed back to the system, where the C library can."""
+    """Return freed memory to the system, if the C library can do this."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -126,7 +125,7 @@ def size(frames: Frames) -> float:
 
 
 def run_child(path: Path, args: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Measure time and memory in a process, memory in use in another one."""
+    """Measure time and memory in a process, and memory in use in another one."""
     found = _process(path, args, folder, {})
     found["in_use"] = _process(path, args, folder, GIVES_BACK)["peak"]
     print(path.stem, {k: round(v, 2) for k, v in found.items()}, f"load {os.getloadavg()[0]:.1f}", file=sys.stderr)
@@ -149,7 +148,7 @@ def exponent(n: list[int], y: list[float]) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """All sizes, repeats interleaved, and what the table says."""
+    """All sizes, repeats interleaved, and the numbers of the table."""
     frames = all_frames(args.cache, max(args.sizes))
     load_before = list(os.getloadavg())
     rows: dict[int, list[dict]] = {n: [] for n in args.sizes}
@@ -189,7 +188,7 @@ def spread(values: list[float]) -> float:
 
 def markdown(result: dict) -> str:
     """The result as a Markdown table."""
-    columns = ["frames", "label rows", "fit, s", "one pass, s", "fit, processor s", "one pass, processor s"]
+    columns = ["frames", "label rows", "fit, s", "one pass, s", "fit, CPU s", "one pass, CPU s"]
     columns += ["memory in use at most, MB", "peak memory, MB", "the frames themselves, MB"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for n, row in result["sizes"].items():
@@ -199,9 +198,9 @@ def markdown(result: dict) -> str:
     p = result["exponents"]
     lines += [
         "",
-        f"Exponent of the pass {p['one_pass']:.2f} (processor {p['busy_pass']:.2f}), of the fit {p['seconds']:.2f} "
-        f"({p['busy']:.2f}); memory in use within ±{100 * result['in_use_spread']:.0f} %, with what the allocator "
-        f"keeps ±{100 * result['peak_spread']:.0f} %.",
+        f"Exponent of the pass {p['one_pass']:.2f} (CPU {p['busy_pass']:.2f}), of the fit {p['seconds']:.2f} "
+        f"({p['busy']:.2f}); memory in use within ±{100 * result['in_use_spread']:.0f} %, with memory kept by the "
+        f"allocator ±{100 * result['peak_spread']:.0f} %.",
     ]
     return "\n".join(lines)
 
@@ -223,7 +222,7 @@ def plot(result: dict, path: Path) -> None:
     left.set(xlabel="frames", ylabel="time, s")
     left.legend(frameon=False)
     right.semilogx(n, [row["in_use"] for row in rows], "o-", label="in use at most")
-    right.semilogx(n, [row["peak"] for row in rows], "s--", label="with what the allocator keeps")
+    right.semilogx(n, [row["peak"] for row in rows], "s--", label="with memory kept by the allocator")
     right.set(xlabel="frames", ylabel="peak memory of the fit, MB", ylim=(0.0, None))
     right.legend(frameon=False)
     figure.savefig(path, dpi=150)

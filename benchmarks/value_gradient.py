@@ -1,14 +1,14 @@
-"""Value and gradient labels, exact Gaussian-process regression: kernelfe beside gpytorch's RBFKernelGrad.
+"""Value and gradient labels, exact Gaussian-process regression: kernelfe and gpytorch's RBFKernelGrad.
 
-Every run of every peer is a process of its own on the same data: n points uniform in the unit cube of D dimensions,
+Every run of every peer is a separate process on the same data: n points uniform in the unit cube of D dimensions,
 values and gradients of a smooth function with normal noise of variance 2e-3, an RBF kernel of unit variance, fixed
-hyperparameters. Timed: conditioning on the n·(1 + D) labels and the posterior means of value and gradient at as many
-new points, after the imports, the data and a run on 16 points (it starts thread pools and loads what is loaded lazily).
-How time, memory and limits are taken: ``_harness.py``.
+hyperparameters. Timed are conditioning on the n·(1 + D) labels and the posterior means of value and gradient at as many
+new points, after the imports, the data and a run on 16 points (it starts thread pools and lazy imports).
+``_harness.py`` explains the measurement of time, memory and limits.
 
 kernelfe puts a broad normal prior on the constant of the free energy; gpytorch's mean is a number. The reference is
 gpytorch's Cholesky solver with that number at its posterior mean, by generalised least squares from gpytorch's own
-solves: this is the same posterior mean. The reference is not timed; the timed gpytorch peers are handed the number.
+solves, which gives the same posterior mean. The reference is not timed; the timed gpytorch peers get the number.
 
     python benchmarks/value_gradient.py --peers /tmp/peers --json value_gradient.json
     python benchmarks/value_gradient.py --only iterative --n 5000 --new 1000           # kernelfe alone
@@ -31,7 +31,7 @@ from environments import python_of
 
 LENGTHSCALES = (0.3, 0.7, 1.5)
 NOISE_VARIANCE = 2e-3
-#: What kernelfe takes the prior of the constant to be: normal about the mean of the values, this many spreads wide.
+#: kernelfe's prior of the constant: normal about the mean of the values, this many spreads wide.
 CONSTANT_WIDTH = 30.0
 PACKAGES = ("kernelfe", "gpytorch", "linear_operator", "torch", "numpy", "scipy")
 LABELS = {
@@ -64,7 +64,7 @@ def smooth(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def problem(n: int, dimension: int, seed: int, lengthscale: float = 0.7, new: int | None = None) -> Problem:
-    """The data, the same in every process; as many new points as training points if ``new`` does not say."""
+    """The data, the same in every process; by default as many new points as training points."""
     rng = np.random.default_rng(seed)
     x, points = rng.random((n, dimension)), rng.random((n if new is None else new, dimension))
     value, gradient = smooth(x)
@@ -76,7 +76,7 @@ def problem(n: int, dimension: int, seed: int, lengthscale: float = 0.7, new: in
 
 
 def kernelfe_solvers() -> dict:
-    """Solver specs of the installed kernelfe, by the name of the peer; ``Iterative`` where it has one."""
+    """Solver specs of the installed kernelfe, by the name of the peer; ``Iterative`` if it has one."""
     from kernelfe.gp.solvers import specs as solvers
 
     specs = {"dense": solvers.Dense()}
@@ -88,8 +88,8 @@ def kernelfe_solvers() -> dict:
 def kernelfe_model(data: Problem, solver=None):
     """The fitted model, through the public interface.
 
-    At one temperature the factors of a free energy are (1, −T, 0): with the prior of the entropy at 1e-12 eV/K the
-    covariance differs from the RBF kernel by T² 1e-24, about 1e-19 of it.
+    At one temperature the thermal factors of a free energy are (1, −T, 0): with the prior of the entropy at 1e-12 eV/K
+    the covariance differs from the RBF kernel by T² 1e-24, about 1e-19 of it.
     """
     from kernelfe import FreeEnergyRegressor
     from kernelfe.descriptors import Variables
@@ -120,7 +120,7 @@ def gpytorch_model(data: Problem, constant: float, targets=None):
     import torch
 
     tasks = 1 + data.x.shape[1]
-    # by default the likelihood adds a noise of its own to every task, 0.69
+    # by default the likelihood adds a noise to every task, 0.69
     likelihood = gpytorch.likelihoods.MultitaskGaussianLikelihood(num_tasks=tasks, has_task_noise=False)
 
     class Model(gpytorch.models.ExactGP):
@@ -149,7 +149,7 @@ def gpytorch_means(data: Problem, cholesky: bool, constant: float) -> np.ndarray
 
 
 def solver_settings(cholesky: bool):
-    """gpytorch's settings: means only, and either nothing else or Cholesky at every size."""
+    """gpytorch's settings: means only, and either the defaults or Cholesky at every size."""
     from gpytorch import settings
 
     stack = ExitStack()
@@ -207,7 +207,7 @@ def child(peer: str, spec: dict, out: Path) -> None:
 
         run(problem(16, dimension, seed, lengthscale))
         means, figures = _harness.measured(lambda: run(data))
-        # the truth without noise: what there is to compare with where the reference is out of reach
+        # the truth without noise: for comparison if the reference is out of reach
         figures["rmse"] = float(np.sqrt(np.mean((means[:, 0] - smooth(data.new)[0]) ** 2)))
         return figures, {"means": means}
 
@@ -218,7 +218,7 @@ def child(peer: str, spec: dict, out: Path) -> None:
 
 
 def peers_of(args: argparse.Namespace) -> list[Peer]:
-    """The peers asked for, with the Python each runs in."""
+    """The requested peers, with the Python that each runs in."""
     names = [name for name in LABELS if name in kernelfe_solvers() or name.startswith("gpytorch")]
     python = python_of(args.peers, "gpytorch")
     chosen = [name for name in names if args.only is None or name in args.only]
@@ -226,7 +226,7 @@ def peers_of(args: argparse.Namespace) -> list[Peer]:
 
 
 def reference_of(spec: dict, args: argparse.Namespace) -> tuple[dict, np.ndarray | None]:
-    """The spec with the constant of the gpytorch peers, and the means by Cholesky where they are within the limits."""
+    """The spec with the constant of the gpytorch peers, and the means by Cholesky if they are within the limits."""
     rows = spec["n"] * (1 + spec["dimension"])
     if rows > args.reference_rows:
         return spec, None
@@ -249,7 +249,7 @@ def compare(spec: dict, args: argparse.Namespace) -> dict[str, dict]:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """Everything that was asked for."""
+    """Run all requested parts."""
     spec = {"n": args.n, "dimension": args.dimension, "seed": args.seed, "new": args.new or args.n}
     result = _harness.header(_harness.limits_of(args), spec=spec, noise_variance=NOISE_VARIANCE, peers=LABELS)
     if args.sizes:
@@ -264,7 +264,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def ratios(rows: dict[str, dict]) -> dict:
-    """Time and memory of each gpytorch peer over those of each kernelfe solver."""
+    """Ratios of time and memory of each gpytorch peer to those of each kernelfe solver."""
     done = {name: row for name, row in rows.items() if row["status"] == "ok"}
     return {
         f"{other} / {own}": {key: done[other][key] / done[own][key] for key in ("seconds", "peak_mb")}
@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     """Command line: measure and print, or (``--child``) run one peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=1000, help="training points")
-    parser.add_argument("--new", type=int, help="new points; as many as training points if not given")
+    parser.add_argument("--new", type=int, help="new points; default: as many as training points")
     parser.add_argument("--dimension", type=int, default=10)
     parser.add_argument("--lengthscale", type=float, nargs="+", default=list(LENGTHSCALES))
     parser.add_argument("--sizes", type=int, nargs="+", help="growth over these n, at the first length scale")

@@ -1,9 +1,9 @@
-"""Values only, exact Gaussian-process regression: kernelfe beside scikit-learn's GaussianProcessRegressor.
+"""Values only, exact Gaussian-process regression: kernelfe and scikit-learn's GaussianProcessRegressor.
 
-scikit-learn has no derivatives, so this is the one thing both can do: n noisy values of the function of
+scikit-learn has no derivatives, so only this problem can be compared: n noisy values of the function of
 ``value_gradient.py``, an RBF kernel, fixed hyperparameters (``optimizer=None``), means at as many new points. The broad
 normal prior that kernelfe puts on the constant is a ``ConstantKernel`` there, so both have the same posterior mean.
-Timed: ``fit`` and ``predict``, after imports and a run on 16 points.
+Timed are ``fit`` and ``predict``, after imports and a run on 16 points.
 
     python benchmarks/values.py --peers /tmp/peers --sizes 500 1000 2000 4000 8000 --repeats 3 --plot values.png
 """

@@ -1,6 +1,6 @@
-"""What zero-mean variates buy: the learning curve with labels whose noise was taken out, on the same frames.
+"""Effect of zero-mean variates: the learning curve with labels of reduced noise, on the same frames.
 
-All-atom frames of the bundled alanine dipeptide (1250 at each of 300, 400, 500 and 600 K); label sets as they come and
+All-atom frames of the bundled alanine dipeptide (1250 at each of 300, 400, 500 and 600 K); original label sets and sets
 after :func:`~kernelfe.statistics.reduce_noise`, whose coefficients are fitted within each training subset. Divergences
 at 350 K by the quickstart's own sampler, mean of three disjoint subsets (one at the largest size, which takes all).
 
@@ -46,7 +46,7 @@ def main() -> None:
         angles = dihedral_angles(sample_model(model, train, Sampler(), seed).positions, (PHI, PSI))
         return jensen_shannon_divergence(periodic_histogram(angles.reshape(-1, 2), len(truth)), truth)
 
-    print("| labels | frames per temperature | as they come | reduced | reduced, with density |\n|---|---|---|---|---|")
+    print("| labels | frames per temperature | original | reduced | reduced, with density |\n|---|---|---|---|---|")
     for size in (75, 300, 1250):
         for labels in ("forces", "all"):
             found = []

@@ -41,7 +41,7 @@ napoleon_use_ivar = True
 
 
 def picture_style(gallery_conf, name):
-    """A quiet style for every picture, whatever ran before: what ``kernelfe.analysis`` draws looks alike."""
+    """Set one style for all pictures, similar to the figures of ``kernelfe.analysis``."""
     import matplotlib
 
     matplotlib.rcdefaults()
@@ -60,11 +60,11 @@ def picture_style(gallery_conf, name):
 
 
 def one_thread(gallery_conf, name):
-    """Small problems: on a busy machine, threads that wait for each other cost more than they bring."""
+    """Use one thread: for small problems on a busy machine, more threads are slower."""
     import torch
 
     torch.set_num_threads(1)
-    logging.getLogger("kernelfe").setLevel(logging.WARNING)  # Sphinx would print what the fits report
+    logging.getLogger("kernelfe").setLevel(logging.WARNING)  # otherwise Sphinx prints the log of the fits
 
 
 sphinx_gallery_conf = {

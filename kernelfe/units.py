@@ -1,12 +1,12 @@
-"""Units: kernelfe computes in ASE's units (eV, Å, K, u) and converts only at the border, and only when told.
+"""Units: kernelfe computes in ASE's units (eV, Å, K, u). It converts only data that enter or leave, by ``units``.
 
 Numbers from elsewhere come with a ``units`` argument, a dict of
 
-* base dimensions: ``{"energy": "kJ/mol", "length": "nm", "temperature": "K", "mass": "u"}``; ``"force"`` may be
-  stated beside them when forces do not follow from energy and length; temperature and mass are K and u when
-  left out, energy and length must be stated as soon as a quantity needs them;
+* base dimensions: ``{"energy": "kJ/mol", "length": "nm", "temperature": "K", "mass": "u"}``. Add ``"force"`` if
+  forces do not follow from energy and length. Temperature and mass are K and u by
+  default; energy and length must be stated if a quantity needs them;
 * or single quantities: any label key (``"mean_force": "kcal/mol/Å"``), ``"positions"``, ``"cell"``,
-  ``"displacements"``, ``"variables"``. These win over the base dimensions;
+  ``"displacements"``, ``"variables"``. These override the base dimensions;
 
 or the name of one of the :data:`SYSTEMS`. The factor of a label follows from the ``unit`` of its functional.
 In such a unit a name in brackets leaves the dimension open: a generalised force (``"eV/[t]"``) converts by
@@ -66,7 +66,7 @@ SYSTEMS: dict[str, dict[str, str]] = {
 
 
 def _table() -> dict[str, tuple[float, Dimension]]:
-    """Unit name → (value in internal units, dimension). A kJ is per mole or an error: nobody means 6e21 eV."""
+    """Unit name → (value in internal units, dimension). A kJ without "/mol" is an error: it would be 6e21 eV."""
     groups: list[tuple[str, float, Dimension]] = [
         ("eV", 1.0, _ENERGY),
         ("meV", 1e-3, _ENERGY),
@@ -148,14 +148,14 @@ def parse(unit: str) -> tuple[float, Dimension, bool]:
 
 
 def factor(unit: str, dimension: str | None = None) -> float:
-    """Factor that takes numbers in ``unit`` to internal units: internal = factor · number.
+    """Factor that converts numbers in ``unit`` to internal units: internal = factor · number.
 
     Parameters
     ----------
     unit
         See :func:`parse`.
     dimension
-        What the unit must measure: a key of :data:`DIMENSIONS` (``"energy"``), or a unit of the same dimension
+        Required dimension: a key of :data:`DIMENSIONS` (``"energy"``), or a unit of the same dimension
         (``"eV/Å/K"``), whose bracketed names (``"eV/[t]"``) leave everything but the energy open. None: no check.
 
     Raises
@@ -170,8 +170,8 @@ def factor(unit: str, dimension: str | None = None) -> float:
         wanted, is_open = DIMENSIONS[dimension], False
     else:
         _, wanted, is_open = parse(dimension)
-    agrees = (found[0], found[4]) == (wanted[0], wanted[4]) if is_open else found == wanted
-    if not agrees:
+    fits = (found[0], found[4]) == (wanted[0], wanted[4]) if is_open else found == wanted
+    if not fits:
         hint = "; write it per mole, for example 'kJ/mol'" if found[4] > wanted[4] else ""
         raise UnitsError(f"unit {unit!r} does not measure {dimension}{hint}")
     return value
@@ -185,7 +185,7 @@ def resolve(units: str | Mapping[str, str] | None, known: tuple[str, ...] = ()) 
     units
         A name in :data:`SYSTEMS`, or a dict of dimensions and quantities to unit strings. An empty dict is None.
     known
-        Quantity names accepted beside the base dimensions.
+        Quantity names accepted in addition to the base dimensions.
 
     Raises
     ------
@@ -218,22 +218,22 @@ def resolve(units: str | Mapping[str, str] | None, known: tuple[str, ...] = ()) 
 
 
 def quantity_factor(units: Mapping[str, str] | None, quantity: str, unit: str) -> float:
-    """Factor that takes a quantity to internal units.
+    """Factor that converts a quantity to internal units.
 
     Parameters
     ----------
     units
-        What :func:`resolve` returned. None: the numbers are internal already, factor 1.
+        Result of :func:`resolve`. None: the numbers are already internal, factor 1.
     quantity
         Its name, looked up in ``units`` first.
     unit
-        Its internal unit, for example a functional's ``unit``; factor by factor it is rebuilt from the base
+        Its internal unit, for example a functional's ``unit``. It is rebuilt factor by factor from the base
         dimensions: ``"eV/Å/K"`` from energy, length and temperature.
 
     Raises
     ------
     UnitsError
-        If ``units`` says nothing about a dimension the quantity needs, or gives a unit of another dimension.
+        If ``units`` lacks a dimension that the quantity needs, or gives a unit of another dimension.
     """
     if units is None:
         return 1.0
@@ -249,7 +249,7 @@ def quantity_factor(units: Mapping[str, str] | None, quantity: str, unit: str) -
             result *= factor(units[name], name) ** power
         elif power and name in ("energy", "length"):
             raise UnitsError(
-                f"units says nothing about {name}, which {quantity!r} ({unit}) needs; add "
+                f"units does not state {name}, which {quantity!r} ({unit}) needs; add "
                 f"{{{name!r}: ...}} or {{{quantity!r}: ...}}"
             )
     return result

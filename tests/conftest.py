@@ -1,4 +1,4 @@
-"""What every test shares: one thread per worker, no display, reproducible property-based tests."""
+"""Settings of all tests: one thread per worker, no display, reproducible property-based tests."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A card that is not there: tensors that say they live on "cuda:0", compute on the CPU, and refuse what a card refuses.
+"""A simulated GPU: tensors that report the device "cuda:0", compute on the CPU, and refuse what a GPU refuses.
 
-A tensor on the card wraps one on the CPU. Operations on it run on what it wraps, after a check that nothing of the
-operation was left on the CPU (zero-dimensional numbers may be, as on a real card). Every number that crosses the bus is
-counted: copies to and from the card, and scalars that the program waits for. What this cannot show: speed, memory, and
-the last bits of the sums, which a real card takes in another order.
+A tensor on the simulated GPU wraps one on the CPU. Operations run on the wrapped tensor, after a check that no operand
+was left on the CPU (zero-dimensional numbers may be, as on a real GPU). Every number that is transferred is
+counted: copies to and from the GPU, and scalars that the program waits for. Not simulated: speed, memory, and
+the last bits of sums, which a real GPU computes in another order.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 CARD = torch.device("cuda:0")
-#: What autograd's C++ code is told: of a device without a driver it asks nothing.
+#: Device reported to autograd's C++ code: it asks nothing of a device without a driver.
 _INSIDE = torch.device("meta")
 
 
 class CardTensor(torch.Tensor):
-    """A tensor on the simulated card."""
+    """A tensor on the simulated GPU."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
     device = property(lambda self: CARD)
@@ -60,13 +60,13 @@ class CardTensor(torch.Tensor):
 
 
 class SimulatedCard(TorchDispatchMode):
-    """Where tensors on the card are made and computed with.
+    """Creation of tensors on the simulated GPU, and operations with them.
 
     Attributes
     ----------
     crossings
-        How often something was moved: "to the card", "to the processor", "scalar" (of which the program needs the
-        value) and "shape" (of which it needs the size: nonzero, unique, masks).
+        Number of transfers: "to the card", "to the processor", "scalar" (the program needs the
+        value) and "shape" (it needs the size: nonzero, unique, masks).
     """
 
     @classmethod
@@ -130,12 +130,12 @@ class SimulatedCard(TorchDispatchMode):
                 self.crossings["shape"] += 1
 
 
-#: Those made for the card, by the address under which an operation sees them again.
+#: Generators made for the GPU, by the address under which an operation finds them again.
 _CARD_GENERATORS: dict[int, torch.Generator] = {}
 
 
 class _AnyGenerator(torch.Generator):
-    """A generator on the CPU that knows which device it was made for."""
+    """A generator on the CPU that stores the device it was made for."""
 
     def __new__(cls, device="cpu"):
         return super().__new__(cls)
@@ -154,7 +154,7 @@ def _held(value):
 
 @contextmanager
 def simulated_card():
-    """A machine with one (simulated) card."""
+    """A machine with one (simulated) GPU."""
     before = torch._C._only_lift_cpu_tensors()
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.cuda, "_lazy_init", lambda: None))

@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[^\n`]*)$")
 NOT_EXECUTED = re.compile(r"<!-- not executed: (?P<reason>\S.*) -->")
 
-#: What a fence may say. `python` runs; MyST directives and other languages do not hold Python.
+#: Allowed languages of a fence. `python` runs; MyST directives and other languages do not hold Python.
 OTHER_LANGUAGES = {"bash", "text", "json", "toml", "bibtex"}
 DIRECTIVES = re.compile(
     r"\{(toctree|math|note|warning|tip|include|eval-rst|figure|image|admonition|glossary|list-table)\}"
@@ -105,3 +105,23 @@ def test_scripts_of_the_gallery_and_the_tutorials(script):
     assert set(underline) == {"="} and len(underline) >= len(title)
     assert "plt.show()" in text
     assert re.search(rf"\b{script.stem}\b", (ROOT / "docs" / "conf.py").read_text()) is None  # none is exempted
+
+
+#: A path of the repository in backticks, with the name of a class or function after a colon if one is meant.
+PATH = re.compile(r"`((?:kernelfe|tests|benchmarks|docs|data)/[\w./-]*)(?::(\w+))?`")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda p: str(p.relative_to(ROOT)))
+def test_paths_of_the_repository_exist(page):
+    """Files, and classes and functions in them, that a page names exist."""
+    for path, name in PATH.findall(page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+        if name:
+            source = (ROOT / path).read_text(encoding="utf-8")
+            assert re.search(rf"^(class|def) {name}\b", source, re.MULTILINE), f"{page.name} names {path}:{name}"
+
+
+def test_commands_name_existing_scripts():
+    for page in PAGES:
+        for script in re.findall(r"python (\w+/[\w./]+\.py)", page.read_text(encoding="utf-8")):
+            assert (ROOT / script).exists(), f"{page.name} runs {script}"

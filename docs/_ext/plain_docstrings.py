@@ -1,12 +1,12 @@
-"""Let docstrings stay readable as plain text.
+"""Convert docstrings written as plain text to reStructuredText.
 
-Docstrings of kernelfe write formulas as indented lines and use ``|x|`` and ``terms_`` as one would on paper. To
-reStructuredText these are block quotes, substitutions and hyperlinks; before napoleon sees a docstring,
+Docstrings of kernelfe have formulas as indented lines and use ``|x|`` and ``terms_`` as on paper. In
+reStructuredText these are block quotes, substitutions and hyperlinks. Therefore, before napoleon reads a docstring,
 
 - an indented block of the description (before the first numpy section) becomes a literal block, line breaks kept;
 - bars, trailing underscores and lone asterisks (as in ``(n, *shape)``) outside of backticks are escaped.
 
-Methods that scikit-learn adds to every estimator for metadata routing are left out: they link into its own manual.
+Methods that scikit-learn adds to every estimator for metadata routing are omitted: they link to its own manual.
 """
 
 from __future__ import annotations

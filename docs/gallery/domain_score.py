@@ -2,9 +2,9 @@ r"""
 The edge of the training data
 =============================
 
-The domain score over the (φ, ψ) plane of a model that saw 300 K only: up to 1 a configuration is like those of
-training, above it a prediction is a guess (:doc:`/theory/domain`). At 300 K the molecule never crosses most of
-the plane; frames from 600 K do, and most of them that leave the domain are flagged.
+The domain score over the (φ, ψ) plane, for a model trained at 300 K only. Up to 1 a configuration resembles the
+training data, above 1 a prediction is not reliable (:doc:`/theory/domain`). At 300 K the molecule never crosses most of
+the plane. Frames at 600 K do, and most of those outside the domain are flagged.
 """
 
 import matplotlib.pyplot as plt
@@ -35,7 +35,7 @@ shown = ax.contourf(angle, angle, score, levels, norm="log", cmap="cividis_r", e
 figure.colorbar(shown, ax=ax, label="domain score", ticks=[0.1, 1, 10, 100, 1000])
 ax.contour(angle, angle, score, [1.0], colors="black", linewidths=1.2)
 ax.plot(*np.degrees(angles[300]).T, ".", color="black", markersize=2, label="300 K, trained on")
-ax.plot(*np.degrees(angles[600]).T, "+", color=COLOURS["sky"], markersize=3, label="600 K, not seen")
+ax.plot(*np.degrees(angles[600]).T, "+", color=COLOURS["sky"], markersize=3, label="600 K, not used")
 torsion_axis(ax, "φ")
 torsion_axis(ax, "ψ", "y")
 ax.set_aspect("equal")

@@ -1,8 +1,8 @@
 r"""
-Entropy surface, from labels none of which is an entropy
-========================================================
+Entropy surface without entropy labels
+======================================
 
-:math:`S = -\partial A/\partial T` at every conformation, from forces and energies at several temperatures: its
+:math:`S = -\partial A/\partial T` at every conformation, from forces and energies at several temperatures: a
 map, and a cut with its error band.
 """
 

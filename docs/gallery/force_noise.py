@@ -2,10 +2,10 @@ r"""
 Noise of a force, with and without torques
 ==========================================
 
-One frame's estimate of :math:`-\partial A/\partial\psi` from the forces mapped to beads, and from the torque on
+Single-frame estimates of :math:`-\partial A/\partial\psi` from the forces mapped to beads, and from the torque on
 a whole fragment rotated rigidly about the ψ bond. Both have the same mean at every conformation. The torque
-does not stretch stiff bonds, so its noise is several times smaller; by that ratio squared fewer frames are
-needed.
+does not stretch stiff bonds, so its noise is several times smaller. The number of frames needed falls by the square of
+this ratio.
 """
 
 import matplotlib.pyplot as plt

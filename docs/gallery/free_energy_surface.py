@@ -2,7 +2,7 @@ r"""
 Free-energy surface with its error map
 ======================================
 
-:math:`A(\varphi, \psi; T)` of alanine dipeptide at 350 K, where no frame of the training data is from, and the
+:math:`A(\varphi, \psi; T)` of alanine dipeptide at 350 K, a temperature without training frames, and the
 standard deviation of the surface relative to its mean.
 """
 

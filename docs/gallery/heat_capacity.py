@@ -2,9 +2,9 @@ r"""
 Heat capacity between the temperatures of the data
 ==================================================
 
-What a calorimeter would see, :math:`C(T) = \langle C(R)\rangle + k b^2\,\mathrm{Var}_R\langle U\rangle(R)`: the
+The calorimetric heat capacity, :math:`C(T) = \langle C(R)\rangle + k b^2\,\mathrm{Var}_R\langle U\rangle(R)`: the
 conditional heat capacity averaged over conformations, and the fluctuation of the mean energy between them
-(:doc:`/theory/sampling`). The points are fluctuations of the energies of the all-atom runs; the model was
+(:doc:`/theory/sampling`). The points are energy fluctuations of the all-atom runs. The model was
 trained on energies and torques at four of these temperatures.
 """
 
@@ -47,7 +47,7 @@ figure, ax = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
 total = conditional + between
 ax.fill_between(temperatures, total - 1.96 * error, total + 1.96 * error, color=COLOURS["blue"], alpha=0.25, lw=0)
 ax.plot(temperatures, total, color=COLOURS["blue"], label="model, 95 % band")
-ax.plot(temperatures, conditional, "--", color=COLOURS["orange"], label="of it within conformations")
+ax.plot(temperatures, conditional, "--", color=COLOURS["orange"], label="part within conformations")
 for t in np.unique(frames.temperature):
     u = frames.labels["mean_energy"][frames.temperature == t]
     blocks = np.array([part.var() for part in np.array_split(u, 10)]) / (BOLTZMANN * t**2) / KJ_MOL * 1e3

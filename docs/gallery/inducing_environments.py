@@ -2,9 +2,9 @@ r"""
 Inducing environments on the plane
 ==================================
 
-A sparse model knows the free energy through a few inducing environments, chosen one by one where the kernel's
-variance is least explained by those before (:doc:`/theory/sparse`). They spread over all that the frames visit,
-instead of crowding where frames are many. Numbers are the order of choice.
+A sparse model represents the free energy by a few inducing environments. Each new one is chosen where the previous ones
+explain the variance of the kernel least (:doc:`/theory/sparse`). They cover the whole visited region
+instead of crowding where frames are dense. Numbers give the order of selection.
 """
 
 import matplotlib.pyplot as plt

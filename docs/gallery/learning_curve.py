@@ -2,10 +2,10 @@ r"""
 Learning curves of three label sets
 ===================================
 
-Jensen–Shannon divergence of the model's Ramachandran distribution at the unseen 350 K from the
-parallel-tempering reference, against the frames per temperature, for three sets of labels of the same frames:
-mapped bead forces, torques, torques and energies. Lines join medians of four disjoint subsets, the dots. The
-dashed line is what two halves of the reference differ by.
+Jensen–Shannon divergence between the model's Ramachandran distribution at 350 K, not used in training, and the
+parallel-tempering reference, against the number of frames per temperature, for three label sets of the same frames:
+mapped bead forces; torques; torques and energies. Dots are four disjoint subsets, lines join their medians. The
+dashed line is the divergence between two halves of the reference.
 """
 
 import matplotlib.pyplot as plt

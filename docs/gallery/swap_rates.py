@@ -2,10 +2,10 @@ r"""
 Swap rates of a replica exchange
 ================================
 
-Accepted swaps between neighbouring temperatures of a replica exchange with a bead model, and what the textbook
-exponent :math:`(b_1 - b_2)(A(R_2) - A(R_1))` would have accepted of the same pairs. It takes A for a potential
-without temperature dependence and is wrong for a free energy (:doc:`/theory/sampling`): its rates are not only
-others, its samples would be.
+Accepted swaps between neighbouring temperatures of a replica exchange with a bead model, and the acceptance of the
+same pairs by the textbook exponent :math:`(b_1 - b_2)(A(R_2) - A(R_1))`. The textbook formula treats A as a potential
+without temperature dependence and is wrong for a free energy (:doc:`/theory/sampling`): both its rates and its samples
+would be wrong.
 """
 
 from itertools import pairwise

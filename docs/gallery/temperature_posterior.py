@@ -1,11 +1,11 @@
 r"""
-What is known between the temperatures of the data
-==================================================
+Posterior between the temperatures of the data
+==============================================
 
 The free-energy difference between the α and the β basin of alanine dipeptide (minima of the model, not
 integrals over the basins) against temperature, from torques at 300 and 600 K only (dotted lines), and from
-torques and energies. Each band is the posterior of a whole function of T: it widens away from the data, and
-energies, the slope of A/T, narrow it.
+torques and energies. Each band is the posterior of a whole function of T. It widens away from the data.
+Energies are the slope of A/T and narrow it.
 """
 
 import matplotlib.pyplot as plt

@@ -1,18 +1,18 @@
 r"""
-From two short trajectories to every temperature between
-=========================================================
+From two short trajectories to every temperature in between
+===========================================================
 
-Two all-atom runs, at 300 and 600 K, become a free energy :math:`A(R; T)` at every temperature between: surface,
-error bars, entropy and a sampler. No other temperature is used. At the end the answer at 350 K is compared with
-long parallel tempering, which the model has not seen.
+Two all-atom runs, at 300 and 600 K, become a free energy :math:`A(R; T)` at every temperature in between: surface,
+error bars, entropy and a sampler. No other temperature is used. At the end the prediction at 350 K is compared with
+long parallel tempering, which was not used for training.
 """
 
 # %%
 # The data
 # --------
-# The package brings alanine dipeptide, mapped to six beads. Each frame has what an engine writes anyway: the
+# The package contains alanine dipeptide, mapped to six beads. Each frame has the standard output of an engine: the
 # forces mapped to the beads, the potential energy, and the torques about φ and ψ, computed from the all-atom
-# forces. Your own trajectories come in the same way: :doc:`/howto/own_data`, with recipes for OpenMM, GROMACS and
+# forces. To prepare your own trajectories, see :doc:`/howto/own_data`, with recipes for OpenMM, GROMACS and
 # LAMMPS.
 
 import tempfile
@@ -34,9 +34,9 @@ print(train)
 # %%
 # A fit
 # -----
-# Every label is a linear functional of A: the force is a gradient, the energy a derivative by temperature. So one
-# Gaussian process takes all of them, at both temperatures. Length scales, prior scales and the noise of each kind
-# of label are found from the data, by the evidence.
+# Every label is a linear functional of A: the force is a gradient, the energy a derivative with respect to
+# temperature. One Gaussian process therefore takes all of them, at both temperatures. Length scales, prior scales and
+# the noise of each label kind are determined from the data, by maximum evidence.
 
 model = kernelfe.FreeEnergyRegressor(solver=kernelfe.Sparse(inducing=250)).fit(train)
 for kind, (level, power) in model.noise_.items():
@@ -58,8 +58,8 @@ print(f"force on a bead: {np.abs(force).mean():.2f} eV/Å on average, error {for
 # %%
 # A sampler
 # ---------
-# :math:`e^{-A/kT}` at 350 K: Langevin dynamics of 300 replicas at once, with rotations about the bonds as Monte
-# Carlo moves, so that barriers cost nothing. The run watches that no replica leaves the training data.
+# Sample :math:`e^{-A/kT}` at 350 K by Langevin dynamics of 300 replicas in one batch. Rotations about the bonds are
+# Monte Carlo moves, so that barriers cost nothing. The run checks that no replica leaves the training data.
 
 run = run_langevin(
     model.frozen(),
@@ -83,8 +83,8 @@ print(f"{100 * run.outside:.2f} % beyond the edge of the training data")
 # %%
 # The surface at 350 K
 # --------------------
-# Beside the reference. The divergence between the two halves of the reference is the floor below which no
-# comparison can go.
+# Compare the model with the reference. The divergence between the two halves of the reference is the smallest value
+# that a comparison can reach.
 
 reference = kernelfe.datasets.load_reference("alanine-dipeptide")
 at = int(np.flatnonzero(reference.temperatures == 350)[0])
@@ -109,10 +109,10 @@ plt.show()
 # %%
 # Surface and entropy without sampling
 # ------------------------------------
-# A model of the torsions alone gives surface and error bars at once: the torque about φ is :math:`-\partial
-# A(\varphi, \psi; T)/\partial\varphi` plus noise. Its entropy is :math:`-\partial A/\partial T`; no label was an
-# entropy, and its zero is a convention (:doc:`/theory/gauge`), so the mean over what was visited is subtracted.
-# Quiet labels are cheap: this one takes half of all frames.
+# A model of the torsions alone gives surface and error bars directly: the torque about φ is :math:`-\partial
+# A(\varphi, \psi; T)/\partial\varphi` plus noise. Its entropy is :math:`-\partial A/\partial T`. No label was an
+# entropy, and its zero is a convention (:doc:`/theory/gauge`), so the mean over the visited region is subtracted.
+# Labels with little noise are cheap to use: this fit takes half of all frames.
 
 long = frames[np.isin(frames.temperature, (300.0, 600.0))][::2]
 plane = kernelfe.Frames.from_arrays(
@@ -151,10 +151,10 @@ right.set(title="entropy at 450 K; white: beyond the data", aspect="equal")
 plt.show()
 
 # %%
-# Keep it
-# -------
-# Models are files of plain numbers; on the command line ``kernelfe sample`` and ``kernelfe report`` read them,
-# and in ASE the model is a calculator.
+# Save the model
+# --------------
+# Models are files of plain numbers. On the command line ``kernelfe sample`` and ``kernelfe report`` read them;
+# in ASE the model is a calculator.
 
 path = Path(tempfile.mkdtemp()) / "ala2.kfe"
 model.save(path)

@@ -1,19 +1,20 @@
 r"""
-What each label buys
-====================
+The value of each label kind
+============================
 
-Forces, energies, responses: which of them is worth the trouble? An analytic system answers, because its free
+Forces, energies, responses: which label is worth the effort? An analytic system answers this question, because its free
 energy is known to rounding: two coarse variables R and one eliminated coordinate x, softer on one side, so that
 A depends on temperature (:class:`kernelfe.datasets.EliminatedMode
-<kernelfe.datasets.analytic.EliminatedMode>`). Every frame below is one draw of x, with all the noise of a real
-one.
+<kernelfe.datasets.analytic.EliminatedMode>`). Every frame below is one draw of x, with the full noise of a real
+frame.
 """
 
 # %%
 # Data and truth
 # --------------
-# 400 frames at 300, 400 and 500 K. Of each frame: force, energy, and, from 60 draws of x at the same R, the response
-# of the force to temperature, :math:`k b^2\,\mathrm{Cov}(f, U)`, as restrained runs give it (:doc:`/theory/responses`).
+# 400 frames at 300, 400 and 500 K. Each frame has a force, an energy, and, from 60 draws of x at the same R, the
+# response of the force to temperature, :math:`k b^2\,\mathrm{Cov}(f, U)`, as from restrained runs
+# (:doc:`/theory/responses`).
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,10 +54,10 @@ def truth(quantity, t):
 
 
 # %%
-# Which labels
-# ------------
-# The same frames, five sets of labels, and the errors of free energy and entropy at 450 K, where no frame is from. One
-# set has the frames of 300 K only: then nothing but a response label says how A changes with temperature.
+# Label sets
+# ----------
+# Six label sets, and the errors of free energy and entropy at 450 K, a temperature without frames. Two sets use only
+# the frames at 300 K: then only a response label contains information about the change of A with temperature.
 
 cold = frames[frames.temperature == 300.0]
 sets = {
@@ -83,10 +84,9 @@ for name, (data, labels) in sets.items():
     print(f"{name:32s} {rows[0]:12.2f} {rows[1]:8.2f} {rows[2]:12.2f} {rows[3]:8.2f}")
 
 # %%
-# Beside each true error stands what the model says of itself: the root mean square of its standard deviation. They
-# agree within a factor of two where the labels suffice. Where labels leave something open (energies alone leave
-# :math:`T\,s(R)` free, forces at one temperature everything about the change with T), the stated error is wide
-# (:doc:`/theory/gauge`).
+# The table shows each true error and the error that the model states: the root mean square of its standard deviation.
+# They agree within a factor of two if the labels are sufficient. If labels leave something open (energies alone leave
+# :math:`T\,s(R)` free, forces at one temperature all change with T), the stated error is wide (:doc:`/theory/gauge`).
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained", sharey=True)
 names = list(sets)
@@ -103,7 +103,7 @@ plt.show()
 # %%
 # Along all-atom motions
 # ----------------------
-# A force may be read along any all-atom motion, and adding a motion of the eliminated atoms changes its noise, not its
-# mean. On alanine dipeptide, the torque about a bond is such a label: what it buys is in
-# :doc:`/generated/gallery/force_noise` and :doc:`/generated/gallery/learning_curve`, and why it is allowed in
+# A force can be projected on any all-atom motion. Adding a motion of the eliminated atoms changes its noise, not its
+# mean. On alanine dipeptide, the torque about a bond is such a label. Its effect is shown in
+# :doc:`/generated/gallery/force_noise` and :doc:`/generated/gallery/learning_curve`, and derived in
 # :doc:`/theory/fields`.

@@ -2,9 +2,9 @@ r"""
 Sampling a free energy
 ======================
 
-A fitted model is sampled like a potential, with two differences: A itself depends on temperature, and beyond
-the training data it is a guess. Langevin dynamics with torsion moves, replica exchange, any ASE tool, and what
-happens at the edge of the data.
+A fitted model is sampled like a potential, with two differences: A itself depends on temperature, and outside the
+training data it is not reliable. This tutorial shows Langevin dynamics with torsion moves, replica exchange, ASE, and
+the behaviour at the edge of the data.
 """
 
 # %%
@@ -44,9 +44,9 @@ dynamics = {"masses": uniform_masses(6), "timestep": 5.0, "friction": 10.0, "pro
 # %%
 # With and without torsion moves
 # ------------------------------
-# All replicas advance in one batch. Rotations about the bonds, accepted by Metropolis, cross in one step barriers that
-# dynamics has to wait for. The correlation of cos ψ with itself, averaged over replicas, shows how soon a configuration
-# is a new one.
+# All replicas advance in one batch. Rotations about the bonds, accepted by the Metropolis criterion, cross a barrier
+# in one step; dynamics alone must wait for a crossing. The autocorrelation of cos ψ, averaged over replicas, shows how
+# soon configurations are independent.
 
 psi = [(1, 2, 4, 5)]
 figure, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
@@ -68,8 +68,8 @@ plt.show()
 # %%
 # Replica exchange
 # ----------------
-# Swaps of configurations between temperatures need A of each configuration at *both* temperatures; the textbook
-# exponent, with one energy each, holds for potentials only (:doc:`/theory/sampling`).
+# Swaps of configurations between temperatures need A of each configuration at *both* temperatures. The textbook
+# exponent, with one energy each, is valid for potentials only (:doc:`/theory/sampling`).
 
 ladder = [300.0, 360.0, 430.0, 510.0, 600.0]
 exchange = run_replica_exchange(
@@ -82,8 +82,9 @@ for t, rung in zip(ladder, exchange.trajectories, strict=True):
 # %%
 # ASE
 # ---
-# The model is a calculator: ``energy`` is A(R; T), and standard deviations, entropy and domain score are extra results.
-# ASE's own Langevin removes the motion of the centre of mass by default, which heats small systems: ``fixcm=False``.
+# The model is a calculator: ``energy`` is A(R; T); standard deviations, entropy and domain score are further results.
+# ASE's own Langevin removes the motion of the centre of mass by default, which heats small systems: use
+# ``fixcm=False``.
 
 atoms = ase.Atoms("CNCCCN", positions=start[0], masses=np.full(6, 12.0))
 atoms.calc = model.calculator(temperature=350.0)
@@ -97,9 +98,9 @@ print("domain score:", round(float(atoms.calc.get_property("domain_score", atoms
 # %%
 # The edge of the training data
 # -----------------------------
-# A smooth function answers everywhere. Every 50 steps the sampler scores all replicas by how far they are from the
-# training data: 1 is the edge. Far beyond it the run ends with an error that names the beads, and with a file to
-# restart from. Here the limit is set so low that an ordinary run trips over it.
+# A smooth function has a value everywhere. Every 50 steps the sampler scores the distance of all replicas from the
+# training data: 1 is the edge. Far outside, the run stops with an error that names the beads, and writes a restart
+# file. Here the limit is so low that an ordinary run exceeds it.
 
 folder = Path(tempfile.mkdtemp())
 guard = DomainGuard(stop=0.6, restart=folder / "restart.npz")
@@ -109,9 +110,9 @@ try:
     print("the run stayed inside")
 except SamplingError as error:
     print(str(error)[:300], "…")
-    state = load_state(folder / "restart.npz", seed=1)  # other random numbers than those that led out
+    state = load_state(folder / "restart.npz", seed=1)  # other random numbers than in the stopped run
     again = sample(frozen, state, steps=100, progress=False)
     print(f"continued for {len(again)} samples of {again.positions.shape[1]} replicas")
 
 # %%
-# Next: :doc:`/theory/domain` on what the score is, and :doc:`/generated/gallery/domain_score` for a picture of it.
+# Next: :doc:`/theory/domain` defines the score, and :doc:`/generated/gallery/domain_score` has a figure of it.

@@ -2,16 +2,17 @@ r"""
 Error bars, and how to check them
 =================================
 
-An error bar is a claim, and claims can be wrong: a kernel too smooth, noise that is not what the model takes it
-for, frames that are not independent. Three checks, from the cheapest to the strictest.
+Error bars can be wrong: the kernel may be too smooth, the noise may differ from the assumed noise, and frames may not
+be independent. Three checks follow, from the cheapest to the strictest.
 """
 
 # %%
-# 1. Parity beside the noise
-# --------------------------
-# Labels that were held out, against predictions. Single-frame labels are noisy, so their root mean square difference
-# has a floor that no model can beat; what counts is the part above it, and whether differences have the size that model
-# and noise together announce: ``z_rms`` should be 1 and 95 % of labels lie within 1.96 standard deviations.
+# 1. Parity and noise
+# -------------------
+# Compare held-out labels with predictions. Single-frame labels are noisy, so their root mean square difference has a
+# lower limit that no model can beat. Two things matter: the part above this limit, and whether the differences have
+# the size that model and noise predict together: ``z_rms`` should be 1 and 95 % of labels lie within 1.96 standard
+# deviations.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,9 +50,9 @@ plt.show()
 # %%
 # 2. The distribution of the differences
 # --------------------------------------
-# Standardised, they should be normal with variance one. A wider distribution means error bars too small; heavy tails,
-# noise that is not Gaussian. Labels test noise and model together: with noise this large they say little about the
-# model's own part.
+# Standardised, they should be normal with variance one. A wider distribution means error bars that are too small;
+# heavy tails mean noise that is not Gaussian. Labels test noise and model together. With noise this large they contain
+# little information about the model's own part.
 
 figure, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
 bins = np.linspace(-4, 4, 41)
@@ -67,8 +68,8 @@ plt.show()
 # %%
 # 3. Against a known answer
 # -------------------------
-# Only where the truth is known is the model's own error bar tested: 40 data sets of an analytic system, a fit to each
-# with everything found from the data, and the error of three quantities at points between the temperatures of training.
+# Only a known truth tests the model's own error bar. Here: 40 data sets of an analytic system, a fit to each
+# with all hyperparameters from the data, and the error of three quantities at points between the training temperatures.
 
 system, rng = kernelfe.datasets.EliminatedMode(), np.random.default_rng(0)
 grid = np.stack([np.linspace(-1.4, 1.4, 12), 0.5 * np.sin(np.arange(12.0))], axis=1)
@@ -97,8 +98,8 @@ ax.legend(frameon=False, fontsize=8)
 plt.show()
 
 # %%
-# Curves below the diagonal mean error bars that are too small, and here those of force and free energy are: 120
-# single frames leave length scales and noise uncertain, and these error bars take their most probable values for known.
-# More frames help, or :func:`~kernelfe.gp.hyperparameter_ensemble`, which averages over them
-# (:doc:`/theory/error_bars`). On data of your own, ``kernelfe report`` makes the first two checks; hold out a whole
-# run, not random frames, which are neighbours in time of those trained on.
+# Curves below the diagonal mean error bars that are too small. Here those of force and free energy are too small: 120
+# single frames leave length scales and noise uncertain, and these error bars treat their most probable values as exact.
+# More frames help; so does :func:`~kernelfe.gp.hyperparameter_ensemble`, which averages over them
+# (:doc:`/theory/error_bars`). For your own data, ``kernelfe report`` makes the first two checks. Hold out a whole
+# run, not random frames, which are close in time to training frames.

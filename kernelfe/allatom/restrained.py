@@ -12,9 +12,9 @@ than at R0, and Cov(f, U + restraint energy) is exactly the response of its own 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..frames import Frames
 from ..frames.checks import numbers
-from ..specs import Spec
+from ..specs import Bound, OrNone, Real, Spec, Text, Whole, checked
 from ..statistics import Field, check_force_map, conditional_labels, conditional_moments, generalized_forces
 from ..statistics.moments import MOMENTS
 from ..units import BOLTZMANN
@@ -68,17 +68,13 @@ class RestrainedProtocol(Spec):
     stiffness: float | None = None
     platform: str = "Reference"
 
-    def __post_init__(self) -> None:
-        for name in ("timestep", "friction", "ramp"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0.0):
-                raise DataError(f"RestrainedProtocol: {name}={value!r} must be positive")
-        if not (np.isfinite(self.equilibration) and self.equilibration >= 0.0):
-            raise DataError(f"RestrainedProtocol: equilibration={self.equilibration!r} must not be negative")
-        if not isinstance(self.stride, int) or self.stride < 1:
-            raise DataError(f"RestrainedProtocol: stride={self.stride!r} must be a whole number of time steps")
-        if self.stiffness is not None and not (np.isfinite(self.stiffness) and self.stiffness > 0.0):
-            raise DataError(f"RestrainedProtocol: stiffness={self.stiffness!r} must be positive, or None to hold beads")
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        **dict.fromkeys(("timestep", "friction", "ramp"), Real(above=0.0)),
+        "equilibration": Real(least=0.0),
+        "stride": Whole(least=1),
+        "stiffness": OrNone(Real(above=0.0)),
+        "platform": Text(),
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +191,7 @@ class RestrainedEnsemble:
         """
         p = self.protocol
         r, x = numbers(beads, "beads"), numbers(start, "start")
-        if not (np.isfinite(picoseconds) and isinstance(seed, (int, np.integer)) and seed >= 0):
-            raise DataError(f"picoseconds={picoseconds!r} must be finite, seed={seed!r} a whole number from 0")
+        picoseconds, seed = checked("picoseconds", picoseconds, Real()), checked("seed", seed, Whole(least=0))
         count = int(picoseconds * 1e3 / (p.timestep * p.stride))
         if r.shape != (len(self.position_map), 3) or x.shape != (self.position_map.shape[1], 3):
             raise DataError(

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError, KernelfeError, MissingDependencyError, UnitsError
+from ..errors import DataError, MissingDependencyError, UnitsError
 from ..frames import Frames
 from ..units import quantity_factor, resolve
-from ._declared import FORCELESS, FORMATS, Declared, declared, h5md_energies, h5md_fixed
 from .atoms import AtomFrames, BeadMap, make_whole
+from .declared import FORCELESS, FORMATS, Declared, declared, h5md_energies, h5md_fixed, reading
 from .energies import EnergyTable
 
 
@@ -264,7 +264,7 @@ class Trajectory:
         mda = _mdanalysis()
         length, force = self._factors
         options = dict(found.options) | ({"refresh_offsets": True} if form == "TRR" else {})  # trust no file beside it
-        try:
+        with reading(path, form):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 universe = mda.Universe.empty(found.n_atoms)
@@ -283,10 +283,6 @@ class Trajectory:
                     row["cell"] = np.array(ts.triclinic_dimensions, float) * length
                 yield row
             universe.trajectory.close()
-        except KernelfeError:
-            raise
-        except (Exception, MemoryError) as error:  # damaged bytes make its readers raise many kinds
-            raise DataError(f"{path.name} is not readable as {form} ({error}); is it damaged?") from error
 
     def _stored_energies(self, path: Path, form: str) -> NDArray[np.float64] | None:
         return h5md_energies(path) if self._energies is None and form == "H5MD" else None

@@ -1,4 +1,4 @@
-"""Comparing a model with data: surfaces and their divergences, parity beside the noise, A = U − TS, figures."""
+"""Compare a model with data: surfaces and their divergences, parity and noise, A = U − TS, figures."""
 
 from __future__ import annotations
 

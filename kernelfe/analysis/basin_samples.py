@@ -1,4 +1,4 @@
-"""Samples of a model's ensemble divided into basins: averages in each, and how these respond to a change of A."""
+"""Samples of a model's ensemble divided into basins: averages in each, and their response to a change of A."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
 
-#: What of A the basins depend on: δA, δu and δc of the formulas in :mod:`kernelfe.analysis.basins`.
+#: Functionals of A that determine the basins: δA, δu and δc of the formulas in :mod:`kernelfe.analysis.basins`.
 READ = ("free_energy", "mean_energy", "heat_capacity")
 
 
@@ -122,9 +122,10 @@ class DividedSamples:
         return p, free, energy, (energy - free) / self.temperature, heat
 
     def choose(self, configurations: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], FloatArray]:
-        """Configurations spread evenly over basins, and their weights, which keep the weight of every basin.
+        """Configurations spread evenly over basins, with weights that preserve the weight of every basin.
 
-        Few enough, all are taken with their own weights; else each basin is drawn from by weight, in even steps.
+        If there are few samples, all are taken with their own weights; otherwise each basin is sampled by weight, in
+        even steps.
         """
         if len(self.X) <= configurations:
             return np.arange(len(self.X)), self.weight.copy()
@@ -182,7 +183,7 @@ class DividedSamples:
         return out.reshape(3 * k, 3 * k)
 
     def query(self, chosen: NDArray[np.int64], maps: FloatArray) -> Query:
-        """What :meth:`responses` are functions of, to be asked of the model."""
+        """Sum of ``maps`` (of :meth:`responses`) applied to δA, δu and δc at the chosen samples, as one query."""
         places = self.X[chosen]
         parts = [maps[:, q] @ Query(places, quantity, self.temperature) for q, quantity in enumerate(READ)]
         return parts[0] + parts[1] + parts[2]

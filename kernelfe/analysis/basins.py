@@ -13,9 +13,9 @@ A change δA of the free energy changes them, to first order, by
     δF_a = <δA>_a,   δU_a = <δu>_a − b Cov_a(u, δA),
     δC_a = <δc>_a + 2 k b² Cov_a(u, δu) − b Cov_a(c + k b² (u − U_a)², δA):
 
-the averages are taken of the changed model, and over an ensemble that changes with it. All are linear in δA, so the
-posterior covariance of A gives the covariance of every F, U, S and C, within and between basins and temperatures.
-Where A is known too badly for a first order, :func:`basin_draws` reweights the ensemble to functions A drawn from the
+because both the averaged quantities and the ensemble of the average change. All are linear in δA. The posterior
+covariance of A therefore gives the covariance of every F, U, S and C, within and between basins and temperatures.
+If A is too uncertain for first order, :func:`basin_draws` reweights the ensemble to functions A drawn from the
 posterior.
 """
 
@@ -72,7 +72,7 @@ class BasinThermodynamics:
     sampling: FloatArray
 
     def std(self, quantity: str) -> FloatArray:
-        """Standard deviations of a quantity, (temperatures, basins); of ``"population"``, too."""
+        """Standard deviations of a quantity, (temperatures, basins); also of ``"population"``."""
         if quantity == "population":
             return self.population * self.std("free_energy") / (BOLTZMANN * self.temperatures[:, None])
         block = self._rows(quantity)
@@ -100,7 +100,7 @@ class BasinThermodynamics:
         first, second
             Basins.
         temperature
-            K; None where there is only one.
+            K; None if there is only one.
         """
         weights = np.zeros_like(self.population)
         row, size = self._temperature(temperature), self.population.shape[1]
@@ -143,7 +143,7 @@ def basin_thermodynamics(
     configurations
         Samples of each temperature, spread evenly over the basins, at which the posterior covariance is evaluated.
     seed
-        Of their choice.
+        Seed of the selection.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def basin_thermodynamics(
     t, to = len(read), np.zeros((4, len(read), k, len(read), 3, k))
     for i, one in enumerate(read):
         for a in range(k):
-            # F of a basin is relative to the whole ensemble, whose change is the mean over basins and what is in none
+            # F of a basin is relative to the whole ensemble: its change is the mean over basins and unassigned samples
             to[0, i, a, i, 0, a] = to[1, i, a, i, 1, a] = to[3, i, a, i, 2, a] = 1.0
             to[2, i, a, i, 1, a], to[2, i, a, i, 0, a] = 1.0 / one.temperature, -1.0 / one.temperature
     flat = to.reshape(4 * t * k, t * 3 * k)
@@ -192,8 +192,8 @@ class BasinDraws:
     population, free_energy, energy, entropy, heat_capacity
         As in :class:`BasinThermodynamics`.
     effective_fraction
-        (draws,): share of the configurations that reweighting to each draw leaves effective. Far below a tenth the
-        draw is another ensemble, and the numbers mean little.
+        (draws,): fraction of the configurations that stays effective after reweighting to each draw. Far below a tenth,
+        the draw is a different ensemble and the numbers are not reliable.
     """
 
     population: FloatArray
@@ -216,9 +216,9 @@ def basin_draws(
     draws
         Functions.
     configurations
-        Samples, spread evenly over the basins, at which they are drawn; time goes with the cube.
+        Samples, spread evenly over the basins, at which they are drawn; the cost is of third order in their number.
     seed
-        Of the choice and the draws.
+        Seed of the selection and of the draws.
     """
     rng, one = np.random.default_rng(seed), DividedSamples.of(model, samples)
     chosen, share = one.choose(configurations, rng)

@@ -1,6 +1,6 @@
-"""Are error bars right: coverage, squared z, and the uniformity of probability integral transforms.
+"""Calibration of error bars: coverage, squared z, and uniformity of probability integral transforms.
 
-A prediction N(μ, σ²) of a quantity whose truth turns out to be y is one draw of z = (y − μ)/σ, and of the probability
+A prediction N(μ, σ²) of a quantity with the true value y gives one draw of z = (y − μ)/σ, and of the probability
 integral transform (PIT) Φ(z), which is uniform on (0, 1) if the distribution is right (Dawid, J. R. Stat. Soc. A 147,
 278, 1984; Gneiting, Balabdaoui & Raftery, J. R. Stat. Soc. B 69, 243, 2007). Against noisy labels σ² is the variance
 of the prediction plus that of the noise.
@@ -29,7 +29,7 @@ LEVELS = (*(round(0.05 * k, 2) for k in range(1, 20)), 0.99)
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How often the truth lay where it was predicted.
+    """Agreement of true values with predicted distributions.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Calibration:
 
     @property
     def mean_squared_z(self) -> float:
-        """1 when error bars are as announced."""
+        """Mean of z²: 1 if error bars have the right size."""
         return float(np.mean(self.z**2))
 
     @property
@@ -74,25 +74,25 @@ class Calibration:
 
     @property
     def bias(self) -> float:
-        """Mean z: 0 unless predictions are off to one side."""
+        """Mean z: 0 unless predictions are biased."""
         return float(np.mean(self.z))
 
     @property
     def kurtosis(self) -> float:
-        """Excess kurtosis of z: 0 for normal errors, positive where outliers are more frequent than that."""
+        """Excess kurtosis of z: 0 for normal errors, positive if outliers are more frequent."""
         centred = self.z - self.z.mean()
         return float(np.mean(centred**4) / np.mean(centred**2) ** 2 - 3.0)
 
     def reliability(self, levels: Sequence[float] = LEVELS) -> FloatArray:
-        """Coverage at each level, (levels,): the level itself when error bars are right at every width."""
+        """Coverage at each level, (levels,): equal to the level if error bars are right at every width."""
         return np.array([self.coverage(level) for level in levels])
 
     def uniformity(self, seed=0) -> float:
-        """p value of Kolmogorov and Smirnov's test that PITs are uniform, with one prediction, at random, per group."""
+        """p value of the Kolmogorov–Smirnov test for uniform PITs, with one random prediction per group."""
         return float(kstest(self.pit[self.independent(seed)], "uniform").pvalue)
 
     def independent(self, seed=0) -> NDArray[np.int64]:
-        """One row of each group at random, (groups,)."""
+        """Index of one random row of each group, (groups,)."""
         order = np.random.default_rng(seed).permutation(len(self.groups))
         _, first = np.unique(self.groups[order], return_index=True)
         return np.sort(order[first])
@@ -121,7 +121,7 @@ class Calibration:
         count = np.bincount(at)
         if len(count) < 2:
             return float("nan")
-        # the mean is Σ sums / Σ counts: scatter of the sums about their expectation, for groups of unequal size too
+        # the mean is Σ sums / Σ counts: scatter of the sums about their expectation, also for groups of unequal size
         residual = np.bincount(at, np.asarray(values, float)) - count * np.mean(values)
         return float(np.sqrt(len(count) / (len(count) - 1) * np.sum(residual**2)) / count.sum())
 
@@ -135,7 +135,7 @@ def calibration_of(
     groups: ArrayLike | None = None,
     pit: ArrayLike | None = None,
 ) -> Calibration:
-    """Compare normal predictions with what turned out to be true.
+    """Compare normal predictions with true values.
 
     Parameters
     ----------
@@ -144,8 +144,8 @@ def calibration_of(
     noise
         Standard deviation of the labels' noise, which is added in quadrature; 0 for the truth itself.
     groups
-        Which predictions are not independent of one another: whole numbers that broadcast to the shape of ``truth``;
-        None: along the first axis all are independent, along others none.
+        Groups of predictions that are not independent: whole numbers that broadcast to the shape of ``truth``.
+        None: predictions along the first axis are independent, those along other axes are not.
     pit
         Predicted probabilities of values below the truth; None: those of normal distributions.
 
@@ -185,11 +185,11 @@ def parity_calibration(found: Parity) -> Calibration:
 
 
 def label_calibration(model: Any, frames: Frames, kind: str) -> Calibration:
-    """Calibration of a model's predictions of held-out labels, the noise of the labels included.
+    """Calibration of a model's predictions of held-out labels, including the noise of the labels.
 
-    Noise is that stated in the frames, or what the model learned. Noise of single frames is hardly ever normal, and
-    frames of one run are correlated in time: read coverage and squared z, and mind the test of uniformity, which
-    rejects both.
+    The noise is the one stated in the frames, or the one that the model learned. Noise of single frames is hardly ever
+    normal, and frames of one run are correlated in time. Use coverage and squared z; the test of uniformity rejects
+    in both cases.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The figure of :mod:`~kernelfe.analysis.calibration`: reliability diagrams and histograms of PITs."""
+"""Figure for :mod:`~kernelfe.analysis.calibration`: reliability diagrams and histograms of PITs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def calibration_figure(found: Mapping[str, Calibration]) -> Figure:
     left.set(xlabel="level of the interval", ylabel="fraction of truths inside", xlim=(0, 1), ylim=(0, 1))
     left.set_title("reliability", fontsize=10)
     middle.set(xlabel="level of the interval", ylabel="coverage − level / %", xlim=(0, 1))
-    middle.set_title("what it lacks (± 2 standard errors)", fontsize=10)
+    middle.set_title("deviation (± 2 standard errors)", fontsize=10)
     right.axhline(1.0, color=COLOURS["grey"], lw=1)
     right.set(xlabel="probability integral transform", ylabel="density", xlim=(0, 1), ylim=(0, None))
     right.set_title("uniform if right", fontsize=10)

@@ -1,8 +1,8 @@
-"""Histograms of torsions, Jensen–Shannon divergences, and the finite-sample floor below which none can fall.
+"""Histograms of torsions, Jensen–Shannon divergences, and their lower limit for finite samples.
 
 Two finite samples of one distribution differ. For bins of probability p and independent samples of sizes n and m the
-expectation of the divergence is about (bins − 1)/8·(1/n + 1/m) while every bin is well visited: 0.0032 for 36×36 bins
-and 1e5 points each. So a divergence means nothing without the sizes beside it.
+expectation of the divergence is about (bins − 1)/8·(1/n + 1/m) if every bin is well visited: 0.0032 for 36×36 bins
+and 1e5 points each. A divergence is therefore meaningful only together with the sample sizes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def periodic_histogram(angles: ArrayLike, bins: int = BINS, weights: ArrayLike |
     Raises
     ------
     DataError
-        If there are no samples, or one is not finite.
+        If samples are missing, or one is not finite.
     """
     x = np.asarray(angles, float)
     if x.ndim != 2 or not len(x):
@@ -118,7 +118,7 @@ def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
         raise DataError(f"distributions of shapes {a.shape} and {b.shape} cannot be compared: use the same bins")
     for name, x in (("p", a), ("q", b)):
         if not np.isfinite(x).all() or (x < 0.0).any() or not x.sum() > 0.0:
-            raise DataError(f"{name} is no distribution: entries must be finite, non-negative and not all zero")
+            raise DataError(f"{name} is not a distribution: entries must be finite, non-negative and not all zero")
     a, b = a / a.sum(), b / b.sum()
     m = 0.5 * (a + b)
     # rounding may leave −1e-17 for equal distributions
@@ -128,7 +128,7 @@ def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
 def divergence_floor(
     probability: ArrayLike, sizes: tuple[float, float], rng: np.random.Generator, draws: int = 20
 ) -> float:
-    """Mean divergence of two independent samples of one distribution: what a perfect model would show.
+    """Mean divergence of two independent samples of one distribution: the value for a perfect model.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def divergence_floor(
     Returns
     -------
     float
-        By simulation, exact also where most bins are hardly visited.
+        By simulation; correct also if most bins are hardly visited.
     """
     p = np.asarray(probability, float).ravel()
     p = p / p.sum()
@@ -156,7 +156,7 @@ def divergence_floor(
 
 
 def free_energy_surface(probability: ArrayLike, temperature: float) -> FloatArray:
-    """−kT ln p, eV, zero at its minimum, infinite where nothing was seen."""
+    """−kT ln p, eV, zero at its minimum, infinite in bins without samples."""
     p = np.asarray(probability, float)
     with np.errstate(divide="ignore"):
         return -BOLTZMANN * temperature * np.log(p / p.max())
@@ -172,8 +172,8 @@ def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: 
     temperature
         K.
     least
-        Bins where the reference is less probable than this are left out. So are bins that the model never visited;
-        the divergence counts both.
+        Bins where the reference is less probable than this are omitted. So are bins that the model never visited;
+        the divergence includes both.
     """
     a, b = np.asarray(p, float), np.asarray(reference, float)
     used = (b >= least) & (a > 0.0)
@@ -200,7 +200,7 @@ def basin_populations(probability: ArrayLike) -> dict[str, float]:
 
 
 def frames_for_divergence(curve: Mapping[int, float], target: float) -> tuple[float, bool]:
-    """Frames at which a learning curve falls to a divergence, by interpolation in log–log.
+    """Number of frames at which a learning curve falls to a divergence, by interpolation in log–log.
 
     Parameters
     ----------
@@ -212,8 +212,8 @@ def frames_for_divergence(curve: Mapping[int, float], target: float) -> tuple[fl
     Returns
     -------
     frames, bound
-        ``bound`` is True when the curve never falls that low: the frames are then the largest of the curve, a
-        lower bound. A curve that starts below the target gives its smallest size, an upper bound of the need, and
+        ``bound`` is True if the curve never falls that low: the frames are then the largest of the curve, a
+        lower bound. For a curve that starts below the target, the smallest size is returned, an upper bound, with
         False.
     """
     sizes = sorted(curve)

@@ -1,4 +1,4 @@
-"""Predictions against noisy labels: what of the scatter is the model's, and are the error bars right."""
+"""Predictions and noisy labels: the model's share of the scatter, and the calibration of the error bars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Parity:
-    """Labels of one kind beside their predictions.
+    """Labels of one kind and their predictions.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Parity:
     log_density
         Mean log predictive density of a number of the labels, ln N(y; prediction, std² + noise²); None without std.
     z_rms
-        Root mean square of (y − prediction)/sqrt(std² + noise²), 1 when errors are as announced; None without std.
+        Root mean square of (y − prediction)/sqrt(std² + noise²), 1 if errors have the predicted size; None without std.
     coverage95
         Fraction of labels within 1.96 such standard deviations, 0.95 for Gaussian errors; None without std.
     """
@@ -64,31 +64,31 @@ class Parity:
 
     @property
     def corrected_rmse(self) -> float:
-        """sqrt(rmse² − noise²): the error of the model itself; 0 if the labels scatter less than their noise says."""
+        """sqrt(rmse² − noise²): the error of the model itself; 0 if the labels scatter less than their noise."""
         return float(np.sqrt(max(0.0, self.rmse**2 - self.noise_floor**2)))
 
     @property
     def corrected_rmse_limit(self) -> float:
-        """The corrected rmse with rmse² raised by two standard errors over frames: what cannot be excluded."""
+        """The corrected rmse with rmse² raised by two standard errors over frames: an upper limit of the error."""
         per_frame = np.mean((self.label - self.prediction) ** 2, axis=1)
         error = per_frame.std(ddof=1) / np.sqrt(len(per_frame)) if len(per_frame) > 1 else np.inf
         return float(np.sqrt(max(0.0, self.rmse**2 + 2.0 * error - self.noise_floor**2)))
 
     @property
     def log_density(self) -> float | None:
-        """See the class."""
+        """Mean log predictive density of the labels; None without std."""
         if self.std is None:
             return None
         return float(np.mean(-0.5 * self._z() ** 2 - 0.5 * np.log(2.0 * np.pi * self._variances())))
 
     @property
     def z_rms(self) -> float | None:
-        """See the class."""
+        """Root mean square of the standardised differences; None without std."""
         return None if self.std is None else float(np.sqrt(np.mean(self._z() ** 2)))
 
     @property
     def coverage95(self) -> float | None:
-        """See the class."""
+        """Fraction of labels within 1.96 standard deviations; None without std."""
         return None if self.std is None else float(np.mean(np.abs(self._z()) < 1.96))
 
     def summary(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Parity:
         return {"frames": len(self.label)} | {name: getattr(self, name) for name in names}
 
     def _variance(self) -> float:
-        # components one by one: forces have mean zero, energies do not
+        # one component at a time: forces have mean zero, energies do not
         value = float(np.mean(self.label.var(axis=0)))
         return value if value > 0.0 else float("nan")
 
@@ -119,7 +119,7 @@ class Parity:
 
 
 def learned_noise(model: Any, frames: Frames, kind: str) -> FloatArray:
-    """Standard deviations of the labels of a kind: as stated in the frames, else as the model learned them.
+    """Standard deviations of the labels of a kind: those stated in the frames, otherwise those the model learned.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def learned_noise(model: Any, frames: Frames, kind: str) -> FloatArray:
     Raises
     ------
     DataError
-        If neither knows the noise.
+        If the noise is neither stated nor learned.
     """
     shape = frames.labels[kind].reshape(len(frames), -1).shape
     stated = frames.noise.get(kind)
@@ -160,14 +160,14 @@ def learned_noise(model: Any, frames: Frames, kind: str) -> FloatArray:
 def parity(model: Any, frames: Frames, kind: str, std: bool = True) -> Parity:
     """Compare predictions with the labels of one kind.
 
-    Energies are compared as they are: mean functions carry their zero and their rise with temperature.
+    Energies are compared without a shift: mean functions include their zero and their rise with temperature.
 
     Parameters
     ----------
     model
         A fitted :class:`~kernelfe.FreeEnergyRegressor`.
     frames
-        Frames not used in training; rows without the label are left out.
+        Frames not used in training; rows without the label are omitted.
     kind
         Quantity key.
     std

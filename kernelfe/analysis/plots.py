@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 #: Free energies above this are one colour, kJ/mol.
 CEILING = 24.0
-#: Line styles of label sets, in the order they are given.
+#: Line styles of label sets, in the order of the sets.
 SERIES = (("vermilion", "o", ":"), ("orange", "s", "-."), ("sky", "^", "--"), ("blue", "D", "-"), ("green", "v", "-"))
-#: How the label kinds are shown: unit, factor from internal units, short name.
+#: Display of the label kinds: unit, factor from internal units, short name.
 KINDS: dict[str, tuple[str, float, str]] = {
     "mean_force": ("kJ/mol/Å", 1.0 / KJ_MOL, "mapped force"),
     "generalized_force": ("kJ/mol/rad", 1.0 / KJ_MOL, "fragment torque"),
@@ -42,7 +42,7 @@ def surface_figure(model: ArrayLike, reference: ArrayLike, temperature: float, t
     temperature
         K.
     title
-        Said above the model's surface.
+        Title above the model's surface.
     """
     figure, axes = new_figure(1, 3, width=3.6, height=3.3)
     _surfaces(figure, axes[0], model, reference, temperature, title or "model")
@@ -183,7 +183,7 @@ def decomposition_figure(
     parts
         The decomposition along equal bins of (−π, π].
     name
-        Of the torsion.
+        Name of the torsion.
     reference
         A of the reference (bins,), eV, and its standard deviation.
     energies
@@ -249,7 +249,7 @@ def _band(ax: Any, x: np.ndarray, y: np.ndarray, std: np.ndarray, colour: str, l
 
 
 def maps_figure(parts: Decomposition, bins: int) -> Figure:
-    """Entropy and heat capacity over (φ, ψ), each beside its standard deviation.
+    """Entropy and heat capacity over (φ, ψ), each with its standard deviation.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def summary_figure(
     curves: Mapping[str, Mapping[int, Sequence[float]]],
     floor: float,
 ) -> Figure:
-    """Model and reference surfaces and the learning curve in one row: the picture of a README."""
+    """Model surface, reference surface and learning curve in one row: the picture of the README."""
     figure, axes = new_figure(1, 3, width=3.9, height=3.4, width_ratios=(1, 1, 1.25))
     surfaces = [free_energy_surface(p, temperature) / KJ_MOL for p in (model, reference)]
     for ax, surface, name in zip(

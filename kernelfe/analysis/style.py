@@ -1,4 +1,4 @@
-"""What all figures share: a quiet style, colours that colour-blind readers can tell apart, chemists' units."""
+"""Common style of all figures: colours for colour-blind readers, units of chemistry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KJ_MOL = factor("kJ/mol")
 def new_figure(
     rows: int = 1, columns: int = 1, width: float = 4.0, height: float = 3.2, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure that belongs to no window and no global state, with its axes (always a 2-D array).
+    """Figure without a window or global state, with its axes (always a 2-D array).
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ samples at ξ, and u = A − T ∂A/∂T, c = −T ∂²A/∂T² of the model at
 
     U(ξ) = ∂(bF)/∂b = <u>_ξ,      −T S = F − U,      C(ξ) = −T ∂²F/∂T² = <c>_ξ + k b² Var_ξ(u).
 
-Error bands are the model's posterior carried through to first order. A change δA of the free energy changes
+Error bands are the model's posterior, propagated to first order. A change δA of the free energy changes
 
     δF = <δA>_ξ,   δU = <δu>_ξ − b Cov_ξ(u, δA),
     δC = <δc>_ξ + 2 k b² Cov_ξ(u, δu) − b Cov_ξ(c + k b² (u − <u>_ξ)², δA),

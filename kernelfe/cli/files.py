@@ -1,30 +1,49 @@
-"""Files that commands read and write: frames with units from the command line, and where results go."""
+"""Files that commands read and write, and the text of their options."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, UnitsError
+from ..errors import DataError, UnitsError, require
 
 
-def read_frames(path: str, units: str | None, temperature: float | None, layout: str | None = None) -> Any:
-    """Frames of a file; ``units`` is the name of a system or ``energy=kJ/mol,length=nm``."""
-    from .. import Frames
+@dataclass(frozen=True)
+class Source:
+    """Options of reading a file of frames.
 
-    options: dict[str, Any] = {} if layout is None else {"layout": layout}
-    if temperature is not None:
-        options["temperature"] = temperature
-    if units is not None:
-        options["units"] = parse_units(units)
-    try:
-        return Frames.read(path, **options)
-    except DataError as error:  # messages of the library name its arguments
-        if isinstance(error, UnitsError) and units is None:
-            error.add_note("On the command line: --units energy=kJ/mol,length=nm, or the name of a system.")
-        elif "temperature" in str(error) and temperature is None:
-            error.add_note("On the command line: --temperature KELVIN.")
-        raise
+    Parameters
+    ----------
+    units
+        Name of a system of units, or ``energy=kJ/mol,length=nm``; None: those that the file states.
+    temperature
+        K, of all frames; None: those in the file.
+    layout
+        Layout of a ``.npz`` file of another program.
+    """
+
+    units: str | None = None
+    temperature: float | None = None
+    layout: str | None = None
+
+    def read(self, path: str) -> Any:
+        """Frames of a file."""
+        from .. import Frames
+
+        given: dict[str, Any] = {
+            "layout": self.layout,
+            "temperature": self.temperature,
+            "units": None if self.units is None else parse_units(self.units),
+        }
+        try:
+            return Frames.read(path, **{name: value for name, value in given.items() if value is not None})
+        except DataError as error:  # messages of the library name its arguments
+            if isinstance(error, UnitsError) and self.units is None:
+                error.add_note("On the command line: --units energy=kJ/mol,length=nm, or the name of a system.")
+            elif "temperature" in str(error) and self.temperature is None:
+                error.add_note("On the command line: --temperature KELVIN.")
+            raise
 
 
 def parse_units(text: str) -> str | dict[str, str]:
@@ -37,13 +56,8 @@ def parse_units(text: str) -> str | dict[str, str]:
     """
     if "=" not in text:
         return text
-    pairs = [part.partition("=") for part in text.split(",")]
-    for name, equals, unit in pairs:
-        if not (name.strip() and equals and unit.strip()):
-            raise UnitsError(
-                f"--units {text!r}: write name=unit pairs such as energy=kJ/mol,length=nm, or the name of a system"
-            )
-    return {name.strip(): unit.strip() for name, _, unit in pairs}
+    message = f"--units {text!r}: write name=unit pairs such as energy=kJ/mol,length=nm, or the name of a system"
+    return _pairs(text, message, UnitsError)
 
 
 def parse_pairs(text: str) -> dict[str, str]:
@@ -54,11 +68,13 @@ def parse_pairs(text: str) -> dict[str, str]:
     DataError
         If a part is not ``name=value``.
     """
-    pairs = [part.partition("=") for part in text.split(",")]
-    for name, equals, value in pairs:
-        if not (name.strip() and equals and value.strip()):
-            raise DataError(f"{text!r}: write name=value pairs such as CA=C,CB=C")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return _pairs(text, f"{text!r}: write name=value pairs such as CA=C,CB=C", DataError)
+
+
+def _pairs(text: str, message: str, error: type[DataError]) -> dict[str, str]:
+    pairs = [[word.strip() for word in part.split("=", 1)] for part in text.split(",")]
+    require(all(len(pair) == 2 and all(pair) for pair in pairs), message, error)
+    return dict(pairs)
 
 
 def parse_torsions(text: str) -> list[tuple[int, int, int, int]]:
@@ -92,26 +108,23 @@ def start_frames(path: str, units: str | None, temperature: float) -> Any:
 
     if Path(path).suffix in (".xyz", ".extxyz", ".traj"):
         images, _ = read_traj(path, first=True) if Path(path).suffix == ".traj" else read_extxyz(path, index="0")
-        frames = read_frames(path, units, None if "temperature" in images[0].info else temperature)
+        frames = Source(units, None if "temperature" in images[0].info else temperature).read(path)
     else:
-        frames = read_frames(path, units, None)
-    if frames.positions is None:
-        raise DataError(f"{path} holds variables; sampling needs bead positions")
-    if not len(frames):
-        raise DataError(f"{path} holds no frames; sampling needs at least one to start from")
+        frames = Source(units).read(path)
+    require(frames.positions is not None, f"{path} holds variables; sampling needs bead positions")
+    require(len(frames), f"{path} holds no frames; sampling needs at least one to start from")
     return frames
 
 
 def require_folder(output: str) -> None:
-    """Refuse an output whose folder does not exist: before the work, not after.
+    """Check, before the work, that the folder of an output exists.
 
     Raises
     ------
     DataError
-        If there is no such folder.
+        If it does not.
     """
-    if not Path(output).absolute().parent.is_dir():
-        raise DataError(f"the folder of {output} does not exist; make it first")
+    require(Path(output).absolute().parent.is_dir(), f"the folder of {output} does not exist; make it first")
 
 
 def write_samples(runs: Any, temperatures: Any, source: Any, output: str) -> int:
@@ -129,14 +142,18 @@ def write_samples(runs: Any, temperatures: Any, source: Any, output: str) -> int
 
 
 def check_restart(state: Any, source: Any, temperature: float, path: str) -> None:
-    """Refuse the state of another molecule or of another temperature.
+    """Check that a state belongs to the molecule and the temperature of a run.
 
     Raises
     ------
     DataError
-        If it is one.
+        If it does not.
     """
-    if state.positions.shape[1:] != source.positions.shape[1:]:
-        raise DataError(f"{path} holds {state.positions.shape[1]} beads, the start frames {source.positions.shape[1]}")
-    if not bool((state.temperature == temperature).all()):
-        raise DataError(f"{path} is of a run at {float(state.temperature[0]):g} K, not at {temperature:g} K")
+    require(
+        state.positions.shape[1:] == source.positions.shape[1:],
+        f"{path} holds {state.positions.shape[1]} beads, the start frames {source.positions.shape[1]}",
+    )
+    require(
+        bool((state.temperature == temperature).all()),
+        f"{path} is of a run at {float(state.temperature[0]):g} K, not at {temperature:g} K",
+    )

@@ -1,15 +1,108 @@
-"""What the command ``fit`` does beside fitting: conditioning on the density, and saying what was found."""
+"""The command ``fit``: hyperparameters and posterior from labels, conditioning on the density, a summary."""
 
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from ..errors import DataError
+from .files import Source, require_folder
+from .options import FILE, SEED, data_options, gathered
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Options of the density step."""
+
+    density: bool
+    timestep: float | None
+
+
+@click.command()
+@click.argument("data", type=FILE)
+@click.option("--output", "-o", default="model.kfe", show_default=True, type=click.Path(dir_okay=False))
+@click.option("--labels", help="Label kinds to condition on, separated by commas.  [default: all that are present]")
+@click.option(
+    "--solver", type=click.Choice(["auto", "dense", "iterative", "sparse"]), default="auto", show_default=True
+)
+@gathered(
+    "sampling",
+    Sampling,
+    click.option(
+        "--density",
+        is_flag=True,
+        help="Condition on where the frames are found, too (unbiased equilibrium frames of beads, in their order in "
+        "time).",
+    ),
+    click.option(
+        "--timestep",
+        type=click.FloatRange(0.0, min_open=True),
+        help="Of the sampling of --density, fs.  [default: 5, less for stiff bonds]",
+    ),
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=SEED,
+    help="Seed of the subsets on which hyperparameters are fitted, and of the sampling of --density.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False),
+    help="Folder for what a sparse or iterative fit has reached: the same command goes on after an interruption.",
+)
+@data_options
+def fit(
+    data: str,
+    output: str,
+    labels: str | None,
+    solver: str,
+    checkpoint: str | None,
+    seed: int,
+    sampling: Sampling,
+    source: Source,
+) -> None:
+    """Fit a model to the labels in DATA: .npz of Frames.save or of another program (--layout), .extxyz, .traj.
+
+    Under torchrun, processes share the work of the sparse and of the iterative solver.
+    """
+    from .. import FreeEnergyRegressor, Iterative, Sparse
+    from ..runtime.processes import launched
+
+    density, timestep = sampling.density, sampling.timestep
+    if density and solver in ("dense", "iterative"):
+        raise click.UsageError("--density needs the sparse solver")
+    if checkpoint is not None and not (density or solver in ("iterative", "sparse")):
+        raise click.UsageError("--checkpoint needs --solver sparse or --solver iterative: the others keep nothing")
+    if timestep is not None and not density:
+        raise click.UsageError("--timestep belongs to the sampling of --density")
+
+    require_folder(output)
+    frames = source.read(data)
+    if density and (frames.positions is None or frames.cell is not None or frames.parameters):
+        raise DataError("--density needs frames of bead positions, without a cell and without parameters")
+    kinds = [kind.strip() for kind in labels.split(",")] if labels else None
+    with launched() as processes:
+        if density and processes.size > 1:
+            raise click.UsageError("--density samples in one process: fit without it, or without torchrun")
+        chosen: Any = "sparse" if density else solver
+        if checkpoint is not None:
+            chosen = (Iterative if chosen == "iterative" else Sparse)(checkpoint=checkpoint)
+        shown = sys.stderr.isatty() and processes.first
+        model = FreeEnergyRegressor(labels=kinds, solver=chosen, random_state=seed, progress=shown).fit(frames)
+        if processes.first:
+            model.save(output)  # before the density step, whose sampling may fail
+            refined = condition_on_density(model, frames, output, timestep, seed, shown) if density else None
+            say_fitted(model, frames, output, refined)
+
 
 def say_fitted(model: Any, frames: Any, output: str, refined: Any) -> None:
-    """What was fitted, and where it is."""
+    """Print a summary of the fit and the name of the file."""
     click.echo(frames)
     for kind, (level, power) in model.noise_.items():
         click.echo(
@@ -32,13 +125,13 @@ def say_fitted(model: Any, frames: Any, output: str, refined: Any) -> None:
 def condition_on_density(
     model: Any, frames: Any, output: str, timestep: float | None, seed: int, progress: bool
 ) -> Any:
-    """The model conditioned on where the frames are found, too, in place of the one in ``output``."""
+    """Condition the model on the density of the frames as well, and overwrite the one in ``output``."""
     from ..training import minimize_relative_entropy
 
     try:
         refined = minimize_relative_entropy(model, frames, timestep=timestep, seed=seed, progress=progress)
         refined.model.save(output)
-    except BaseException:  # Ctrl-C, too: what is in the file must be said
+    except BaseException:  # Ctrl-C as well: state what the file contains
         click.echo(f"The density step failed; {output} holds the model of the labels alone.", err=True)
         raise
     if not refined.converged:

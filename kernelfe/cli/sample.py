@@ -10,6 +10,7 @@ import click
 
 from ..errors import DataError
 from .files import check_restart, require_folder, start_frames, write_samples
+from .options import FILE, SEED, Numbers
 
 
 def draw(
@@ -108,3 +109,60 @@ def warn_temperatures(model: Any, temperatures: Any) -> None:
     for t in temperatures:
         if not low <= t <= high:
             click.echo(f"Warning: {t:g} K lies outside the training temperatures ({low:g} to {high:g} K).", err=True)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("--start", required=True, type=FILE, help="Frames to start replicas from (.npz, .extxyz, .traj).")
+@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="Samples (.npz, .extxyz, .traj).")
+@click.option("--temperature", "-T", type=float, help="K.")
+@click.option(
+    "--exchange",
+    type=Numbers(float, "T,T,…"),
+    help="Temperatures of a replica exchange, K, instead of one temperature.",
+)
+@click.option(
+    "--replicas",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Independent replicas (ladders of an exchange).",
+)
+@click.option("--steps", default=2000, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--burn-in", default=500, show_default=True, type=click.IntRange(0), help="Steps before the first sample."
+)
+@click.option("--stride", default=20, show_default=True, type=click.IntRange(1), help="Steps between samples.")
+@click.option("--timestep", default=2.0, show_default=True, help="fs.")
+@click.option("--friction", default=10.0, show_default=True, help="1/ps.")
+@click.option("--mass", default=12.0, show_default=True, help="Mass of every bead, u; averages do not depend on it.")
+@click.option(
+    "--moves/--no-moves",
+    default=True,
+    show_default=True,
+    help="Monte Carlo rotations about the bonds, where there are any.",
+)
+@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option(
+    "--stop",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.0, min_open=True),
+    help="End the run when a replica is so far outside of the training data, whose edge is at 1; inf: never.",
+)
+@click.option(
+    "--restart",
+    type=FILE,
+    help="Continue, with the random numbers of --seed, from the state that a run left when it ended early.",
+)
+@click.option("--units", help="Units of the start file where it states none.")
+def sample(model: str, start: str, output: str, **options: Any) -> None:
+    """Sample exp(−A(R; T)/kT) of a fitted MODEL, at one temperature or by replica exchange."""
+    temperature, exchange = options.pop("temperature"), options.pop("exchange")
+    restart, units = options.pop("restart"), options.pop("units")
+    if (temperature is None) == (exchange is None):
+        raise click.UsageError("give either --temperature or --exchange")
+    if restart is not None and exchange is not None:
+        raise click.UsageError("--restart continues a run at one temperature, not an --exchange")
+    temperatures = (temperature,) if exchange is None else exchange
+    draw(model, start, output, temperatures, exchange is not None, units, restart, options)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import numpy as np
 
-from ..errors import DataError, MissingDependencyError
+from ..errors import MissingDependencyError, require
 from ..files.npz import load_npz
 from ..frames import Frames
+from ..specs import Choice, checked
 from .analytic import EliminatedMode
 from .chains import ChainFamily
 
@@ -20,7 +22,7 @@ PACKAGE = "kernelfe_data"
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """An independent long-simulation answer to compare with.
+    """Probabilities from an independent long simulation, to compare with.
 
     Attributes
     ----------
@@ -48,7 +50,7 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class AllAtomFrames:
-    """All-atom frames of a data set, and what is needed to make labels of them.
+    """All-atom frames of a data set, with the data from which labels are made.
 
     Attributes
     ----------
@@ -84,7 +86,7 @@ class AllAtomFrames:
 
 
 def names(package: str = PACKAGE) -> list[str]:
-    """Names that :func:`load` knows.
+    """Names of the data sets.
 
     Parameters
     ----------
@@ -102,14 +104,14 @@ def load(name: str, package: str = PACKAGE) -> Frames:
     ----------
     name
         One of :func:`names`. ``"alanine-dipeptide"``: six backbone beads with single-frame mapped forces,
-        potential energies and the torques about φ and ψ; PROVENANCE.md beside it tells how it was made.
+        potential energies and the torques about φ and ψ; PROVENANCE.md in its folder describes its origin.
     package
         See :func:`names`.
 
     Raises
     ------
     DataError
-        If there is no such data set.
+        If the data set does not exist.
     MissingDependencyError
         If the data package is not installed.
     ModelFileError
@@ -123,9 +125,7 @@ def load_reference(name: str, package: str = PACKAGE) -> Reference:
     """The reference answer of a data set; parameters and errors as in :func:`load`."""
     with _file(name, "reference.npz", package).open("rb") as handle:
         arrays = load_npz(handle)
-    lacking = [field for field in Reference.__dataclass_fields__ if field not in arrays]
-    if lacking:
-        raise DataError(f"the reference of {name!r} lacks {', '.join(lacking)}; build it again with its generator")
+    _require_arrays(arrays, Reference.__dataclass_fields__, f"the reference of {name!r}")
     return Reference(**{field: arrays[field] for field in Reference.__dataclass_fields__})
 
 
@@ -135,9 +135,7 @@ def load_atoms(name: str, package: str = PACKAGE) -> AllAtomFrames:
         arrays = load_npz(handle)
     source = {field: field for field in AllAtomFrames.__dataclass_fields__}
     source |= {"masses": "simulation_masses", "names": "atom_names"}
-    lacking = [key for key in source.values() if key not in arrays]
-    if lacking:
-        raise DataError(f"the atoms of {name!r} lack {', '.join(lacking)}; build them again with their generator")
+    _require_arrays(arrays, source.values(), f"the file of the atoms of {name!r}")
     loaded = {field: arrays[key] for field, key in source.items()}
     reals = {key: loaded[key].astype(float) for key in ("positions", "forces", "energies", "temperature", "masses")}
     return AllAtomFrames(**(loaded | reals))
@@ -159,14 +157,18 @@ def load_restrained(name: str, which: str = "surface", package: str = PACKAGE) -
     Raises
     ------
     DataError
-        If there is no such data set, or ``which`` is neither.
+        If the data set does not exist, or ``which`` is neither.
     MissingDependencyError, ModelFileError
         As in :func:`load`.
     """
-    if which not in ("surface", "response"):
-        raise DataError(f"which={which!r} must be 'surface' or 'response'")
+    checked("which", which, Choice(("surface", "response")))
     with _file(name, f"restrained_{which}.npz", package).open("rb") as handle:
         return Frames.load(handle)
+
+
+def _require_arrays(arrays: Mapping[str, np.ndarray], wanted: Iterable[str], what: str) -> None:
+    lacking = [key for key in wanted if key not in arrays]
+    require(not lacking, f"{what} lacks {', '.join(lacking)}; build it again with its generator")
 
 
 def _root(package: str) -> Traversable:
@@ -180,11 +182,9 @@ def _root(package: str) -> Traversable:
 
 def _file(name: str, filename: str, package: str) -> Traversable:
     known = names(package)
-    if name not in known:
-        raise DataError(f"unknown data set {name!r}; known: {', '.join(known) or 'none'}")
+    require(name in known, f"unknown data set {name!r}; known: {', '.join(known) or 'none'}")
     file = _root(package).joinpath(name.replace("-", "_"), filename)
-    if not file.is_file():
-        raise DataError(f"data set {name!r} has no {filename}")
+    require(file.is_file(), f"data set {name!r} has no {filename}")
     return file
 
 

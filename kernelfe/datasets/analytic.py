@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import require
 from ..frames import Frames
+from ..specs import Real, Whole, checked
 from ..units import BOLTZMANN
 
 
@@ -53,8 +54,9 @@ class EliminatedMode:
     quartic: float = 0.4
 
     def __post_init__(self) -> None:
-        if self.dimension < 1 or self.stiffness <= 0 or self.quartic < 0:
-            raise DataError("EliminatedMode needs dimension ≥ 1, stiffness > 0 and quartic ≥ 0")
+        checked("dimension", self.dimension, Whole(least=1), "EliminatedMode")
+        checked("stiffness", self.stiffness, Real(above=0.0), "EliminatedMode")
+        checked("quartic", self.quartic, Real(least=0.0), "EliminatedMode")
 
     # ------------------------------------------------------------------ the all-atom model
 
@@ -195,7 +197,7 @@ class EliminatedMode:
         The trapezoidal rule converges exponentially for analytic integrands that vanish at both ends
         (Trefethen & Weideman, SIAM Review 56, 385, 2014).
         """
-        # the ends: where U has risen by 4 eV (31 kT at 1500 K) even for the softest mode in use, κ = κ₀/10
+        # the ends: where U has increased by 4 eV (31 kT at 1500 K) even for the softest mode in use, κ = κ₀/10
         soft = 0.05 * self.stiffness
         square = 4.0 / soft if self.quartic == 0 else 2 * (math.sqrt(soft**2 + 4 * self.quartic) - soft) / self.quartic
         half = math.sqrt(square)
@@ -277,10 +279,11 @@ class EliminatedMode:
             If a label is not available, or ``as_bead`` with d ≠ 3.
         """
         variables = np.asarray(variables, dtype=np.float64)
-        if variables.ndim != 2 or variables.shape[1] != self.dimension:
-            raise DataError(f"variables has shape {variables.shape}, expected (n, {self.dimension})")
-        if as_bead and self.dimension != 3:
-            raise DataError(f"as_bead needs dimension=3, this model has {self.dimension}")
+        require(
+            variables.ndim == 2 and variables.shape[1] == self.dimension,
+            f"variables has shape {variables.shape}, expected (n, {self.dimension})",
+        )
+        require(not as_bead or self.dimension == 3, f"as_bead needs dimension=3, this model has {self.dimension}")
         n = len(variables)
         t, lam = (np.array(np.broadcast_to(v, n), dtype=np.float64) for v in (temperature, parameter))
         if rng is None:
@@ -289,8 +292,8 @@ class EliminatedMode:
         else:
             values = self.sample(variables, t, lam, rng)
         for key in labels:
-            if key not in values:
-                raise DataError(f"no label {key!r} {'of single frames' if rng else ''}; available: {', '.join(values)}")
+            of = " of single frames" if rng else ""
+            require(key in values, f"there is no label {key!r}{of}; available: {', '.join(values)}")
         chosen = {key: values[key] for key in labels}
         if not as_bead:
             return Frames.from_arrays(variables=variables, temperature=t, labels=chosen, parameters={"lambda": lam})

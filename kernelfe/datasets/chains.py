@@ -3,7 +3,7 @@
     A(R; T) = Σ_X N_X [e_X + c_X τ(T)] + Σ_bonds f(r) + Σ_angles g(θ) + Σ_{pairs ≥ 3 bonds apart} h(r)
 
 with τ = T − T0 − T ln(T/T0), and every local function u(z) − T s(z) + c(z) τ(T) with coefficients that depend on the
-kinds of its beads only. What holds in one chain holds in all: the test of what a model of several molecules transfers.
+kinds of its beads only. The same functions apply to every chain: a test of how a model of several molecules transfers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import require
 from ..frames import Frames
 
 
@@ -65,7 +65,7 @@ class ChainFamily:
     def configurations(self, kinds: Sequence[str], temperature: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Chains with bonds and angles about their minima and any dihedrals, shape (n, beads, 3), Å.
 
-        Not draws from exp(−A/kT): widths follow the temperature, but the pair terms are not looked at.
+        Not draws from exp(−A/kT): widths follow the temperature, but the pair terms are ignored.
         """
         numbers, n = self._numbers(kinds), len(temperature)
         wide = np.sqrt(np.asarray(temperature, float) / 300.0)
@@ -115,8 +115,10 @@ class ChainFamily:
 
     @staticmethod
     def _numbers(kinds: Sequence[str]) -> list[int]:
-        if len(kinds) < 2 or any(kind not in ("A", "B", "C") for kind in kinds):
-            raise DataError(f"kinds {tuple(kinds)}: chains have two or more beads of the kinds A, B and C")
+        require(
+            len(kinds) >= 2 and all(kind in ("A", "B", "C") for kind in kinds),
+            f"kinds {tuple(kinds)}: chains have two or more beads of the kinds A, B and C",
+        )
         return ["ABC".index(kind) for kind in kinds]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..specs import Bound, Whole
 from .base import Descriptor, Environments
 
 
@@ -21,6 +24,8 @@ class Absent(Descriptor):
     """
 
     columns: int = 1
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"columns": Whole(least=1)}
 
     def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
         """``columns``."""

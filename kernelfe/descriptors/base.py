@@ -8,14 +8,15 @@ read environments through ``Descriptor.environments`` (dense Jacobians, used in 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..specs import Spec
+from ..specs import Bound, Spec, hold
 
 #: z (E, D) → the gradient with respect to z (E, D) is pulled back to the coordinates (n, *coordinate shape).
 Pullback = Callable[[Tensor], Tensor]
@@ -190,20 +191,18 @@ def check_beads(name: str, shape: tuple[int, ...]) -> int:
     return shape[0]
 
 
-def index_tuples(name: str, value: Iterable[Iterable[int]], size: int) -> tuple[tuple[int, ...], ...]:
-    """Tuples of ``size`` different bead indices; plain tuples of ints are returned as they are (same object).
+@dataclass(frozen=True)
+class Beads(Bound):
+    """Tuples of ``size`` different bead indices; numbers that are not of an integer type are refused."""
 
-    Raises
-    ------
-    DataError
-        If an entry is no tuple of whole numbers, has another length, repeats a bead, or is negative.
-    """
-    try:  # operator.index: int would make a bead of any number, 1 of 1.9
+    size: int
+
+    def __call__(self, value: Any) -> tuple[tuple[int, ...], ...]:
+        # operator.index: int would make a bead of any number, 1 of 1.9
         rows = tuple(tuple(operator.index(bead) for bead in row) for row in value)
-    except TypeError:
-        raise DataError(f"{name} is {value!r}: give tuples of {size} different bead indices, counted from 0") from None
-    for row in rows:
-        if len(row) != size or len(set(row)) != size or min(row, default=0) < 0:
-            raise DataError(f"{name} holds {row}: give {size} different bead indices, counted from 0")
-    plain = type(value) is tuple and all(type(row) is tuple and all(type(b) is int for b in row) for row in value)
-    return value if plain else rows  # type: ignore[return-value]  # scikit-learn's clone compares identities
+        hold(all(len(row) == len(set(row)) == self.size and min(row, default=0) >= 0 for row in rows))
+        plain = type(value) is tuple and all(type(row) is tuple and all(type(b) is int for b in row) for row in value)
+        return value if plain else rows
+
+    def __str__(self) -> str:
+        return f"tuples of {self.size} different bead indices, counted from 0"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..geometry.topology import _neighbours
-from .base import Descriptor, Environments, Pullback, check_beads
+from ..specs import Bound, Each, OrNone, Text
+from .base import Beads, Descriptor, Environments, Pullback, check_beads
 from .internal import InternalCoordinates
 
 #: Coordinate of a fragment of so many beads: its bond length, angle, dihedral.
@@ -54,17 +55,18 @@ class Bonded(Descriptor):
     bead_kinds: tuple[str, ...] | None = None
     bonds: tuple[tuple[int, int], ...] | None = None
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "kinds": Each(Text(), least=2),
+        "bead_kinds": OrNone(Each(Text())),
+        "bonds": OrNone(Beads(2)),
+    }
+
     def __post_init__(self) -> None:
-        if isinstance(self.kinds, str) or len(self.kinds) < 2:
-            raise DataError(f"Bonded(kinds={self.kinds!r}): name the kinds of two or more beads, such as ('A', 'B')")
-        if self.descriptor is None and len(self.kinds) not in _USUAL:
-            raise DataError(f"Bonded(kinds={self.kinds!r}): give descriptor= for fragments of more than four beads")
-        for name in ("kinds", "bead_kinds"):
-            value = getattr(self, name)
-            if value is not None and type(value) is not tuple:
-                object.__setattr__(self, name, tuple(value))
-        if self.bonds is not None:
-            object.__setattr__(self, "bonds", tuple((int(i), int(j)) for i, j in self.bonds))
+        super().__post_init__()
+        require(
+            self.descriptor is not None or len(self.kinds) in _USUAL,
+            f"Bonded(kinds={self.kinds!r}): give descriptor= for fragments of more than four beads",
+        )
 
     def bind(self, kinds: Sequence[str] | None) -> Bonded:
         """This descriptor with ``bead_kinds`` = ``kinds``, if not given yet."""

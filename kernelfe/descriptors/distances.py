@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ..errors import DataError
 from ..geometry import internal as geometry
-from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
+from ..specs import Bound, OrNone
+from .base import Beads, Descriptor, Environments, Pullback, check_beads
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,7 @@ class Distances(Descriptor):
 
     pairs: tuple[tuple[int, int], ...] | None = None
 
-    def __post_init__(self) -> None:
-        if self.pairs is not None:
-            object.__setattr__(self, "pairs", index_tuples(f"{type(self).__name__}(pairs)", self.pairs, 2))
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"pairs": OrNone(Beads(2))}
 
     def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
         """Number of pairs."""

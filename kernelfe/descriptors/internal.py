@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import require
 from ..geometry import internal as geometry
-from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
+from ..specs import Bound
+from .base import Beads, Descriptor, Environments, Pullback, check_beads
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,19 @@ class InternalCoordinates(Descriptor):
     dihedrals: tuple[tuple[int, int, int, int], ...] = ()
     impropers: tuple[tuple[int, int, int, int], ...] = ()
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "bonds": Beads(2),
+        "angles": Beads(3),
+        "dihedrals": Beads(4),
+        "impropers": Beads(4),
+    }
+
     def __post_init__(self) -> None:
-        for name, size in (("bonds", 2), ("angles", 3), ("dihedrals", 4), ("impropers", 4)):
-            object.__setattr__(self, name, index_tuples(f"InternalCoordinates({name})", getattr(self, name), size))
-        if not (self.bonds or self.angles or self.dihedrals or self.impropers):
-            raise DataError("InternalCoordinates() names no coordinate: give bonds, angles, dihedrals or impropers")
+        super().__post_init__()
+        require(
+            self.bonds or self.angles or self.dihedrals or self.impropers,
+            "InternalCoordinates() names no coordinate: give bonds, angles, dihedrals or impropers",
+        )
 
     def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
         """One column per bond and angle, two per dihedral and improper."""

@@ -11,8 +11,11 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 
+import networkx as nx
+from networkx.algorithms.isomorphism import GraphMatcher
+
 from ..errors import DataError
-from ..geometry.topology import _neighbours
+from ..geometry.topology import _check
 
 #: Largest group that is written out: the cost of a fit rises with its square.
 MAX_PERMUTATIONS = 720
@@ -59,9 +62,6 @@ def automorphisms(
 ) -> Permutations:
     """Permutations of the beads of a molecule that keep its bonds and the kinds of its beads.
 
-    Depth-first search over partial maps, beads in the order of a walk along the bonds, candidates limited to beads of
-    the same kind whose surroundings look alike (colour refinement: kind and the colours of the neighbours, repeated).
-
     Parameters
     ----------
     bonds
@@ -76,32 +76,16 @@ def automorphisms(
     DataError
         If a bond names a bead without a kind, or permutations are more than ``limit``.
     """
-    size, near = len(kinds), {bead: set(others) for bead, others in _neighbours(bonds).items()}
-    if max(near, default=-1) >= size:
-        raise DataError(f"a bond names bead {max(near)}, kinds are given for {size} beads (from 0)")
-    around = [near.get(bead, set()) for bead in range(size)]
-    colour = _colours(list(kinds), around)
-    order = _walk(around)
-    found: list[tuple[int, ...]] = []
-    image = [-1] * size
-    used = [False] * size
-
-    def extend(depth: int) -> None:
-        if depth == size:
-            found.append(tuple(image))
-            _limit(len(found), limit)
-            return
-        bead = order[depth]
-        known = order[:depth]
-        for candidate in range(size):
-            if used[candidate] or colour[candidate] != colour[bead]:
-                continue
-            if all((other in around[bead]) == (image[other] in around[candidate]) for other in known):
-                image[bead], used[candidate] = candidate, True
-                extend(depth + 1)
-                image[bead], used[candidate] = -1, False
-
-    extend(0)
+    size, pairs = len(kinds), _check(bonds)
+    if (largest := max(map(max, pairs), default=-1)) >= size:
+        raise DataError(f"a bond names bead {largest}, kinds are given for {size} beads (from 0)")
+    graph = nx.Graph(pairs)
+    graph.add_nodes_from((bead, {"kind": kind}) for bead, kind in enumerate(kinds))
+    found = []
+    matcher = GraphMatcher(graph, graph, node_match=lambda one, other: one["kind"] == other["kind"])
+    for image in matcher.isomorphisms_iter():
+        found.append(tuple(image[bead] for bead in range(size)))
+        _limit(len(found), limit)
     return tuple(sorted(found))
 
 
@@ -134,29 +118,3 @@ def _limit(count: int, limit: int) -> None:
             "Symmetrize a smaller group (the beads that really exchange places), or use a descriptor that is "
             "symmetric by itself, such as PairDistances by kinds"
         )
-
-
-def _colours(kinds: list, around: list[set[int]]) -> list[int]:
-    """Colour refinement: beads of different final colours cannot be exchanged."""
-    names = {kind: k for k, kind in enumerate(sorted(set(kinds)))}
-    colour = [names[kind] for kind in kinds]
-    while True:
-        view = [(colour[bead], tuple(sorted(colour[other] for other in around[bead]))) for bead in range(len(kinds))]
-        names = {key: k for k, key in enumerate(sorted(set(view)))}
-        finer = [names[key] for key in view]
-        if len(set(finer)) == len(set(colour)):
-            return finer
-        colour = finer
-
-
-def _walk(around: list[set[int]]) -> list[int]:
-    """Beads in an order in which each has a neighbour before it, where the molecule is connected."""
-    order: list[int] = []
-    for start in range(len(around)):
-        waiting = [start] if start not in order else []
-        while waiting:
-            bead = waiting.pop(0)
-            if bead not in order:
-                order.append(bead)
-                waiting += sorted(around[bead])
-    return order

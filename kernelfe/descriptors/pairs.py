@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
-from ase.neighborlist import primitive_neighbor_list
 from torch import Tensor
 
 from ..errors import DataError
 from ..geometry import internal as geometry
-from ..geometry.cell import heights, minimum_image
+from ..geometry.neighbours import Neighbours, neighbours
 from ..geometry.topology import separation
-from .base import Descriptor, Environments, Pullback, check_beads, index_tuples
-
-#: Frames of at most this many beads are searched by brute force, if one image per pair can be in range.
-_BRUTE_FORCE_BEADS = 1000
-#: Pair distances held at once by the brute-force search.
-_BLOCK = 1 << 21
+from ..specs import Bound, Each, OrNone, Real, Text, Whole
+from .base import Beads, Descriptor, Environments, Pullback, check_beads
 
 
 @dataclass(frozen=True)
@@ -57,19 +53,13 @@ class PairDistances(Descriptor):
     apart: int = 0
     bonds: tuple[tuple[int, int], ...] | None = None
 
-    def __post_init__(self) -> None:
-        if not 0.0 < self.cutoff < float("inf"):
-            raise DataError(f"PairDistances(cutoff={self.cutoff}): give a positive length in Å")
-        if self.kinds is not None and (isinstance(self.kinds, str) or len(self.kinds) != 2):
-            raise DataError(f"PairDistances(kinds={self.kinds!r}): name two kinds of beads")
-        if type(self.apart) is not int or self.apart < 0:
-            raise DataError(f"PairDistances(apart={self.apart!r}): give a number of bonds, or 0 for all pairs")
-        if self.bonds is not None:
-            object.__setattr__(self, "bonds", index_tuples("PairDistances(bonds)", self.bonds, 2))
-        for name in ("kinds", "bead_kinds"):
-            value = getattr(self, name)
-            if value is not None and type(value) is not tuple:
-                object.__setattr__(self, name, tuple(value))
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "cutoff": Real(above=0.0),
+        "kinds": OrNone(Each(Text(), count=2)),
+        "bead_kinds": OrNone(Each(Text())),
+        "apart": Whole(least=0),
+        "bonds": OrNone(Beads(2)),
+    }
 
     def bind(self, kinds: Sequence[str] | None) -> PairDistances:
         """This descriptor with ``bead_kinds`` = ``kinds``, where they matter and are not given yet."""
@@ -116,14 +106,9 @@ class PairDistances(Descriptor):
 
         return r, frame, pullback
 
-    def _neighbours(self, x: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Frame, beads i and j of each pair, shape (E,), and v = R_j − R_i of the image, shape (E, 3)."""
+    def _neighbours(self, x: Tensor, cell: Tensor | None) -> Neighbours:
         beads = check_beads("PairDistances", tuple(x.shape[1:]))
-        wanted = self._wanted(beads)
-        brute = cell is None or bool(self.cutoff <= 0.5 * heights(cell, len(x)).min())
-        if brute and beads <= _BRUTE_FORCE_BEADS:
-            return _brute_force(x, cell, self.cutoff, wanted)
-        return _cell_lists(x, cell, self.cutoff, wanted)
+        return neighbours(x, cell, self.cutoff, self._wanted(beads))
 
     def _wanted(self, beads: int) -> np.ndarray | None:
         # (beads, beads) mask of the pairs of the wanted kinds, far enough apart along bonds
@@ -153,48 +138,3 @@ class PairDistances(Descriptor):
 @lru_cache(maxsize=128)  # a memo of a pure function: samplers call at every step
 def _apart(bonds: tuple[tuple[int, int], ...], beads: int, least: int) -> np.ndarray:
     return separation(bonds, beads) >= least
-
-
-def _brute_force(x: Tensor, cell: Tensor | None, cutoff: float, wanted: np.ndarray | None):
-    # all pairs; exact when the cutoff is at most half of every height of the cell, as then at most one image of a
-    # pair is in range and rounding finds it
-    beads = x.shape[1]
-    mask = np.triu(np.ones((beads, beads), bool) if wanted is None else wanted, 1)
-    i, j = (torch.as_tensor(index, device=x.device) for index in np.nonzero(mask))
-    block = max(1, _BLOCK // max(1, len(i)))
-    found = []
-    for start in range(0, len(x), block):
-        part = x[start : start + block]
-        v = part[:, j] - part[:, i]
-        if cell is not None:
-            v = minimum_image(v, cell if cell.ndim == 2 else cell[start : start + block])
-        frame, pair = torch.nonzero((v * v).sum(-1) < cutoff * cutoff, as_tuple=True)
-        found.append((frame + start, i[pair], j[pair], v[frame, pair]))
-    if not found:
-        return i[:0], i[:0], j[:0], x.new_zeros(0, 3)
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
-
-
-def _cell_lists(x: Tensor, cell: Tensor | None, cutoff: float, wanted: np.ndarray | None):
-    # ASE's linear-scaling search, every image; each pair appears twice there and is kept once
-    positions = x.detach().cpu().numpy()
-    cells = np.zeros((len(x), 3, 3)) if cell is None else cell.detach().cpu().expand(len(x), 3, 3).numpy()
-    found = []
-    for index in range(len(x)):
-        pbc = (cell is not None,) * 3
-        box = np.eye(3) if cell is None else cells[index]
-        i, j, shift = primitive_neighbor_list("ijS", pbc, box, positions[index], cutoff)
-        sign = shift[np.arange(len(shift)), (shift != 0).argmax(1)] if len(shift) else np.zeros(0)
-        keep = (i < j) | ((i == j) & (sign > 0))
-        if wanted is not None:
-            keep &= wanted[i, j]
-        i, j, shift = i[keep], j[keep], shift[keep]
-        order = np.lexsort((j, i))
-        found.append((np.full(len(order), index), i[order], j[order], shift[order]))
-    frame, i, j, shift = (
-        torch.as_tensor(np.concatenate(parts).astype(np.int64), device=x.device) for parts in zip(*found, strict=True)
-    )
-    v = x[frame, j] - x[frame, i]
-    if cell is not None:
-        v = v + (shift.to(x)[:, None] @ cell.expand(len(x), 3, 3)[frame])[:, 0]
-    return frame, i, j, v

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
+from ..specs import Bound, Each, Whole
 from .base import Descriptor, Environments, Pullback
 from .like_beads import MAX_PERMUTATIONS, Permutations, is_group
 
@@ -47,24 +48,23 @@ class Symmetrized(Descriptor):
     descriptor: Any
     permutations: Permutations
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"permutations": Each(Each(Whole(least=0)))}
+
     def __post_init__(self) -> None:
-        try:
-            given = tuple(tuple(int(i) for i in p) for p in self.permutations)
-        except (TypeError, ValueError):
-            raise DataError(
-                f"Symmetrized(permutations={self.permutations!r:.80}): give tuples of bead indices"
-            ) from None
-        if len(given) > MAX_PERMUTATIONS:
-            raise DataError(f"Symmetrized: {len(given)} permutations are more than {MAX_PERMUTATIONS}")
-        if any(sorted(p) != list(range(len(given[0]))) for p in given):
-            raise DataError("Symmetrized: every permutation must name each bead once, counted from 0, and all as many")
-        if not is_group(given):
-            raise DataError(
-                f"Symmetrized: these {len(given)} permutations are no group (the identity, and with any two their "
-                "product): make them by kernelfe.descriptors.permutations or automorphisms"
-            )
-        if given != self.permutations:
-            object.__setattr__(self, "permutations", given)
+        super().__post_init__()
+        given = self.permutations
+        require(
+            len(given) <= MAX_PERMUTATIONS, f"Symmetrized: {len(given)} permutations are more than {MAX_PERMUTATIONS}"
+        )
+        require(
+            all(sorted(p) == list(range(len(given[0]))) for p in given),
+            "Symmetrized: every permutation must name each bead once, counted from 0, and all as many",
+        )
+        require(
+            is_group(given),
+            f"Symmetrized: these {len(given)} permutations are not a group (the identity, and with any two their "
+            "product): make them by kernelfe.descriptors.permutations or automorphisms",
+        )
 
     @property
     def weight(self) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..specs import Bound, Each, OrNone, Real, Whole
 from .base import Descriptor, Environments, Pullback
 
 
@@ -34,17 +37,10 @@ class Variables(Descriptor):
     columns: tuple[int, ...] | None = None
     periodic: tuple[float | None, ...] | None = None
 
-    def __post_init__(self) -> None:
-        if self.columns is not None:
-            if len(set(self.columns)) != len(self.columns) or min(self.columns, default=-1) < 0:
-                raise DataError(f"Variables(columns={self.columns}): name different columns, counted from 0")
-            if type(self.columns) is not tuple:
-                object.__setattr__(self, "columns", tuple(int(column) for column in self.columns))
-        if self.periodic is not None:
-            if any(p is not None and not (0.0 < p < math.inf) for p in self.periodic):
-                raise DataError(f"Variables(periodic={self.periodic}): a period is positive and finite, or None")
-            if type(self.periodic) is not tuple:
-                object.__setattr__(self, "periodic", tuple(self.periodic))
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "columns": OrNone(Each(Whole(least=0), least=1, distinct=True)),
+        "periodic": OrNone(Each(OrNone(Real(above=0.0)))),
+    }
 
     def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
         """Number of variables read, plus one for each periodic variable."""

@@ -1,8 +1,8 @@
-"""The container of a model file: safetensors, with a versioned JSON header and a checksum. Reading runs no code.
+"""The binary container of models and checkpoints: safetensors, with a versioned JSON header and a checksum.
 
 The header is the entry ``kernelfe`` of the metadata; its field ``checksum`` is the SHA-256 of the other fields and of
-the tensors (name, type, shape and bytes, in the order of their names). It finds damage; it proves no origin: what
-the fields and tensors may be is checked in :mod:`kernelfe.gp.file.check`.
+the tensors (name, type, shape and bytes, in the order of their names). It finds damage; it proves no origin: the
+fields and tensors of models are checked in :mod:`kernelfe.gp.file.check`. Reading runs no code.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,35 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFileError
-from ..specs import _plain
+from ..specs import to_plain
 from .atomic import atomic_write, cannot_read
 
-FORMAT, VERSION = "kernelfe-model", 1
 #: Largest JSON header that is read, bytes.
 MAX_HEADER = 64 << 20
 _ENTRY = "kernelfe"
+
+
+@dataclass(frozen=True)
+class Content:
+    """A kind of file in this container.
+
+    Parameters
+    ----------
+    name, version
+        Fields ``format`` and ``version`` of the header; files with others are refused.
+    what
+        Noun for messages.
+    remedy
+        Advice for a damaged file.
+    """
+
+    name: str
+    version: int
+    what: str
+    remedy: str
+
+
+MODEL = Content("kernelfe-model", 1, "kernelfe model", "save the model again")
 
 
 def checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
@@ -52,7 +75,7 @@ def checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def pack(header: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
-    """The bytes of a model file, with the checksum of its content.
+    """The bytes of a file, with the checksum of its content.
 
     Parameters
     ----------
@@ -66,13 +89,11 @@ def pack(header: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
     DataError
         If a value is neither plain nor a spec.
     """
-    plain = json.loads(json.dumps(header, default=_plain))
-    plain["checksum"] = checksum(plain, tensors)
-    return safetensors.torch.save(tensors, metadata={_ENTRY: json.dumps(plain)})
+    return safetensors.torch.save(tensors, metadata={_ENTRY: _sealed(header, tensors)[0]})
 
 
-def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a model file, atomically.
+def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor], content: Content = MODEL) -> str:
+    """Write a file atomically, without a copy of the tensors, and return its checksum.
 
     Raises
     ------
@@ -80,18 +101,27 @@ def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Non
         If the path cannot be written, a value is not plain, or a number is not finite: :func:`read` would refuse it.
     """
     try:
-        json.dumps(header, default=_plain, allow_nan=False)
+        json.dumps(header, default=to_plain, allow_nan=False)
     except DataError:
         raise
     except ValueError as error:
         raise DataError(f"{path}: the model holds a number that is not finite ({error}); fit it again") from error
-    data = pack(header | {"format": FORMAT, "version": VERSION}, tensors)
+    text, digest = _sealed(header | {"format": content.name, "version": content.version}, tensors)
     with atomic_write(path) as target:
-        target.write_bytes(data)
+        target.touch()
+        mode = target.stat().st_mode  # safetensors makes files that only their owner can read
+        try:
+            safetensors.torch.save_file(tensors, target, metadata={_ENTRY: text})
+        except safetensors.SafetensorError as error:
+            raise DataError(f"cannot write {path}: {error}; choose another folder or file name") from error
+        target.chmod(mode)
+    return digest
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a model file, undamaged and finite; nothing else is known of them.
+def read(path: Path, content: Content = MODEL) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of an undamaged file; the tensors of a model are also finite.
+
+    The tensors are memory-mapped: valid also when the file is removed or replaced, but not when it is shortened.
 
     Raises
     ------
@@ -106,19 +136,19 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if len(start) < 8:
         raise ModelFileError(f"{path} is truncated: {size} bytes")
     if not 0 < struct.unpack("<Q", start)[0] <= min(MAX_HEADER, size - 8):
-        raise ModelFileError(f"{path} is not a kernelfe model, or is truncated")
+        raise ModelFileError(f"{path} is not a {content.what}, or is truncated")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_ENTRY)
             if text is None:
-                raise ModelFileError(f"{path} is a safetensors file, but not a kernelfe model")
+                raise ModelFileError(f"{path} is a safetensors file, but not a {content.what}")
             header = json.loads(text, parse_constant=_refuse)
             if not isinstance(header, dict):
                 raise ValueError(f"its header is a {type(header).__name__}")
-            if header.get("format") != FORMAT or header.get("version") != VERSION:
+            if header.get("format") != content.name or header.get("version") != content.version:
                 raise ModelFileError(
                     f"{path} has format {header.get('format')!r} version {header.get('version')!r}; this kernelfe "
-                    f"reads {FORMAT!r} version {VERSION}: refit, or install the version that wrote it"
+                    f"reads {content.name!r} version {content.version}: refit, or install the version that wrote it"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header.get("checksum") != checksum(header, tensors):
@@ -126,11 +156,19 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except ModelFileError:
         raise
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise ModelFileError(f"{path} is truncated or damaged ({error}): save the model again") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelFileError(f"{path}: tensor {name!r} holds non-finite numbers: fit the model again")
+        raise ModelFileError(f"{path} is truncated or damaged ({error}): {content.remedy}") from error
+    if content is MODEL:
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ModelFileError(f"{path}: tensor {name!r} holds non-finite numbers: fit the model again")
     return header, tensors
+
+
+def _sealed(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, str]:
+    """The header as JSON with its checksum, and the checksum."""
+    plain = json.loads(json.dumps(header, default=to_plain))
+    plain["checksum"] = checksum(plain, tensors)
+    return json.dumps(plain), plain["checksum"]
 
 
 def _refuse(constant: str):

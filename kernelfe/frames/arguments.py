@@ -1,188 +1,167 @@
-"""Reading the arguments of Frames.from_arrays: shapes, unit factors, and what a label kind needs beside it."""
+"""The arguments of Frames.from_arrays: unit factors, and the fields of Frames that follow."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..functionals import OBSERVABLES, Functional, Spatial, get
 from ..units import factor, quantity_factor, resolve
-from .checks import (
-    bead_data,
-    cells,
-    first_bad_row,
-    frozen,
-    known_keys,
-    mapping,
-    noise_of,
-    numbers,
-    per_frame,
-    present_mask,
-    require_finite,
-)
+from . import checks
+from .checks import frozen, mapping
+
+#: Quantities other than observables that have units.
+_WITH_UNITS = ("positions", "variables", "cell", "displacements", "masses")
 
 
-def checked_fields(
-    positions: Any,
-    variables: Any,
-    *,
-    temperature: Any,
-    labels: Any,
-    noise: Any,
-    displacements: Any,
-    parameters: Any,
-    kinds: Any,
-    masses: Any,
-    cell: Any,
-    bonds: Any,
-    units: Any,
-    present: Any,
-) -> dict[str, Any]:
-    """The fields of Frames from the arguments of ``Frames.from_arrays``, checked and in internal units."""
-    if (positions is None) == (variables is None):
-        raise DataError("pass exactly one of positions=(n, beads, 3) and variables=(n, d)")
-    labels = mapping(labels, "labels", "{'mean_force': values}")
-    noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
-    present = mapping(present, "present", "{'mean_force': mask}, by label")
-    parameters = mapping(parameters, "parameters", "{'charge': values}")
-    functionals = {key: get(key) for key in labels}
-    stated = resolve(units, ("positions", "variables", "cell", "displacements", "masses", *OBSERVABLES, *labels))
-    name = "variables" if positions is None else "positions"
-    coordinates = numbers(variables if positions is None else positions, name)
-    check_coordinates(coordinates, name)
-    coordinates *= coordinate_factor(stated, name)
-    n, shape = len(coordinates), coordinates.shape[1:]
-    if temperature is None:
-        raise DataError("temperature is missing: pass temperature=, in K, a number or one per frame")
-    temperature = per_frame(temperature, "temperature", n)
-    temperature = temperature * factor((stated or {}).get("temperature", "K"), "temperature")
-    row = first_bad_row(temperature <= 0)
-    if row is not None:
-        raise DataError(f"temperature is {temperature[row]:g} K at row {row}; it must be positive")
-    parameters = {str(k): frozen(per_frame(v, f"parameter {k!r}", n)) for k, v in parameters.items()}
-    is_beads = positions is not None
-    mass_factor = quantity_factor(stated, "masses", "u") if masses is not None else 1.0
-    kinds, masses, bonds = bead_data(kinds, masses, bonds, shape[0] if is_beads else None, mass_factor)
-    if cell is not None:
-        if not is_beads:
-            raise DataError("cell belongs to beads, but these frames hold variables; leave it out")
-        cell = cells(cell, n, quantity_factor(stated, "cell", "Å"))
-    masks = known_keys(present, labels, "present")
-    masks = {key: frozen(present_mask(masks.get(key), key, n)) for key in labels}
-    if displacements is not None:
-        along = [masks[key] for key, functional in functionals.items() if functional.spatial is Spatial.DISPLACEMENT]
-        displacements = displacement_fields(displacements, n, shape, np.any(along, axis=0) if along else None)
-        displacements = frozen(displacements * field_factor(stated, is_beads))
-    width = None if displacements is None else displacements.shape[1]
-    noise = known_keys(noise, labels, "noise")
-    values: dict[str, np.ndarray] = {}
-    noises: dict[str, float | np.ndarray] = {}
-    for key, functional in functionals.items():
-        check_context(key, functional, parameters, cell)
-        wanted = functional.shape(shape, width)
-        scale = label_factor(stated, key, functional, is_beads)
-        values[key] = frozen(label_values(labels[key], key, n, wanted, masks[key]) * scale)
-        if key in noise:
-            noises[key] = noise_of(noise[key], key, wanted, masks[key], abs(scale))
-    coordinates = frozen(coordinates)
-    return {
-        "positions": coordinates if is_beads else None,
-        "variables": None if is_beads else coordinates,
-        "temperature": frozen(temperature),
-        "parameters": parameters,
-        "labels": values,
-        "present": masks,
-        "noise": noises,
-        "displacements": displacements,
-        "kinds": kinds,
-        "masses": masses,
-        "cell": cell,
-        "bonds": bonds,
-    }
+@dataclass
+class Arguments:
+    """Arguments of ``Frames.from_arrays`` as they were given."""
 
+    positions: Any = None
+    variables: Any = None
+    temperature: Any = None
+    labels: Any = None
+    noise: Any = None
+    displacements: Any = None
+    parameters: Any = None
+    kinds: Any = None
+    masses: Any = None
+    cell: Any = None
+    bonds: Any = None
+    units: Any = None
+    present: Any = None
 
-def check_coordinates(array: np.ndarray, name: str) -> None:
-    """Shape (n, beads, 3) or (n, d), and finite."""
-    wanted = "(n, beads, 3)" if name == "positions" else "(n, d)"
-    good = array.ndim == 3 and array.shape[2] == 3 if name == "positions" else array.ndim == 2
-    if not good or array.shape[1] == 0:
-        raise DataError(f"{name} has shape {array.shape}; expected {wanted}")
-    require_finite(array, name)
+    def fields(self) -> dict[str, Any]:
+        """Fields of Frames, checked and in internal units.
 
-
-def coordinate_factor(units: dict[str, str] | None, name: str) -> float:
-    """Unit factor of positions, or of variables, which are taken as they are unless their unit is stated."""
-    if name == "positions":
-        return quantity_factor(units, "positions", "Å")
-    return factor(units["variables"]) if units and "variables" in units else 1.0
-
-
-def field_factor(units: dict[str, str] | None, is_beads: bool) -> float:
-    """Fields are lengths per whatever they count in; stated outright they may be anything, lengths or numbers."""
-    if units is not None and "displacements" in units:
-        return factor(units["displacements"])
-    return quantity_factor(units, "displacements", "Å") if is_beads else coordinate_factor(units, "variables")
-
-
-def label_factor(units: dict[str, str] | None, key: str, functional: Functional, is_beads: bool) -> float:
-    """Unit factor of a label kind, from the unit of its functional."""
-    unit, name = functional.unit, key if units and key in units else key.partition(":")[0]
-    if is_beads or units is None:
-        return quantity_factor(units, name, unit)
-    # gradients by variables count in the variables' own unit
-    result = quantity_factor(units, name, unit.replace("Å", "[variable]"))
-    if functional.spatial is Spatial.GRADIENT and name not in units:
-        result /= coordinate_factor(units, "variables")
-    return result
-
-
-def displacement_fields(value: Any, n: int, shape: tuple[int, ...], rows: np.ndarray | None) -> np.ndarray:
-    """Fields (n, k, *shape), finite in the rows with a generalised force, whole or absent in the others."""
-    array = numbers(value, "displacements")
-    if array.ndim != 2 + len(shape) or array.shape[0] != n or array.shape[2:] != shape or array.shape[1] == 0:
-        raise DataError(
-            f"displacements has shape {array.shape}; expected ({n}, fields, "
-            f"{', '.join(map(str, shape))}): one field of all beads per generalised force"
+        Raises
+        ------
+        DataError, UnitsError
+            As in ``Frames.from_arrays``.
+        """
+        require(
+            (self.positions is None) != (self.variables is None),
+            "pass exactly one of positions=(n, beads, 3) and variables=(n, d)",
         )
-    axes = tuple(range(1, array.ndim))
-    absent = np.isnan(array).all(axis=axes) if rows is None else ~rows  # an all-NaN row has no fields
-    require_finite(array, "displacements", ~absent)
-    array[absent & ~np.isfinite(array).all(axis=axes)] = np.nan
-    return array
-
-
-def label_values(value: Any, key: str, n: int, shape: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
-    """A label, checked: shape (n, *shape), finite in the rows that have it and NaN in the others."""
-    array = numbers(value, f"label {key!r}")
-    if array.shape != (n, *shape):
-        raise DataError(
-            f"label {key!r} has shape {array.shape}; expected {(n, *shape)}, one value "
-            f"{'of shape ' + str(shape) + ' ' if shape else ''}per frame"
+        labels = mapping(self.labels, "labels", "{'mean_force': values}")
+        noise = mapping(self.noise, "noise", "{'mean_force': 0.1}, by label")
+        present = mapping(self.present, "present", "{'mean_force': mask}, by label")
+        parameters = mapping(self.parameters, "parameters", "{'charge': values}")
+        functionals = {key: get(key) for key in labels}
+        units = Units(resolve(self.units, (*_WITH_UNITS, *OBSERVABLES, *labels)), self.positions is not None)
+        coordinates = self._coordinates()
+        coordinates *= units.coordinates
+        n, shape = len(coordinates), coordinates.shape[1:]
+        temperature = self._temperature(n, units)
+        parameters = {str(k): frozen(checks.per_frame(v, f"parameter {k!r}", n)) for k, v in parameters.items()}
+        beads = shape[0] if units.beads else None
+        kinds, masses, bonds = checks.bead_data(
+            self.kinds, self.masses, self.bonds, beads, units.of("masses", "u") if self.masses is not None else 1.0
         )
-    require_finite(
-        array,
-        f"label {key!r}",
-        rows,
-        f"correct it, or leave it out with present={{{key!r}: mask of the rows that have it}}",
-    )
-    array[~rows] = np.nan
-    return array
+        cell = None
+        if self.cell is not None:
+            require(units.beads, "cell belongs to beads, but these frames hold variables; leave it out")
+            cell = checks.cells(self.cell, n, units.of("cell", "Å"))
+        masks = checks.known_keys(present, labels, "present")
+        masks = {key: frozen(checks.present_mask(masks.get(key), key, n)) for key in labels}
+        displacements = None
+        if self.displacements is not None:
+            along = [
+                masks[key] for key, functional in functionals.items() if functional.spatial is Spatial.DISPLACEMENT
+            ]
+            rows = np.any(along, axis=0) if along else None
+            displacements = checks.displacement_fields(self.displacements, n, shape, rows)
+            displacements = frozen(displacements * units.displacements)
+        width = None if displacements is None else displacements.shape[1]
+        noise = checks.known_keys(noise, labels, "noise")
+        values: dict[str, np.ndarray] = {}
+        noises: dict[str, float | np.ndarray] = {}
+        for key, functional in functionals.items():
+            checks.check_context(key, functional, parameters, cell)
+            wanted = functional.shape(shape, width)
+            scale = units.label(key, functional)
+            values[key] = frozen(checks.label_values(labels[key], key, n, wanted, masks[key]) * scale)
+            if key in noise:
+                noises[key] = checks.noise_of(noise[key], key, wanted, masks[key], abs(scale))
+        coordinates = frozen(coordinates)
+        return {
+            "positions": coordinates if units.beads else None,
+            "variables": None if units.beads else coordinates,
+            "temperature": temperature,
+            "parameters": parameters,
+            "labels": values,
+            "present": masks,
+            "noise": noises,
+            "displacements": displacements,
+            "kinds": kinds,
+            "masses": masses,
+            "cell": cell,
+            "bonds": bonds,
+        }
+
+    def _coordinates(self) -> np.ndarray:
+        if self.positions is None:
+            return checks.coordinates(self.variables, "variables", "(n, d)")
+        return checks.coordinates(self.positions, "positions", "(n, beads, 3)")
+
+    def _temperature(self, n: int, units: Units) -> np.ndarray:
+        if self.temperature is None:
+            raise DataError("temperature is missing: pass temperature=, in K, a number or one per frame")
+        kelvin = checks.per_frame(self.temperature, "temperature", n) * units.temperature
+        row = checks.first_bad_row(kelvin <= 0)
+        if row is not None:
+            raise DataError(f"temperature is {kelvin[row]:g} K at row {row}; it must be positive")
+        return frozen(kelvin)
 
 
-def check_context(key: str, functional: Functional, parameters: dict[str, Any], cell: Any) -> None:
-    """A stress needs a cell, and the parameter labels need their parameter."""
-    if functional.spatial is Spatial.STRAIN and cell is None:
-        raise DataError(f"label {key!r} needs a cell: pass cell=(3, 3) or (n, 3, 3)")
-    for read in functional.reads:
-        if read.parameter == "*" and len(parameters) != 1:
-            raise DataError(
-                f"label {key!r} needs exactly one parameter and there are {len(parameters)}; "
-                f"pass parameters={{name: values}} and name it as '{key}:name' when there are several"
-            )
-        if read.parameter not in (None, "*") and read.parameter not in parameters:
-            raise DataError(
-                f"label {key!r} is about parameter {read.parameter!r}, which is not among "
-                f"{list(parameters)}; pass it in parameters="
-            )
+class Units:
+    """Factors to internal units.
+
+    Parameters
+    ----------
+    stated
+        Units by quantity, from :func:`kernelfe.units.resolve`; None: internal units.
+    beads
+        Whether the coordinates are bead positions.
+    """
+
+    def __init__(self, stated: dict[str, str] | None, beads: bool):
+        self.stated, self.beads = stated, beads
+
+    def of(self, name: str, unit: str) -> float:
+        """Factor of a quantity whose internal unit is ``unit``."""
+        return quantity_factor(self.stated, name, unit)
+
+    @property
+    def temperature(self) -> float:
+        """Factor of temperatures."""
+        return factor((self.stated or {}).get("temperature", "K"), "temperature")
+
+    @property
+    def coordinates(self) -> float:
+        """Factor of positions, or of variables, which are taken as they are unless their unit is stated."""
+        if self.beads:
+            return self.of("positions", "Å")
+        return factor(self.stated["variables"]) if self.stated and "variables" in self.stated else 1.0
+
+    @property
+    def displacements(self) -> float:
+        """Factor of displacement fields: lengths per generalised coordinate, or any unit that is stated."""
+        if self.stated is not None and "displacements" in self.stated:
+            return factor(self.stated["displacements"])
+        return self.of("displacements", "Å") if self.beads else self.coordinates
+
+    def label(self, key: str, functional: Functional) -> float:
+        """Factor of a label kind, from the unit of its functional."""
+        name = key if self.stated and key in self.stated else key.partition(":")[0]
+        if self.beads or self.stated is None:
+            return self.of(name, functional.unit)
+        # gradients by variables count in the variables' own unit
+        result = self.of(name, functional.unit.replace("Å", "[variable]"))
+        if functional.spatial is Spatial.GRADIENT and name not in self.stated:
+            result /= self.coordinates
+        return result

@@ -1,4 +1,4 @@
-"""Checks of arrays that come from users: each refusal names the culprit and the mend."""
+"""Checks of arrays that come from users. Every message names the culprit and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, require
+from ..functionals import Functional, Spatial
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -25,11 +26,9 @@ def numbers(value: Any, name: str, shape: tuple[int, ...] | None = None) -> np.n
     DataError
         If the value is not a rectangular array of real numbers, or of another shape.
     """
-    if hasattr(value, "get_positions") or (
-        isinstance(value, (list, tuple)) and len(value) and hasattr(value[0], "get_positions")
-    ):
-        # np.asarray of equally long Atoms silently builds an array of Atom
-        raise DataError(f"{name} holds ASE Atoms; use Frames.from_atoms")
+    first = value[0] if isinstance(value, (list, tuple)) and len(value) else value
+    # np.asarray of equally long Atoms silently builds an array of Atom
+    require(not hasattr(first, "get_positions"), f"{name} holds ASE Atoms; use Frames.from_atoms")
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     try:
@@ -38,10 +37,8 @@ def numbers(value: Any, name: str, shape: tuple[int, ...] | None = None) -> np.n
         raise DataError(
             f"{name} is ragged; every frame must have the same shape: build one Frames per kind of molecule"
         ) from error
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} must hold real numbers, not {array.dtype}")
-    if shape is not None and array.shape != shape:
-        raise DataError(f"{name} has shape {array.shape}, expected {shape}")
+    require(array.dtype.kind in "biuf", f"{name} must hold real numbers, not {array.dtype}")
+    require(shape is None or array.shape == shape, f"{name} has shape {array.shape}, expected {shape}")
     return np.array(array, dtype=np.float64, order="C")
 
 
@@ -57,8 +54,16 @@ def require_finite(array: np.ndarray, name: str, rows: np.ndarray | None = None,
     if rows is not None:
         bad[~rows] = False
     row = first_bad_row(bad)
-    if row is not None:
-        raise DataError(f"{name} is not finite at row {row}; {mend or 'correct or remove that row'}")
+    require(row is None, f"{name} is not finite at row {row}; {mend or 'correct or remove that row'}")
+
+
+def coordinates(value: Any, name: str, wanted: str) -> np.ndarray:
+    """Positions (n, beads, 3) or variables (n, d), finite."""
+    array = numbers(value, name)
+    good = array.ndim == 3 and array.shape[2] == 3 if name == "positions" else array.ndim == 2
+    require(good and array.shape[1], f"{name} has shape {array.shape}; expected {wanted}")
+    require_finite(array, name)
+    return array
 
 
 def per_frame(value: Any, name: str, count: int) -> np.ndarray:
@@ -66,8 +71,10 @@ def per_frame(value: Any, name: str, count: int) -> np.ndarray:
     array = numbers(value, name)
     if array.ndim == 0:
         array = np.full(count, float(array))
-    if array.shape != (count,):
-        raise DataError(f"{name} has shape {array.shape}; pass a number or one value per frame, shape ({count},)")
+    require(
+        array.shape == (count,),
+        f"{name} has shape {array.shape}; pass a number or one value per frame, shape ({count},)",
+    )
     require_finite(array, name)
     return array
 
@@ -77,11 +84,59 @@ def present_mask(value: Any, key: str, count: int) -> np.ndarray:
     if value is None:
         return np.ones(count, dtype=bool)
     mask = np.asarray(value)
-    if mask.dtype != bool or mask.shape != (count,):
-        raise DataError(
-            f"present[{key!r}] must be a boolean mask of shape ({count},), not {mask.dtype} of shape {mask.shape}"
-        )
+    require(
+        mask.dtype == bool and mask.shape == (count,),
+        f"present[{key!r}] must be a boolean mask of shape ({count},), not {mask.dtype} of shape {mask.shape}",
+    )
     return mask.copy()
+
+
+def displacement_fields(value: Any, n: int, shape: tuple[int, ...], rows: np.ndarray | None) -> np.ndarray:
+    """Fields (n, k, *shape): finite in the rows with a generalised force, complete or absent in the others."""
+    array = numbers(value, "displacements")
+    require(
+        array.ndim == 2 + len(shape) and array.shape[0] == n and array.shape[2:] == shape and array.shape[1],
+        f"displacements has shape {array.shape}; expected ({n}, fields, {', '.join(map(str, shape))}): one field of "
+        "all beads per generalised force",
+    )
+    axes = tuple(range(1, array.ndim))
+    absent = np.isnan(array).all(axis=axes) if rows is None else ~rows  # an all-NaN row has no fields
+    require_finite(array, "displacements", ~absent)
+    array[absent & ~np.isfinite(array).all(axis=axes)] = np.nan
+    return array
+
+
+def label_values(value: Any, key: str, n: int, shape: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
+    """A label, checked: shape (n, *shape), finite in the rows that have it and NaN in the others."""
+    array = numbers(value, f"label {key!r}")
+    require(
+        array.shape == (n, *shape),
+        f"label {key!r} has shape {array.shape}; expected {(n, *shape)}, one value "
+        f"{'of shape ' + str(shape) + ' ' if shape else ''}per frame",
+    )
+    mend = f"correct it, or leave it out with present={{{key!r}: mask of the rows that have it}}"
+    require_finite(array, f"label {key!r}", rows, mend)
+    array[~rows] = np.nan
+    return array
+
+
+def check_context(key: str, functional: Functional, parameters: dict[str, Any], cell: Any) -> None:
+    """Check that a label has its context: a stress needs a cell, labels of a parameter need that parameter."""
+    require(
+        functional.spatial is not Spatial.STRAIN or cell is not None,
+        f"label {key!r} needs a cell: pass cell=(3, 3) or (n, 3, 3)",
+    )
+    for read in functional.reads:
+        require(
+            read.parameter != "*" or len(parameters) == 1,
+            f"label {key!r} needs exactly one parameter and there are {len(parameters)}; "
+            f"pass parameters={{name: values}} and name it as '{key}:name' when there are several",
+        )
+        require(
+            read.parameter in (None, "*", *parameters),
+            f"label {key!r} is about parameter {read.parameter!r}, which is not among {list(parameters)}; pass it in "
+            "parameters=",
+        )
 
 
 def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, factor: float) -> float | np.ndarray:
@@ -95,7 +150,7 @@ def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, fac
     shape
         Shape of one frame's label.
     rows
-        Mask of the rows that carry the label; the noise of other rows is not looked at.
+        Mask of the rows that carry the label; the noise of other rows is ignored.
     factor
         Unit factor of the label; covariances take its square.
 
@@ -109,11 +164,11 @@ def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, fac
     n, m = len(rows), int(np.prod(shape, dtype=int))
     if array.ndim == 0:
         std = float(array) * factor
-        if not (np.isfinite(std) and std > 0):
-            raise DataError(
-                f"{name} is {float(array):g}; a standard deviation must be finite and positive "
-                "(leave it out to have it learned)"
-            )
+        require(
+            np.isfinite(std) and std > 0,
+            f"{name} is {float(array):g}; a standard deviation must be finite and positive "
+            "(leave it out to have it learned)",
+        )
         return std
     if array.shape == (n, m, m) and array.shape != (n, *shape):
         return frozen(_blocks(array * factor**2, name, rows))
@@ -132,8 +187,7 @@ def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, fac
     bad = ~(np.isfinite(array) & (array > 0))
     bad[~rows] = False
     row = first_bad_row(bad)
-    if row is not None:
-        raise DataError(f"{name} is not finite and positive at row {row}; correct it or leave the noise out")
+    require(row is None, f"{name} is not finite and positive at row {row}; correct it or leave the noise out")
     return frozen(array)
 
 
@@ -143,8 +197,7 @@ def _blocks(array: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     scale = np.abs(array).max(axis=(1, 2), keepdims=True, initial=0.0)
     asymmetric = np.abs(array - array.swapaxes(1, 2)) > 1e-6 * scale
     row = first_bad_row(asymmetric)
-    if row is not None:
-        raise DataError(f"{name}: the covariance block of row {row} is not symmetric; pass (C + Cᵀ)/2")
+    require(row is None, f"{name}: the covariance block of row {row} is not symmetric; pass (C + Cᵀ)/2")
     array = 0.5 * (array + array.swapaxes(1, 2))
     for k in np.flatnonzero(rows):
         try:
@@ -164,16 +217,14 @@ def bead_data(
     given = {"kinds": kinds, "masses": masses, "bonds": bonds}
     if beads is None:
         for name, value in given.items():
-            if value is not None:
-                raise DataError(f"{name} belongs to beads, but these frames hold variables; leave it out")
+            require(value is None, f"{name} belongs to beads, but these frames hold variables; leave it out")
         return None, None, None
     if kinds is not None:
         try:
             kinds = tuple(str(kind) for kind in kinds)
         except TypeError:
             raise DataError(f"kinds is {kinds!r}; pass the name of every bead, such as ['C', 'N', 'O']") from None
-        if len(kinds) != beads:
-            raise DataError(f"kinds has {len(kinds)} entries for {beads} beads; name every bead once")
+        require(len(kinds) == beads, f"kinds has {len(kinds)} entries for {beads} beads; name every bead once")
     if masses is not None:
         masses = numbers(masses, "masses", (beads,))
         bead = first_bad_row(~(np.isfinite(masses) & (masses > 0)))
@@ -186,8 +237,10 @@ def bead_data(
         except (TypeError, ValueError):
             raise DataError("bonds must be pairs of bead numbers, counted from 0, such as [(0, 1), (1, 2)]") from None
         for a, b in bonds:
-            if a == b or not (0 <= a < beads and 0 <= b < beads):
-                raise DataError(f"bond ({a}, {b}) does not join two of the beads 0 to {beads - 1}")
+            require(
+                a != b and 0 <= a < beads and 0 <= b < beads,
+                f"bond ({a}, {b}) does not join two of the beads 0 to {beads - 1}",
+            )
     return kinds, masses, bonds
 
 
@@ -196,20 +249,22 @@ def cells(value: Any, count: int, factor: float) -> np.ndarray:
     array = numbers(value, "cell")
     if array.shape == (3, 3):
         array = np.repeat(array[None], count, axis=0)
-    if array.shape != (count, 3, 3):
-        raise DataError(f"cell has shape {array.shape}; pass (3, 3) or one cell per frame, ({count}, 3, 3)")
+    require(
+        array.shape == (count, 3, 3),
+        f"cell has shape {array.shape}; pass (3, 3) or one cell per frame, ({count}, 3, 3)",
+    )
     require_finite(array, "cell")
     row = first_bad_row(np.abs(np.linalg.det(array)) <= 0)
-    if row is not None:
-        raise DataError(
-            f"the cell of row {row} has no volume; pass three independent vectors, "
-            "or no cell at all for a system that is not periodic"
-        )
+    require(
+        row is None,
+        f"the cell of row {row} has no volume; pass three independent vectors, "
+        "or no cell at all for a system that is not periodic",
+    )
     return frozen(array * factor)
 
 
 def mapping(value: Any, name: str, example: str) -> dict[Any, Any]:
-    """A dict of a Mapping; None is an empty one.
+    """A dict of a Mapping; an empty one for None.
 
     Raises
     ------
@@ -218,16 +273,14 @@ def mapping(value: Any, name: str, example: str) -> dict[Any, Any]:
     """
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
-        raise DataError(f"{name} must be a dict such as {example}, not {type(value).__name__}")
+    require(isinstance(value, Mapping), f"{name} must be a dict such as {example}, not {type(value).__name__}")
     return dict(value)
 
 
 def known_keys(given: Mapping[str, Any] | None, allowed: Mapping[str, Any], what: str) -> dict[str, Any]:
     """``given`` as a dict without its None values, after checking that each key is a label."""
     for key in given or {}:
-        if key not in allowed:
-            raise DataError(f"{what} names {key!r}, which is not among the labels: {', '.join(allowed) or 'none'}")
+        require(key in allowed, f"{what} names {key!r}, which is not among the labels: {', '.join(allowed) or 'none'}")
     return {key: value for key, value in (given or {}).items() if value is not None}
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
 
 import numpy as np
 
-from ..errors import DataError, UnitsError
-from ..functionals import get
+from ..errors import DataError, UnitsError, require
 from ..units import factor
-from . import joining as _joining
-from .arguments import checked_fields
+from . import joining
+from .arguments import Arguments
 from .checks import frozen, mapping, row_numbers
 from .formats.registry import FrameFiles
 from .pairs import PairLabels
@@ -58,20 +57,6 @@ class Frames(FrameFiles):
     pairs : PairLabels
         Free-energy differences between rows, see :meth:`add_pair_labels`.
     """
-
-    positions: np.ndarray | None
-    variables: np.ndarray | None
-    temperature: np.ndarray
-    parameters: dict[str, np.ndarray] = field(default_factory=dict)
-    labels: dict[str, np.ndarray] = field(default_factory=dict)
-    present: dict[str, np.ndarray] = field(default_factory=dict)
-    noise: dict[str, float | np.ndarray] = field(default_factory=dict)
-    displacements: np.ndarray | None = None
-    kinds: tuple[str, ...] | None = None
-    masses: np.ndarray | None = None
-    cell: np.ndarray | None = None
-    bonds: tuple[tuple[int, int], ...] | None = None
-    pairs: PairLabels = field(default_factory=PairLabels)
 
     # ------------------------------------------------------------------ building
 
@@ -127,23 +112,8 @@ class Frames(FrameFiles):
         UnitsError
             If a unit is unknown, of the wrong dimension, or missing where ``units`` is given.
         """
-        return cls(
-            **checked_fields(
-                positions,
-                variables,
-                temperature=temperature,
-                labels=labels,
-                noise=noise,
-                displacements=displacements,
-                parameters=parameters,
-                kinds=kinds,
-                masses=masses,
-                cell=cell,
-                bonds=bonds,
-                units=units,
-                present=present,
-            )
-        )
+        given = (positions, variables, temperature, labels, noise, displacements, parameters, kinds, masses)
+        return cls(**Arguments(*given, cell, bonds, units, present).fields())
 
     @staticmethod
     def concatenate(parts: Iterable[Frames]) -> Frames:
@@ -154,7 +124,9 @@ class Frames(FrameFiles):
         DataError
             If the parts hold different molecules or parameters, or only some of them state the noise of a label.
         """
-        return _joining.concatenate(list(parts))
+        parts = list(parts)
+        require(parts, "nothing to concatenate; pass at least one Frames")
+        return replace(parts[0], **joining.joined(parts))
 
     def replace(self, **changes: Any) -> Frames:
         """A copy with some arguments of :meth:`from_arrays` replaced whole, in internal units, and checked anew.
@@ -220,28 +192,11 @@ class Frames(FrameFiles):
 
     # ------------------------------------------------------------------ reading
 
-    @property
-    def coordinates(self) -> np.ndarray:
-        """``positions`` or ``variables``, whichever is set."""
-        return self.variables if self.positions is None else self.positions  # type: ignore[return-value]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the coordinates."""
-        return self.coordinates.shape
-
-    def label_shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one frame's value of quantity ``key`` for these frames."""
-        return get(key).shape(self.shape[1:], None if self.displacements is None else self.displacements.shape[1])
-
-    def __len__(self) -> int:
-        return len(self.coordinates)
-
     def __iter__(self) -> Iterator[Frames]:
         return (self[row] for row in range(len(self)))
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("Frames is no array; use .positions, .variables or .labels[key]")
+        raise TypeError("Frames is not an array; use .positions, .variables or .labels[key]")
 
     def __getitem__(self, index: Any) -> Frames:
         """Rows by int (a Frames of one row), slice, mask or index array; also ``(rows, Ellipsis)``."""

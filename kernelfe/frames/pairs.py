@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, require
 from .checks import numbers
 
 
@@ -55,10 +55,8 @@ class PairLabels:
         for name, rows_given in (("i", i), ("j", j)):
             array = np.atleast_1d(numbers(rows_given, f"pair labels: {name}"))
             bad = (array != np.round(array)) | (array < -rows) | (array >= rows)
-            if bad.any():
-                raise DataError(
-                    f"pair labels: {name} = {array[bad][0]:g} is no row of these {rows} frames; pass row indices"
-                )
+            for row in array[bad]:
+                raise DataError(f"pair labels: {name} = {row:g} is not a row of these {rows} frames; pass row indices")
             ends.append(np.where(array < 0, array + rows, array).astype(np.int64))
         measured = [
             np.atleast_1d(numbers(x, f"pair labels: {name}")) * factor for name, x in (("value", value), ("std", std))
@@ -69,8 +67,7 @@ class PairLabels:
             raise DataError(
                 "pair labels: i, j, value and std have lengths that do not match; pass equal lengths or single numbers"
             ) from error
-        if a.ndim != 1:
-            raise DataError("pair labels: i, j, value and std must be one-dimensional")
+        require(a.ndim == 1, "pair labels: i, j, value and std must be one-dimensional")
         for k in np.flatnonzero(~np.isfinite(v) | ~np.isfinite(s) | (s <= 0) | (a == b)):
             raise DataError(
                 f"pair label {k} (rows {a[k]} and {b[k]}, value {v[k]:g}, std {s[k]:g}) is unusable: "

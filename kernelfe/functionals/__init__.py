@@ -47,7 +47,7 @@ def get(key: str | Functional) -> Functional:
     ----------
     key
         A key of :data:`OBSERVABLES`, for the parameter observables optionally followed by ``:name``
-        (``"parameter_derivative:charge"``), or a :class:`Functional`, which is returned as it is.
+        (``"parameter_derivative:charge"``), or a :class:`Functional`, which is returned unchanged.
 
     Raises
     ------

@@ -5,7 +5,7 @@ Every observable of kernelfe reads A(R; T, λ) through a short sum of elementary
     L[A] = Σ_reads  S_R · D_T · ∂_λ  A,        D_T = Σ_k c_k T^{p_k} ∂^{n_k}/∂T^{n_k},
 
 a spatial operator S_R (the value, the gradient, the derivative along given displacement fields, the
-strain derivative), a differential operator in temperature, and at most one derivative by a parameter.
+strain derivative), a differential operator in temperature, and at most one derivative with respect to a parameter.
 Functionals of the same output shape form a vector space: ``+``, ``-`` and scaling give functionals.
 """
 
@@ -38,7 +38,7 @@ class Read:
     thermal
         Triples (c, p, n): coefficient, power of T, order of the temperature derivative.
     parameter
-        None for no derivative by a parameter, else its name; ``"*"`` stands for the only parameter.
+        Name of the parameter of a derivative, or None for no derivative; ``"*"`` stands for the only parameter.
     """
 
     spatial: Spatial
@@ -58,9 +58,9 @@ class Functional:
     ----------
     key
         The quantity key, for example ``"mean_force"``.
-    unit
+        Unit of the quantity in kernelfe's internal units, for example ``"eV/Å"``.
         Its unit in kernelfe's internal units, for example ``"eV/Å"``.
-    reads
+        Elementary reads of the sum; all with the same spatial operator.
         The elementary reads that are summed; all with the same spatial operator.
     """
 
@@ -93,7 +93,7 @@ class Functional:
         Raises
         ------
         DataError
-            If the functional needs displacement fields and there are none.
+            If the functional needs displacement fields and the frames have none.
         """
         if self.spatial is Spatial.VALUE:
             return ()
@@ -116,7 +116,7 @@ class Functional:
         return Functional(f"({self.key} + {other.key})", self.unit, self.reads + other.reads)
 
     def __mul__(self, factor: float) -> Functional:
-        if not isinstance(factor, Real):  # NumPy's numbers included
+        if not isinstance(factor, Real):  # includes NumPy's numbers
             return NotImplemented
         return Functional(f"{factor:g}*{self.key}", self.unit, tuple(r.scaled(float(factor)) for r in self.reads))
 

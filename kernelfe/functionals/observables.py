@@ -73,7 +73,7 @@ class ThermalResponseForce(Functional):
 class GeneralizedThermalResponse(Functional):
     """−t(R)·∇ ∂A/∂T = d⟨q⟩/dT, q = f·w + kT (div w − div_R t) the generalised force. Unit eV/K per unit of t.
 
-    k b² Cov(q, U|R) + k⟨div w − div_R t⟩. For fields with quiet forces the response is as much quieter.
+    k b² Cov(q, U|R) + k⟨div w − div_R t⟩. A field whose force has little noise also has a response with little noise.
     """
 
     def __init__(self):
@@ -121,7 +121,7 @@ class Stress(Functional):
     """(∂A/∂strain)/V, the excess stress in ASE's sign and Voigt order. Unit eV/Å³.
 
     From all-atom data: −(P − N_beads kT/V) with P the all-atom pressure tensor; for molecular centres of
-    mass −(1/V) Σ R⊗F. The pressure is N_beads kT/V − tr(stress)/3: the kinetic part is not in here.
+    mass −(1/V) Σ R⊗F. The pressure is N_beads kT/V − tr(stress)/3: the stress does not include the kinetic part.
     """
 
     def __init__(self):

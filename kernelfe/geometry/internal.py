@@ -183,6 +183,15 @@ def voigt(g: Tensor, v: Tensor) -> Tensor:
     return torch.stack([0.5 * (g[..., a] * v[..., b] + g[..., b] * v[..., a]) for a, b in _VOIGT], dim=-1)
 
 
+def torsion_angle(b1: Tensor, b2: Tensor, b3: Tensor) -> Tensor:
+    """Torsion, rad, in (−π, π], IUPAC sign, of three bond vectors in a row, each (..., 3); differentiable by autograd.
+
+    :func:`measure` has the same angle with its slopes, in the layout of a stencil.
+    """
+    n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
+    return torch.atan2(torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))
+
+
 def _distance(v: Tensor) -> tuple[Tensor, Tensor]:
     r = length(v)
     return r, v * r.reciprocal()[:, None]

@@ -10,20 +10,20 @@ are left to the Gaussian process.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..descriptors.base import index_tuples
+from ..descriptors.base import Beads
 from ..errors import DataError, ModelFileError
 from ..geometry import internal as geometry
 from ..geometry import topology
-from ..specs import Spec, from_dict
+from ..specs import Bound, Flag, OrNone, Real, Spec, Whole, checked, from_dict
 from ..units import BOLTZMANN
 
 #: Weight, in frames, of the prior widths below: regularises fits of few frames, invisible in large ones.
@@ -75,14 +75,15 @@ class FittedBaseline(Spec):
     wall_radii: tuple[float, ...] = ()
     wall_energy: float = 0.0
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"beads": Whole(least=1), "wall_energy": Real(least=0.0)}
+
     def __post_init__(self) -> None:
-        if type(self.beads) is not int or self.beads < 1:
-            raise DataError(f"FittedBaseline(beads={self.beads!r}): give the number of beads")
+        super().__post_init__()
         tables = (("bonds", 2, "bond"), ("angles", 3, "angle"), ("impropers", 4, "improper"), ("walls", 2, "wall"))
         for name, size, kind in tables:
             numbers, width = ("wall_radii", 1) if kind == "wall" else (f"{kind}_parameters", 2)
             try:
-                entries = index_tuples(f"FittedBaseline({name})", getattr(self, name), size)
+                entries = checked(name, getattr(self, name), Beads(size), "FittedBaseline")
                 rows = np.array(getattr(self, numbers), dtype=float).reshape(len(entries), width)
             except (TypeError, ValueError, OverflowError) as error:
                 raise DataError(f"FittedBaseline: {name} and {numbers} do not fit each other: {error}") from error
@@ -93,8 +94,6 @@ class FittedBaseline(Spec):
             object.__setattr__(self, name, entries)
             table = rows[:, 0].tolist() if width == 1 else map(tuple, rows.tolist())
             object.__setattr__(self, numbers, tuple(table))
-        if not 0.0 <= self.wall_energy < math.inf:
-            raise DataError(f"FittedBaseline(wall_energy={self.wall_energy!r}): give an energy in eV, or 0")
 
     def for_molecule(self, kinds: tuple[str, ...] | None, bonds: Any) -> FittedBaseline:
         """This baseline: its numbers belong to the beads of one molecule already."""
@@ -211,11 +210,12 @@ class BoltzmannInversion(Spec):
     minimum_width: float = 0.01
     by_kinds: bool = False
 
-    def __post_init__(self) -> None:
-        if self.bonds is not None:
-            object.__setattr__(self, "bonds", index_tuples("BoltzmannInversion(bonds)", self.bonds, 2))
-        if not 0.0 < self.minimum_width < math.inf:
-            raise DataError(f"BoltzmannInversion(minimum_width={self.minimum_width}): give a positive width")
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "bonds": OrNone(Beads(2)),
+        "excluded_volume": Flag(),
+        "minimum_width": Real(above=0.0),
+        "by_kinds": Flag(),
+    }
 
     def fit(self, positions: np.ndarray, temperature: np.ndarray, cell: np.ndarray | None = None) -> FittedBaseline:
         """Fit the baseline to equilibrium frames.

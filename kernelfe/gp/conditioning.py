@@ -1,83 +1,49 @@
-"""From label sets to a posterior: hyperparameters by the evidence, conditioning, and noise that is fitted in turn."""
+"""From label sets to a posterior: hyperparameters by the evidence, conditioning, and alternately correlated noise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
-from ..runtime.checkpoint import Checkpoint
-from ..runtime.processes import Processes
 from .correlated_noise.estimate import estimate, starting_levels, weigh_by_time
 from .correlated_noise.model import FittedNoise
 from .observations.labels import GIVEN, WHITENED, LabelSet
 from .observations.levels import NoiseLevels
 from .observations.noise import CorrelatedNoise
+from .posterior import Posterior
 from .prior.prior import Prior
-from .solvers.dense import DensePosterior, fit_dense
-from .solvers.iterative.fit import fit_iterative_posterior
-from .solvers.resume import fingerprint
-from .solvers.sparse.fit import fit_sparse_posterior, random_subsets
-from .solvers.specs import Dense, Iterative, Sparse
+from .solvers.base import Run, Solver
 
 
 @dataclass
 class Conditioned:
-    """What conditioning leaves: posterior, its learned levels, and of correlated noise also those of the first fit."""
+    """Posterior, learned noise levels and, with correlated noise, the initial levels."""
 
-    posterior: Any
+    posterior: Posterior
     levels: NoiseLevels
     noise: FittedNoise | None = None
     first: NoiseLevels | None = None
 
 
-def condition(
-    solver,
-    prior: Prior,
-    labels: list[LabelSet],
-    levels: NoiseLevels,
-    rng: np.random.Generator,
-    evidence: bool,
-    progress: bool = False,
-    automatic: bool = False,
-    checkpoints: list[Checkpoint] | None = None,
-) -> Any:
-    """The posterior by one solver; with ``evidence``, ``prior`` and ``levels`` are fitted first, in place.
-
-    ``automatic``: nobody chose the solver, so that a sparse one is compared with the exact answer. ``checkpoints``
-    takes what is to be removed when the whole fit is complete.
-    """
-    checkpoint = None
-    if not isinstance(solver, Dense) and solver.checkpoint is not None and checkpoints is not None:
-        problem = fingerprint(solver, prior, labels, levels, rng, evidence)
-        checkpoint = Checkpoint(solver.checkpoint, Processes.current().gather_bytes(problem.encode())[0].decode())
-        checkpoints.append(checkpoint)
-    if isinstance(solver, Sparse):
-        return fit_sparse_posterior(solver, prior, labels, levels, rng, evidence, progress, automatic, checkpoint)
-    if isinstance(solver, Iterative):
-        return fit_iterative_posterior(solver, prior, labels, levels, rng, evidence, progress, checkpoint)
-    if evidence:
-        fit_dense(prior, random_subsets(labels, solver.evidence_rows, rng), levels)
-    prior.requires_grad_(False)
-    return DensePosterior(prior, labels, levels)
-
-
 def condition_in_turn(
-    spec: CorrelatedNoise | None,
-    solver,
-    prior: Prior,
-    labels: list[LabelSet],
-    levels: NoiseLevels,
-    rng: np.random.Generator,
-    evidence: bool,
-    progress: bool = False,
-    automatic: bool = False,
+    spec: CorrelatedNoise | None, solver: Solver, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run
 ) -> Conditioned:
-    """As :func:`condition`; with a ``spec`` of correlated noise, noise and posterior are then fitted in turn."""
+    """The posterior by a solver; with ``spec``, correlated noise and posterior are then fitted alternately.
+
+    Parameters
+    ----------
+    spec
+        Correlated noise, or None.
+    solver
+        The solver.
+    prior, levels
+        Hyperparameters, fitted in place if ``run.evidence``.
+    labels
+        All labels.
+    run
+        The circumstances of the fit; its checkpoints are cleared at the end.
+    """
     free = [p.requires_grad for p in prior.parameters()]
-    kept: list[Checkpoint] = []
-    found = Conditioned(condition(solver, prior, labels, levels, rng, evidence, progress, automatic, kept), levels)
+    found = Conditioned(solver.fit(prior, labels, levels, run), levels)
     first = levels
     for _ in range(0 if spec is None else spec.rounds):
         assert spec is not None
@@ -87,20 +53,17 @@ def condition_in_turn(
         start = starting_levels(changed, found.levels)
         exponent = levels.exponent.requires_grad
         levels = NoiseLevels(start, levels.reference, exponent=exponent)
-        if not evidence:
+        if not run.evidence:
             levels = _kept(levels, found.levels)
         for parameter, was in zip(prior.parameters(), free, strict=True):
             parameter.requires_grad_(was)
-        posterior = condition(solver, prior, changed, levels, rng, evidence, progress, automatic, kept)
-        found = Conditioned(posterior, levels, noise, first)
-    if kept and Processes.current().first:
-        for checkpoint in kept:
-            checkpoint.clear()
+        found = Conditioned(solver.fit(prior, changed, levels, run), levels, noise, first)
+    run.complete()
     return found
 
 
 def _kept(levels: NoiseLevels, before: NoiseLevels) -> NoiseLevels:
-    """Without evidence, kinds that are still there keep level and exponent."""
+    """Levels and exponents of kinds that were known before, for a fit without evidence."""
     known = before.values()
     values = {kind: known.get(kind, (level, 0.0)) for kind, (level, _) in levels.values().items()}
     return NoiseLevels.of(values, levels.reference)

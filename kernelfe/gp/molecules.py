@@ -11,6 +11,7 @@ are bound to the beads of a molecule when its configurations are read (:meth:`Mo
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -29,6 +30,14 @@ WHOLE = "frame"
 def is_several(X) -> bool:
     """Whether X is a list of Frames."""
     return isinstance(X, (list, tuple)) and len(X) > 0 and all(isinstance(part, Frames) for part in X)
+
+
+def over_parts(read: Callable[[Any], Any], X) -> Any:
+    """``read(X)``; for a list of Frames, a list of ``read`` of each part (or lists, where it returns several)."""
+    if not is_several(X):
+        return read(X)
+    found = [read(part) for part in X]
+    return tuple(map(list, zip(*found, strict=True))) if isinstance(found[0], tuple) else found
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,29 +16,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..calculators import FreeEnergyCalculator
 from ..errors import DataError, ModelFileError
 from ..frames import Frames
-from ..runtime.devices import device_of
-from ..runtime.processes import Processes, launched
-from ..runtime.seeds import generator
-from .conditioning import condition_in_turn, natural_levels
-from .default_terms import default_terms
 from .file.read import read
 from .file.write import write
-from .fitted.domain import Domain
+from .fit import fitted_model
 from .fitted.draws import PosteriorDraws
 from .fitted.ensemble import HyperparameterEnsemble, ensemble_of
 from .fitted.frozen import FrozenModel
 from .fitted.joint import Joint, Query
-from .fitted.model import FreeEnergy, Noise, Provenance
+from .fitted.model import FreeEnergy
 from .fitted.predictive import JointPredictive
 from .molecules import is_several
 from .observations.inputs import training_data
-from .observations.levels import NoiseLevels
-from .observations.noise import CorrelatedNoise
-from .shared_baseline import fit_baseline
-from .solvers.sparse.check import enlarged
-from .solvers.sparse.posterior import remark
-from .solvers.specs import Dense, choose_solver
-from .starting import build_prior
 
 logger = logging.getLogger(__name__)
 
@@ -149,55 +136,12 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         """
         before = dict(self.__dict__)
         try:
-            self.model_: FreeEnergy = self._fitted_model(X, y)
+            self.model_: FreeEnergy = fitted_model(self, training_data(self, X, y))
         except BaseException:  # restore the previous fit on failure or interrupt
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
         return self
-
-    def _fitted_model(self, X, y) -> FreeEnergy:
-        if self.optimizer not in ("evidence", None):
-            raise DataError(f"optimizer={self.optimizer!r}: use 'evidence' or None")
-        data = training_data(self, X, y)
-        baseline = fit_baseline(self.baseline, data)
-        labels = data.labels(self.labels, self.noise, baseline)
-        solver, reason = choose_solver(self.solver, sum(len(label) for label in labels))
-        logger.info("%s solver: %s", type(solver).__name__, reason)
-        terms = default_terms(data) if self.terms is None else self.terms
-        names, prior, noise_start, reference = build_prior(terms, data, labels)
-        temperatures = np.unique(data.temperature)
-        noise = NoiseLevels(noise_start, reference, exponent=len(temperatures) > 1)
-        # check the GPU before joining the process group, so that a missing one fails at once
-        spec = self.noise if isinstance(self.noise, CorrelatedNoise) else None
-        if device_of(solver).type != "cpu" and spec is not None:
-            raise DataError(
-                "CorrelatedNoise is estimated on the CPU: use device='cpu', or give noise= by label kind or None"
-            )
-        evidence = self.optimizer == "evidence"
-        automatic = isinstance(self.solver, str) and self.solver == "auto"
-        # under torchrun, processes share the work of a large fit; a dense one each does for itself
-        with nullcontext(Processes()) if isinstance(solver, Dense) else launched(device=solver.device) as processes:
-            device = device_of(solver)
-            prior, noise, labels = prior.to(device), noise.to(device), [label.to(device) for label in labels]
-            rng = generator(self.random_state, solver, processes)
-            found = condition_in_turn(spec, solver, prior, labels, noise, rng, evidence, self.progress, automatic)
-        posterior = found.posterior
-        return FreeEnergy(
-            posterior=posterior,
-            names=tuple(names),
-            molecules=data.fitted(labels),
-            baseline=baseline,
-            noise=Noise(natural_levels(found), noise.reference, found.levels.values(), found.noise),
-            provenance=Provenance(
-                enlarged(solver, getattr(posterior, "check", None)),
-                reason + remark(posterior),
-                tuple(float(t) for t in temperatures),
-            ),
-            parameters=tuple(sorted(data.parameters)),
-            domain=Domain.of(list(prior.terms), data.parts[0]) if data.single else None,
-            temperature=float(self.temperature),
-        )
 
     # -------------------------------------------------------------- fitted attributes
 
@@ -436,7 +380,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
     def _table(self, X):
         """X; a table of a model fitted to one is checked by scikit-learn."""
         check_is_fitted(self, "model_")
-        if "n_features_in_" in self.__dict__ and not isinstance(X, Frames) and not is_several(X):
+        if "n_features_in_" in self.__dict__ and not isinstance(X, Frames):
             return validate_data(self, X, reset=False, dtype=np.float64)
         return X
 

@@ -9,17 +9,15 @@ scales, laid on circles, …) and keeps them; all covariances are between embedd
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..specs import Spec
+from ..specs import Bound, OneOrMore, OrNone, Real, Spec, field_names
 from .jets import Jets
 
 #: Entries of a block of pairs in the products that are made of Gram matrices.
@@ -56,6 +54,13 @@ class Kernel(Spec):
     POSITIVE: ClassVar[tuple[str, ...]] = ("lengthscale",)
     #: Whether κ(z, z) = 1 everywhere.
     STATIONARY: ClassVar[bool] = True
+
+    @classmethod
+    def field_bounds(cls) -> dict[str, Bound]:
+        """Bounds of the fields: hyperparameters are positive, length scales may be left to the data."""
+        positive = OneOrMore(Real(above=0.0))
+        own = {name: OrNone(positive) if name == "lengthscale" else positive for name in cls.POSITIVE}
+        return {name: bound for name, bound in own.items() if name in field_names(cls)} | super().field_bounds()
 
     # ------------------------------------------------------------------ hyperparameters
 
@@ -241,24 +246,3 @@ def spread(std: Tensor, z: Tensor, per_column: bool) -> tuple[float, ...]:
     if per_column:
         return tuple((std * (2.0 * z.shape[1]) ** 0.5).tolist())
     return (float(2.0 * (2.0 * (std**2).sum()).sqrt()),)
-
-
-def positive(spec: Spec, name: str, optional: bool = True) -> None:
-    """Check a field of positive numbers; lists and arrays, which neither hash nor compare, become tuples.
-
-    Raises
-    ------
-    DataError
-        If a number is not positive and finite.
-    """
-    given = getattr(spec, name)
-    if given is None and optional:
-        return
-    try:
-        values = np.asarray(given, dtype=float).reshape(-1).tolist()
-    except (TypeError, ValueError, RuntimeError):
-        values = []
-    if not values or any(not (math.isfinite(v) and v > 0) for v in values):
-        raise DataError(f"{type(spec).__name__}: {name}={given} must be positive and finite")
-    if not isinstance(given, (int, float, tuple)):
-        object.__setattr__(spec, name, tuple(values))

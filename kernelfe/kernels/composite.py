@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from .base import Embedding, Kernel, positive
+from ..errors import DataError, require
+from ..specs import Bound, Each, Instance, OrNone, Real, Whole
+from .base import Embedding, Kernel
 from .scalars import Profile, Scalar, ScalarKernel
 
 #: Length scale of a further kernel of the same form in a sum, relative to the one before, where the data set both.
 FINER = 0.3
+
+#: What can be combined, in words.
+COMBINED = (
+    "a kernel that can be combined: only radial and dot-product kernels, and sums and products of them, are functions "
+    "of scalars"
+)
 
 
 @dataclass(frozen=True)
@@ -33,36 +41,18 @@ class Composite(ScalarKernel):
     columns: tuple[tuple[int, ...] | None, ...] | None = None
 
     POSITIVE: ClassVar[tuple[str, ...]] = ()
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "kernels": Each(Instance(ScalarKernel, COMBINED), least=1),
+        "columns": OrNone(Each(OrNone(Each(Whole(least=0), least=1, distinct=True)))),
+    }
 
     def __post_init__(self):
-        name = type(self).__name__
-        if isinstance(self.kernels, list):
-            object.__setattr__(self, "kernels", tuple(self.kernels))
-        if not isinstance(self.kernels, tuple) or not self.kernels:
-            raise DataError(f"{name}: kernels={self.kernels!r} must be a tuple of kernels")
-        for kernel in self.kernels:
-            if not isinstance(kernel, ScalarKernel):
-                raise DataError(
-                    f"{name}: {kernel!r} is no kernel that can be combined: only radial and dot-product kernels, "
-                    "and sums and products of them, are functions of scalars"
-                )
-        if self.columns is None:
-            return
-        columns = self.columns
-        try:
-            plain = tuple(None if part is None else tuple(int(k) for k in part) for part in columns)
-        except (TypeError, ValueError):
-            plain = ()
-        good = len(plain) == len(self.kernels) and all(
-            part is None or (part and min(part) >= 0 and len(set(part)) == len(part)) for part in plain
+        super().__post_init__()
+        require(
+            self.columns is None or len(self.columns) == len(self.kernels),
+            f"{type(self).__name__}: columns={self.columns!r} must hold an entry for each of the {len(self.kernels)} "
+            "kernels",
         )
-        if not good:
-            raise DataError(
-                f"{name}: columns={columns!r} must hold, for each of the {len(self.kernels)} kernels, a tuple of "
-                "different columns, counted from 0, or None for all"
-            )
-        if plain != columns:
-            object.__setattr__(self, "columns", plain)
 
     @classmethod
     def of(cls, first: Kernel, second: Kernel) -> Self:
@@ -241,11 +231,14 @@ class Sum(Composite):
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("weights",)
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"weights": OrNone(Each(Real(above=0.0)))}
+
     def __post_init__(self):
         super().__post_init__()
-        positive(self, "weights")
-        if self.weights is not None and (not isinstance(self.weights, tuple) or len(self.weights) != len(self.kernels)):
-            raise DataError(f"Sum: weights={self.weights!r} must be {len(self.kernels)} numbers, one per kernel")
+        require(
+            self.weights is None or len(self.weights) == len(self.kernels),
+            f"Sum: weights={self.weights!r} must be {len(self.kernels)} numbers, one per kernel",
+        )
 
     def hyperparameters(self) -> dict[str, tuple[float, ...] | None]:
         """Positive numbers by name; weights that were not given are equal."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .base import Embedding, positive
+from ..specs import Bound, OneOrMore, OrNone, Real, Whole
+from .base import Embedding
 from .scalars import Profile, Scalar, ScalarKernel
 
 #: Highest power: beyond it, values outside the data overflow.
@@ -44,22 +44,10 @@ class DotProduct(ScalarKernel):
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("lengthscale", "offset")
     STATIONARY: ClassVar[bool] = False
-
-    def __post_init__(self):
-        positive(self, "lengthscale")
-        positive(self, "offset", optional=False)
-        if type(self.power) is not int or not 1 <= self.power <= MAX_POWER:
-            raise DataError(f"DotProduct: power={self.power!r} must be a whole number from 1 to {MAX_POWER}")
-        if self.centre is None:
-            return
-        try:
-            values = np.asarray(self.centre, dtype=float).reshape(-1).tolist()
-        except (TypeError, ValueError, RuntimeError):
-            values = []
-        if not values or not all(map(math.isfinite, values)):
-            raise DataError(f"DotProduct: centre={self.centre} must be finite numbers")
-        if not isinstance(self.centre, (int, float, tuple)):
-            object.__setattr__(self, "centre", tuple(values))
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "power": Whole(least=1, most=MAX_POWER),
+        "centre": OrNone(OneOrMore(Real())),
+    }
 
     def completed(self, z: Tensor, per_column: bool, factor: float = 1.0) -> Self:
         """The spec with the centre and the length scales of the data."""

@@ -7,21 +7,28 @@ with those of its parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
 from ..functionals import Read
-from ..specs import Spec
-from .series import TOLERANCE, check_inside, check_interval, functions_needed, plain_pair, series
+from ..specs import Bound, Interval, Real, Spec, Text, Whole
+from .series import TOLERANCE, check_inside, functions_needed, series
 
 
 class ParameterPart(Spec):
     """Base of parameter parts: frozen dataclasses with the ``name`` of their parameter."""
 
     name: str
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"name": Text()}
+
+    @property
+    def _title(self) -> str:
+        return f"{type(self).__name__} {self.name!r}"
 
     @property
     def size(self) -> int:
@@ -62,9 +69,11 @@ class ParameterExpansion(ParameterPart):
     scale: float = 1.0
     order: int = 2
 
-    def __post_init__(self):
-        if not (math.isfinite(self.scale) and self.scale > 0) or self.order < 1:
-            raise DataError(f"ParameterExpansion {self.name!r}: scale must be positive and order at least 1")
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "reference": Real(),
+        "scale": Real(above=0.0),
+        "order": Whole(least=1),
+    }
 
     @property
     def size(self) -> int:
@@ -106,9 +115,14 @@ class ParameterKernel(ParameterPart):
     range: tuple[float, float]
     tolerance: float = TOLERANCE
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "lengthscale": Real(above=0.0),
+        "range": Interval(),
+        "tolerance": Real(above=0.0, below=1.0),
+    }
+
     def __post_init__(self):
-        object.__setattr__(self, "range", plain_pair(self.range))
-        check_interval(f"ParameterKernel {self.name!r}", self.lengthscale, self.range, self.tolerance)
+        super().__post_init__()
         _ = self.size
 
     @property

@@ -8,12 +8,15 @@ by the chain rule, so that everything that holds for the radial kernel holds her
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
+from ..specs import Bound, OneOrMore, OrNone, Real
 from .base import Embedding, Kernel, spread
 from .jets import Jets
 from .radial import RBF
@@ -35,14 +38,12 @@ class Periodic(RBF):
 
     period: float | tuple[float | None, ...] = 2.0 * math.pi
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"period": OneOrMore(OrNone(Real(above=0.0)))}
+
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.period, list):
-            object.__setattr__(self, "period", tuple(self.period))
-        given = self.period if isinstance(self.period, tuple) else (self.period,)
-        numbers = [p for p in given if p is not None]
-        if not numbers or any(not (isinstance(p, (int, float)) and 0 < p < math.inf) for p in numbers):
-            raise DataError(f"{type(self).__name__}: period={self.period} must be positive and finite, some column's")
+        periods = self.period if isinstance(self.period, tuple) else (self.period,)
+        require(any(periods), f"{type(self).__name__}: period={self.period} must be a number for at least one column")
 
     def check(self, dimension: int) -> None:
         """Check length scales and periods against the columns of the environments."""

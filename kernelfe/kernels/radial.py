@@ -20,7 +20,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import positive
 from .jets import Jets
 from .scalars import Profile, ScalarKernel, along, half_squared_distances
 
@@ -39,10 +38,6 @@ class RadialKernel(ScalarKernel):
 
     #: κ'/κ where it is constant: then one product of κ with coefficients gives values and slopes alike.
     SLOPE: ClassVar[float | None] = None
-
-    def __post_init__(self):
-        for name in self.POSITIVE:
-            positive(self, name, optional=name == "lengthscale")
 
     def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """κ(s), κ'(s), κ''(s)."""

@@ -13,7 +13,6 @@ Cut off, the sum is still a covariance. The functions obey
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
@@ -67,22 +66,6 @@ def series(x: Tensor, count: int, order: int = 0) -> Tensor:
     return out
 
 
-def check_interval(what: str, lengthscale: float, interval: tuple[float, float], tolerance: float) -> None:
-    """Refuse numbers that make no kernel on an interval.
-
-    Raises
-    ------
-    DataError
-        Naming ``what``.
-    """
-    if not (math.isfinite(lengthscale) and lengthscale > 0):
-        raise DataError(f"{what}: lengthscale={lengthscale} must be positive and finite")
-    if len(interval) != 2 or not all(map(math.isfinite, interval)) or not interval[0] < interval[1]:
-        raise DataError(f"{what}: range={interval} must be two finite numbers, the lower one first")
-    if not 0 < tolerance < 1:
-        raise DataError(f"{what}: tolerance={tolerance} must lie between 0 and 1")
-
-
 def check_inside(value: Tensor, interval: tuple[float, float], what: str) -> None:
     """Refuse values outside the interval: the sum of products is exact inside only.
 
@@ -98,10 +81,3 @@ def check_inside(value: Tensor, interval: tuple[float, float], what: str) -> Non
             f"{float(value[outside][0]):g} lies outside the range ({low:g}, {high:g}) of {what}: fit the model with a "
             "range= that covers every value you will ask for"
         )
-
-
-def plain_pair(interval) -> tuple[float, float]:
-    """A range as a tuple of floats; a tuple of floats as it is, for scikit-learn's clone compares identities."""
-    if isinstance(interval, tuple) and all(type(v) is float for v in interval):
-        return interval  # type: ignore[return-value]
-    return tuple(float(v) for v in interval)  # type: ignore[return-value]

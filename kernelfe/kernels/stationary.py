@@ -13,16 +13,17 @@ Gibbs–Helmholtz relation holds for every draw.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from ..specs import Spec
-from .series import TOLERANCE, check_inside, check_interval, functions_needed, plain_pair, series
+from ..specs import Bound, Choice, Instance, Interval, Real, Spec
+from .series import TOLERANCE, check_inside, functions_needed, series
 from .thermal import ThermalPart, energy_and_entropy
 
 
@@ -48,13 +49,15 @@ class TemperatureKernel(Spec):
     variable: str = "T"
     tolerance: float = TOLERANCE
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "lengthscale": Real(above=0.0),
+        "range": Interval(Real(above=0.0)),
+        "variable": Choice(("T", "lnT")),
+        "tolerance": Real(above=0.0, below=1.0),
+    }
+
     def __post_init__(self):
-        object.__setattr__(self, "range", plain_pair(self.range))
-        check_interval("TemperatureKernel", self.lengthscale, self.range, self.tolerance)
-        if self.range[0] <= 0:
-            raise DataError(f"TemperatureKernel: range={self.range} must hold positive temperatures, in kelvin")
-        if self.variable not in ("T", "lnT"):
-            raise DataError(f"TemperatureKernel: variable={self.variable!r} must be 'T' or 'lnT'")
+        super().__post_init__()
         _ = self.size
 
     @property
@@ -89,9 +92,8 @@ class TemperatureKernel(Spec):
         return out * (temperature**-order)[:, None]
 
 
-def _check_kernel(part: ThermalPart, kernel: object) -> None:
-    if not isinstance(kernel, TemperatureKernel):
-        raise DataError(f"{type(part).__name__}: kernel={kernel!r} must be a TemperatureKernel(lengthscale, range)")
+#: The bound of the field ``kernel`` of the parts below.
+KERNEL = Instance(TemperatureKernel, "a TemperatureKernel(lengthscale, range)")
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,10 @@ class StationaryHeatCapacity(ThermalPart):
 
     components = ("energy", "entropy", "heat_capacity")
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"kernel": KERNEL}
+
     def __post_init__(self):
-        _check_kernel(self, self.kernel)
-        self._check_positive()
+        super().__post_init__()
         if self.reference_temperature is not None:
             check_inside(
                 torch.tensor([self.reference_temperature], dtype=torch.float64), self.kernel.range, "the thermal part"
@@ -203,9 +206,7 @@ class StationaryFreeEnergy(ThermalPart):
 
     components = ("energy",)
 
-    def __post_init__(self):
-        _check_kernel(self, self.kernel)
-        self._check_positive()
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"kernel": KERNEL}
 
     @property
     def functions(self) -> tuple[int, ...]:

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import DataError
 from ..functionals import Read
-from ..specs import Spec
+from ..specs import Bound, OrNone, Real, Spec, field_names
 
 
 class ThermalPart(Spec):
@@ -62,11 +61,11 @@ class ThermalPart(Spec):
         params = self.get_params(deep=False)
         return [name for name in (*self.components, "reference_temperature") if params.get(name, 0.0) is None]
 
-    def _check_positive(self) -> None:
-        for name in (*self.components, "reference_temperature"):
-            value = getattr(self, name, None)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise DataError(f"{type(self).__name__}: {name}={value} must be positive and finite")
+    @classmethod
+    def field_bounds(cls) -> dict[str, Bound]:
+        """Bounds of the fields: standard deviations and the reference temperature are positive, or None."""
+        own = [name for name in (*cls.components, "reference_temperature") if name in field_names(cls)]
+        return dict.fromkeys(own, OrNone(Real(above=0.0))) | super().field_bounds()
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,6 @@ class SecondOrder(ThermalPart):
     heat_capacity: float | None = None
 
     components = ("energy", "entropy", "heat_capacity")
-
-    def __post_init__(self):
-        self._check_positive()
 
     def derivatives(self, temperature: Tensor, order: int) -> Tensor:
         """∂ⁿ/∂Tⁿ of (1, −T, τ(T)), shape (n, 3); ``reference_temperature`` must be set."""

@@ -1,4 +1,4 @@
-"""Linear algebra: it knows operators, not physics."""
+"""Linear algebra for operators, without physics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense Cholesky factorization, in place: a Gram of n rows takes n² numbers and no copy."""
+"""Dense Cholesky factorization, in place: a Gram matrix of n rows takes n² numbers and no copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import SolverError
 
 logger = logging.getLogger(__name__)
 
-#: Relative jitters tried in turn when a factorization breaks down.
+#: Relative jitters, tried in this order when a factorization fails.
 JITTERS = (0.0, 1e-12, 1e-10, 1e-8)
 
 
@@ -26,10 +26,10 @@ class CholeskyFactor:
     ----------
     build
         Returns the matrix, shape (n, n), float64, C-contiguous. Only its lower triangle is read, and it
-        is **overwritten** by L; it is called again when a factorization breaks down and a
-        larger jitter is tried, so that no second matrix has to be kept.
+        is **overwritten** by L. It is called again if a factorization fails and a larger jitter is tried, so
+        that no second matrix has to be kept.
     name
-        What the matrix is, for error messages.
+        Name of the matrix, for error messages.
 
     Raises
     ------
@@ -54,11 +54,11 @@ class CholeskyFactor:
             del matrix, diagonal  # before the next one is built
         raise SolverError(
             f"the {name} ({rows} rows) is not positive definite even with relative jitter {JITTERS[-1]:.0e} "
-            f"(broke down at row {failed}): remove duplicated rows, or raise the noise of the labels"
+            f"(failed at row {failed}): remove duplicated rows, or raise the noise of the labels"
         )
 
     def extended(self, cross: Tensor, build: Callable[[], Tensor], name: str = "matrix") -> CholeskyFactor:
-        """The factor of [[A, Cᵀ], [C, B]], of which only the new rows cost time.
+        """The factor of [[A, Cᵀ], [C, B]]; only the new rows cost time.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class CholeskyFactor:
         build
             Returns B, shape (m, m); as for the class.
         name
-            What B − C A⁻¹ Cᵀ is, for error messages.
+            Name of B − C A⁻¹ Cᵀ, for error messages.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class CholeskyFactor:
 
 
 def _factorize(matrix: Tensor) -> int:
-    """Overwrite the lower triangle of a matrix by its factor; the row of the breakdown, or 0."""
+    """Overwrite the lower triangle of a matrix by its factor; return the row at which it failed, or 0."""
     if matrix.dtype != torch.float64 or not matrix.is_contiguous():
         raise SolverError("the matrix to factorize must be contiguous float64")
     # LAPACK stores columns, and a lower triangle stored by rows is an upper one stored by columns: with the
@@ -118,5 +118,5 @@ def _factorize(matrix: Tensor) -> int:
     upper, info = matrix.mT, torch.empty((), dtype=torch.int32, device=matrix.device)
     result, _ = torch.linalg.cholesky_ex(upper, upper=True, out=(upper, info))
     if result.data_ptr() != matrix.data_ptr():
-        raise SolverError("this version of torch does not factorize in place: install one that constraints.txt names")
+        raise SolverError("this version of torch does not factorize in place: install the one in constraints.txt")
     return int(info)

@@ -1,9 +1,10 @@
 """Preconditioned conjugate gradients with many right-hand sides, an explicit tolerance, and no global settings.
 
 Every column has its own scalars (Hestenes & Stiefel 1952); all columns share each product with A. The residual is
-measured as √(rᵀP⁻¹r / bᵀP⁻¹b): rows may be in different units, and the number does not depend on them. The last word
-is the true residual b − A x; where rounding has let the recursion drift from it, or where products are taken in single
-precision (``fast``), the solution is refined from the true residual until that is small, too.
+measured as √(rᵀP⁻¹r / bᵀP⁻¹b): rows may be in different units, and the number does not depend on them. The true
+residual b − A x decides about convergence. If rounding has let the recursion drift from it, or if products are
+computed in single precision (``fast``), the solution is refined from the true residual until the true residual is also
+small.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from .operators import Preconditioner, Solution, SymmetricOperator
 
 logger = logging.getLogger(__name__)
 
-#: What a sweep of single-precision products reduces the residual to before it is computed afresh: as the directions are
-#: kept, that costs one product in double precision and no iterations. Left longer (1e-3), rounding in the recursion
-#: costs iterations: 394 instead of 356 for 55,000 labels, where double precision takes 359.
+#: Reduction of the residual by one sweep of single-precision products before it is computed again. Since the directions
+#: are kept, this costs one product in double precision and no iterations. With a smaller value (1e-3), rounding in the
+#: recursion costs iterations: 394 instead of 356 for 55,000 labels, where double precision takes 359.
 SINGLE_PRECISION = 3e-2
-#: Iterations between looks at the residual on a card, where every look waits for all that was queued.
+#: Iterations between checks of the residual on a GPU, where every check waits for all queued work.
 LOOK_EVERY = 4
-#: Sweeps without a twofold gain after which nothing more is to be had.
+#: Sweeps without a twofold gain after which the solve stops.
 STALLED = 2
-#: Growth of the residual within a sweep of single-precision products at which it is given up.
+#: Growth of the residual within a sweep of single-precision products at which the sweep is stopped.
 GROWTH = 1e2
 
 
@@ -45,7 +46,7 @@ class Step:
     residual
         Largest relative residual of a column, by the recursion.
     value
-        Present x; valid until the callback returns.
+        Current x; valid until the callback returns.
     """
 
     iteration: int
@@ -77,14 +78,14 @@ def conjugate_gradients(
     tolerance
         Relative residual to reach in every column (see the module).
     max_iterations
-        Products with A that may be spent.
+        Maximum number of products with A.
     start
-        First x, of the shape of b; None: zero.
+        Initial x, of the shape of b; None: zero.
     fast
-        Products of lower precision, used for the search directions as long as they help; the residual is always
+        Products of lower precision, used for the search directions as long as they converge; the residual is always
         computed with ``operator``.
     callback
-        Called after every iteration (on a card, every fourth); may raise, for example KeyboardInterrupt.
+        Called after every iteration (on a GPU, every fourth); may raise, for example KeyboardInterrupt.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def conjugate_gradients(
     Raises
     ------
     SolverError
-        If the tolerance was not reached, or numbers became non-finite; the message says what to try.
+        If the tolerance was not reached, or numbers became non-finite; the message names the remedy.
     """
     began, columns = time.perf_counter(), b.reshape(len(b), -1)
     x = torch.zeros_like(columns) if start is None else start.reshape(columns.shape).to(columns, copy=True)
@@ -108,8 +109,8 @@ def conjugate_gradients(
         search.spent += 0 if search.spent == 0 and start is None else 1
         z = preconditioner.solve(r)
         found = _size(r, z, norm)
-        if fast is not None and safe is not None and not found <= best:  # the sweep made it worse
-            logger.info("products in single precision do not converge: going on in double")
+        if fast is not None and safe is not None and not found <= best:  # the sweep increased the residual
+            logger.info("products in single precision do not converge: continuing in double")
             x.copy_(safe)
             product, fast, weak, search.direction = operator.product, None, 0, None
             continue
@@ -123,7 +124,7 @@ def conjugate_gradients(
         if found <= tolerance:
             return Solution(x.reshape(b.shape), found, search.spent, 0.0, time.perf_counter() - began)
         if weak > STALLED and fast is not None:
-            logger.info("products in single precision stalled at a residual of %.1e: going on in double", found)
+            logger.info("products in single precision stalled at a residual of %.1e: continuing in double", found)
             product, fast, weak = operator.product, None, 0
             search.direction = None
         if search.spent >= max_iterations or weak > STALLED:
@@ -141,7 +142,7 @@ def conjugate_gradients(
 
 
 def _size(r: Tensor, z: Tensor, norm: Tensor) -> float:
-    """Largest relative residual of a column; of one that is zero to rounding the sign means nothing."""
+    """Largest relative residual of a column; for one that is zero to rounding the sign is arbitrary."""
     return float((_dots(r, z).abs().sqrt() / norm).max())
 
 
@@ -152,18 +153,18 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass
 class _Search:
-    """Sweeps of one solve, and what they keep: how many products were spent, and the last direction."""
+    """Sweeps of one solve, with the number of products used and the last direction."""
 
     preconditioner: Preconditioner
     norm: Tensor
     limit: int
     callback: Callable[[Step], None] | None
     spent: int = 0
-    #: p and rᵀz: what a sweep knew of the spectrum is kept, only the residual is new.
+    #: p and rᵀz: keep the spectral information of the last sweep; only the residual is new.
     direction: tuple[Tensor, Tensor] | None = None
 
     def sweep(self, product, x: Tensor, r: Tensor, z: Tensor, goal: float, ceiling: float = math.inf) -> None:
-        """Conjugate gradients from the residual ``r`` on, z = P⁻¹r, until ``goal`` or ``ceiling``; ``x`` is changed."""
+        """Conjugate gradients from the residual ``r``, z = P⁻¹r, until ``goal`` or ``ceiling``; ``x`` is changed."""
         norm, rz = self.norm, _dots(r, z)
         p = z.clone()
         if self.direction is not None:
@@ -173,7 +174,7 @@ class _Search:
         while self.spent < self.limit:
             ap = product(p)
             curvature = _dots(p, ap)
-            # a column that is solved has nothing left to divide by; of one that is not, these products know no way down
+            # converged columns would divide by zero; for others, these products give no descent direction
             lost = (curvature <= 0) & (rz.abs().sqrt() > goal * norm)
             step = torch.where(curvature > 0, rz / curvature, torch.zeros_like(rz))
             x.addcmul_(p, step)
@@ -185,7 +186,7 @@ class _Search:
                 residual = float((new.abs().sqrt() / norm).masked_fill(lost, math.inf).max())
                 if self.callback is not None:
                     self.callback(Step(self.spent, residual, x))
-                # also where it is not a number: the true residual tells
+                # also if it is NaN: the true residual shows it
                 if not goal < residual < ceiling:
                     break
             # Polak and Ribière's form: a preconditioner in single precision is not exactly the same at every step
@@ -199,11 +200,12 @@ class _Search:
 def _advice(found: float, tolerance: float, spent: int, limit: int, stalled: bool) -> str:
     if stalled:
         return (
-            f"conjugate gradients stalled at a residual of {found:.1e} (asked {tolerance:.1e}) after {spent} products: "
-            "float64 resolves no more at this ratio of prior to noise; raise the noise of the labels or the tolerance, "
-            "or use Dense()"
+            f"conjugate gradients stalled at a residual of {found:.1e} (requested {tolerance:.1e}) after {spent} "
+            "products: float64 cannot reach it at this ratio of prior to noise; raise the noise of the labels or the "
+            "tolerance, or use Dense()"
         )
     return (
-        f"conjugate gradients reached a residual of {found:.1e} (asked {tolerance:.1e}) after max_iterations={limit} "
-        "products: raise max_iterations, the rank of the preconditioner, the noise of the labels, or the tolerance"
+        f"conjugate gradients reached a residual of {found:.1e} (requested {tolerance:.1e}) after "
+        f"max_iterations={limit} products: raise max_iterations, the rank of the preconditioner, the noise of the "
+        "labels, or the tolerance"
     )

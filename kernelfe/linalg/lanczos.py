@@ -20,13 +20,13 @@ from torch import Tensor
 from ..errors import SolverError
 from .operators import Preconditioner, SymmetricOperator
 
-#: Times the solution is refined when rounding leaves the true residual above the tolerance.
+#: Number of refinements when rounding leaves the true residual above the tolerance.
 REFINEMENTS = 3
 
 
 @dataclass(frozen=True)
 class LanczosRun:
-    """What preconditioned conjugate gradients on several right-hand sides leave.
+    """Result of preconditioned conjugate gradients on several right-hand sides.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class LanczosRun:
     start
         bᵀ P⁻¹ b, shape (k,).
     diagonal, off
-        T of every column, shapes (m, k) and (m − 1, k), filled up with 1 and 0 where a column took fewer steps.
+        T of every column, shapes (m, k) and (m − 1, k), padded with 1 and 0 if a column took fewer steps.
     """
 
     x: Tensor
@@ -56,7 +56,7 @@ class LanczosRun:
         if len(self.off):
             matrices = (
                 matrices + torch.diag_embed(self.off.T, offset=1) + torch.diag_embed(self.off.T, offset=-1)
-            )  # filled up with ones: log 1 = 0, and no weight
+            )  # padded with ones: log 1 = 0, and no weight
         values, vectors = torch.linalg.eigh(matrices)
         if not bool((values > 0).all()):
             raise SolverError(
@@ -74,7 +74,7 @@ def conjugate_lanczos(
     max_iterations: int = 1000,
     reorthogonalise: bool = False,
 ) -> LanczosRun:
-    """Solve A x = b for several b at once and keep the Lanczos matrices. Operations come in a fixed order.
+    """Solve A x = b for several b at once and keep the Lanczos matrices. Operations have a fixed order.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ def conjugate_lanczos(
     max_iterations
         Products with A, at most.
     reorthogonalise
-        Keep every residual orthogonal to all those before, at the cost of storing 2 N k numbers per iteration. In
-        exact arithmetic they are. Rounding lets them drift, which costs iterations where A/P is ill-conditioned but
-        hardly changes solutions and quadratures (Greenbaum 1989; Strakoš & Tichý 2002).
+        Keep every residual orthogonal to all previous ones, at the cost of storing 2 N k numbers per iteration. In
+        exact arithmetic they are orthogonal. Rounding lets them drift, which costs iterations if A/P is
+        ill-conditioned but hardly changes solutions and quadratures (Greenbaum 1989; Strakoš & Tichý 2002).
 
     Raises
     ------
@@ -107,7 +107,7 @@ def conjugate_lanczos(
     active = torch.nonzero(start > 0)[:, 0]
     r, z, rho = r[:, active], z[:, active], rho[active]
     p = z.clone()
-    before = torch.zeros_like(rho)  # β/α of the step before
+    before = torch.zeros_like(rho)  # β/α of the previous step
     kept: list[tuple[Tensor, Tensor]] = []
     iterations = 0
     while len(active):
@@ -169,7 +169,7 @@ def refined(
     Raises
     ------
     SolverError
-        If rounding does not let them.
+        If rounding prevents this.
     """
     x, residual, iterations = run.x, run.residual, run.iterations
     for _ in range(REFINEMENTS):

@@ -7,12 +7,12 @@ probes z ~ N(0, P), estimates
     ∂ log N = ½ αᵀ ∂A α − ½ tr(P⁻¹ ∂A) − ½ E[(A⁻¹z − P⁻¹z)ᵀ ∂A (P⁻¹z)],
 
 the first by Gauss' quadrature on the Lanczos matrices of the probes (Ubaru, Chen & Saad 2017; Gardner et al. 2018).
-Both are unbiased, whatever P is; the better P, the smaller their variance, and with P = A both are exact. For the
-gradient that is so because the trace with P⁻¹ is taken exactly (Wenger et al. 2022 take out ∂ log det P instead), by
-the operator, which knows its own structure and that of P. One backward pass gives all hyperparameter gradients. Where
-the operator cannot, the trace is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A.
-Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so nothing is biased and the scatter of
-the norm is gone.
+Both are unbiased for any P. Their variance falls as P improves, and with P = A both are exact. For the
+gradient this holds because the operator computes the trace with P⁻¹ exactly, from its own structure and that of P
+(Wenger et al. 2022 separate ∂ log det P instead). One backward pass gives all hyperparameter gradients. If
+the operator has no trace, it is part of the average, E[(A⁻¹z)ᵀ ∂A (P⁻¹z)]; its variance then does not vanish as P → A.
+Probes are scaled to ‖ẑ‖² = N: their direction is independent of their norm, so this adds no bias and removes the scatter
+of the norm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .operators import Preconditioner, SymmetricOperator
 
 logger = logging.getLogger(__name__)
 
-#: Most probes that are solved for at a time: more take more memory, fewer more passes over the matrix.
+#: Largest number of probes solved at a time: more take more memory, fewer take more passes over the matrix.
 BATCH = 16
 
 
@@ -48,27 +48,27 @@ class DifferentiableOperator(SymmetricOperator, Protocol):
 
 @dataclass(frozen=True)
 class LanczosSettings:
-    """How accurate a log density has to be, and what it may cost.
+    """Required accuracy of a log density, and limits of its cost.
 
     Parameters
     ----------
     tolerance
-        Relative residual of every solution, in the norm of P⁻¹. Errors of values go with its square.
+        Relative residual of every solution, in the norm of P⁻¹. Errors of values are proportional to its square.
     max_iterations
-        Iterations after which not having reached it is an error.
+        Number of iterations after which a solve without convergence is an error.
     probes, max_probes
-        Probes to begin with (at least 2), and to end with.
+        Initial number of probes (at least 2), and the largest number.
     standard_error
         Standard error of log N at which no more probes are added. None: no more than ``probes``.
     seed
-        Of the probes: the same seed gives the same probes, so that values at two hyperparameters differ smoothly.
+        Seed of the probes: the same seed gives the same probes, so that values at two hyperparameters differ smoothly.
     reorthogonalise
-        As of :func:`~kernelfe.linalg.conjugate_lanczos`.
+        As in :func:`~kernelfe.linalg.conjugate_lanczos`.
 
     Raises
     ------
     SolverError
-        If a number makes no sense.
+        If a number is out of range.
     """
 
     tolerance: float = 1e-5
@@ -93,16 +93,16 @@ class LanczosSettings:
 
 @dataclass(frozen=True)
 class LogDensity:
-    """log N(y | 0, A) and what its gradient needs.
+    """log N(y | 0, A) and the quantities for its gradient.
 
     Attributes
     ----------
     value, standard_error
-        The estimate and its standard error over probes: that of the log determinant, the quadratic form is solved.
+        The estimate and its standard error over probes: that of the log determinant; the quadratic form is solved.
     logdet, quadratic
         log det A and yᵀA⁻¹y.
     probes, iterations
-        How many of each; iterations of all batches.
+        Number of probes; number of iterations of all batches.
     residual
         Largest relative residual of y and of the probes, in the norm of P⁻¹.
     solution
@@ -150,7 +150,7 @@ def log_density(
     Raises
     ------
     SolverError
-        If a residual stays above the tolerance; the message says what to change.
+        If a residual stays above the tolerance; the message names the setting to change.
     """
     settings = settings or LanczosSettings()
     rows, generator = len(y), torch.Generator().manual_seed(settings.seed)

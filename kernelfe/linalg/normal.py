@@ -1,4 +1,4 @@
-"""Streamed, whitened normal equations of a sparse model, grouped so that most of them is reused.
+"""Streamed, whitened normal equations of a sparse model, grouped so that most of the work can be reused.
 
 A sparse model is linear in weights: label i reads Σ_t Σ_k a_tk f_itk ψ_it·w_tk, with ψ_it the whitened
 features of block t (kernel columns K_im L⁻ᵀ), f_itk plain factors of the thermodynamic state and a_tk
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import SolverError
 
-#: Columns of Σψψᵀ that are summed at a time, on a processor and on an accelerator.
+#: Columns of Σψψᵀ that are summed at a time, on a CPU and on a GPU.
 PANEL, WIDE_PANEL = 64, 1024
 
 
@@ -53,7 +53,7 @@ class Whitening:
         """
         if not bool(torch.isfinite(gram).all()):
             raise SolverError("the Gram of the inducing environments is not finite: check the descriptors")
-        if not len(gram):  # no environment was ever in range
+        if not len(gram):  # no environment was in range
             return cls(gram)
         values, vectors = torch.linalg.eigh(gram)
         keep = values > tolerance * values[-1]
@@ -77,14 +77,14 @@ class Group:
     square: float | Tensor = 0.0  # Σ y²
     count: float = 0.0  # of independent labels
     missing: Tensor | None = None  # per block, Σ_i (k_ii − q_ii) of the unit-variance kernel
-    log_weight: float | Tensor = 0.0  # Σ_i w_i log of the relative noise variance of row i, w_i what it counts for
+    log_weight: float | Tensor = 0.0  # Σ_i w_i log of the relative noise variance of row i, with its weight w_i
 
     def sums(self) -> dict[str, Tensor]:
-        """Everything that adds up over labels, by name; in the group's own memory where it has any."""
+        """All sums over labels, by name; in the group's own memory if it has any."""
         assert self.missing is not None
         numbers = self.gram.new_zeros(3)
         for k, value in enumerate((self.square, self.count, self.log_weight)):
-            numbers[k].fill_(value)  # numbers or, on the device of the rows, tensors: nothing waits for them
+            numbers[k].fill_(value)  # numbers or, on the device of the rows, tensors: no synchronisation
         return {"gram": self.gram, "rhs": self.rhs, "missing": self.missing, "numbers": numbers}
 
     @classmethod
@@ -136,9 +136,9 @@ class NormalEquations:
         log_weight
             Σ log of the relative noise variances.
         count
-            How many independent labels the rows count for; None: one each.
+            Number of independent labels that the rows represent; None: one each.
         outside
-            Σ y² of labels that no features reach (:mod:`kernelfe.gp.solvers.sparse.row_reduction`).
+            Σ y² of the part of the labels that no features reach (:mod:`kernelfe.gp.solvers.sparse.row_reduction`).
         """
         group = self.groups.get(key)
         if group is None:
@@ -177,7 +177,7 @@ class NormalEquations:
         _accumulate(wide, features, y, missing, log_weight, count)
 
     def stacked(self) -> Stacked:
-        """The groups as stacked tensors, ready to be assembled for many scales and noises."""
+        """The groups as stacked tensors, for assembly with any scales and noises."""
         groups, wide = list(self.groups.values()), list(self.wide.values())
         if not groups and not wide:
             raise SolverError("no labels were given to the normal equations")
@@ -210,7 +210,7 @@ class NormalEquations:
 
 
 def _mirrored(upper: Tensor, out: Tensor) -> Tensor:
-    """The symmetric matrix of which only the upper triangle was summed, written to ``out``."""
+    """The symmetric matrix whose upper triangle was summed, written to ``out``."""
     torch.triu(upper, out=out)
     out += upper.triu(1).mT
     return out
@@ -224,7 +224,7 @@ def _accumulate(
         panel = slice(start, start + width)
         group.gram[panel, start:].addmm_(features[:, panel].T, features[:, start:])
     group.rhs.addmv_(features.T, y)
-    group.square = group.square + y @ y  # where y is: nothing waits for the number
+    group.square = group.square + y @ y  # on the device of y: no synchronisation
     group.count += len(y) if count is None else count
     group.missing += missing
     group.log_weight += log_weight
@@ -232,12 +232,12 @@ def _accumulate(
 
 @dataclass
 class Stacked:
-    """All groups of a fit: everything the data say to a sparse model with fixed inducing environments."""
+    """All groups of a fit: the sufficient statistics of a sparse model with fixed inducing environments."""
 
     ranks: list[int]
     functions: list[int]
     kinds: list[str]  # of the groups, then of the wide groups
-    temperature: Tensor  # likewise; only the noise model looks at it
+    temperature: Tensor  # likewise; used only by the noise model
     factors: list[Tensor]  # per block, (groups, functions)
     gram: Tensor  # (groups, R, R)
     rhs: Tensor  # (groups, R)
@@ -290,7 +290,7 @@ class Stacked:
         return _GaussianIntegral.apply(*self.precision(variances, noise)) + self.log_norm(variances, noise, bound)
 
     def log_norm(self, variances: list[Tensor], noise: Tensor, bound: bool = True) -> Tensor:
-        """The log evidence without ½ bᵀΛ⁻¹b − ½ log det Λ, which other labels change."""
+        """The log evidence without ½ bᵀΛ⁻¹b − ½ log det Λ, the part that changes with further labels."""
         out = -0.5 * (
             (self.square / noise).sum()
             + (self.count * noise.log()).sum()
@@ -300,7 +300,7 @@ class Stacked:
         return out - 0.5 * self._trace(variances, noise) if bound else out
 
     def _trace(self, variances: list[Tensor], noise: Tensor) -> Tensor:
-        """Σ_i (k_ii − q_ii)/σ_i²: what the features miss of the prior variance of the labels."""
+        """Σ_i (k_ii − q_ii)/σ_i²: the prior variance of the labels that the features do not represent."""
         parts = [(f**2) @ v * self.missing[:, t] for t, (f, v) in enumerate(zip(self.factors, variances, strict=True))]
         trace = (torch.stack(parts).sum(0) / noise[: len(self.gram)]).sum()
         for k, group in enumerate(self.wide):
@@ -311,7 +311,7 @@ class Stacked:
         """Posterior mean of the whitened weights and the lower Cholesky factor of Λ."""
         precision, b = self.precision(variances, noise)
         lower = _cholesky(precision)
-        del precision  # of its size the solve needs a copy of the factor
+        del precision  # the solve needs a copy of the factor, of the same size
         return torch.cholesky_solve(b[:, None], lower)[:, 0], lower
 
 

@@ -1,6 +1,6 @@
-"""What iterative solvers ask of a matrix, and what they return.
+"""Interfaces of matrices and preconditioners for iterative solvers, and the result of a solve.
 
-Solvers know operators, not physics: anything with these methods can be solved with.
+Solvers use operators, without physics: they accept any object with these methods.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Preconditioner(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solver returns.
+    """Result of a solver.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Solution:
     seconds: float
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, as processes give it to one another."""
+        """Fields by name, as processes exchange them."""
         numbers = [self.residual, float(self.iterations), self.jitter, self.seconds]
         return {"value": self.value, "numbers": torch.tensor(numbers, dtype=torch.float64)}
 

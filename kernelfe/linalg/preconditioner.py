@@ -1,16 +1,16 @@
 """A preconditioner from a low-rank part and the neighbourhood of every row: P = F Fᵀ + L Lᵀ + (U Uᵀ)⁻¹.
 
-L carries what is smooth: Nyström features on a few environments, mean functions. What is left, A − L Lᵀ, falls off
-quickly with distance, and its inverse is approximated by Vecchia's factor U: group by group of rows, each conditioned
-on a few near rows of groups before it (Vecchia 1988; Katzfuss & Guinness 2021). Each row of the factor is exact for the
-rows it looks at, so with all rows in one group P = A. The combination is that of Gyger, Furrer & Sigrist (2024), whose
-low-rank part alone needs several times as many iterations where the kernel is neither very smooth nor very rough.
+L represents the smooth part: Nyström features on a few environments, mean functions. The remainder, A − L Lᵀ, decays
+quickly with distance. Its inverse is approximated by Vecchia's factor U: group by group of rows, each conditioned
+on a few near rows of earlier groups (Vecchia 1988; Katzfuss & Guinness 2021). Each row of the factor is exact given the
+rows it depends on, so with all rows in one group P = A. The combination is that of Gyger, Furrer & Sigrist (2024). Its
+low-rank part alone needs several times as many iterations if the kernel is neither very smooth nor very rough.
 
-Without F, functions of so large a prior variance that they are hardly penalised,
-P₀⁻¹ = V − V L (1 + Lᵀ V L)⁻¹ Lᵀ V with V = U Uᵀ. With it, P⁻¹ = Πᵀ P₀⁻¹ Π + G K² Gᵀ, where G = P₀⁻¹ F,
-K = (1 + GᵀF)⁻¹ and Π = 1 − F K Gᵀ: what varies that much is taken away in double precision, before and after anything
-in single precision, which would not resolve it. (P₀⁻¹ Π is the same in exact arithmetic. In single precision it is not
-symmetric to what F sees, and predicted values came out wrong by 1e-4 at a residual of 1e-6, with Πᵀ by less than 1e-6.)
+F holds functions of so large a prior variance that they are hardly penalised. Without F, P₀⁻¹ = V − V L (1 + Lᵀ V L)⁻¹
+Lᵀ V with V = U Uᵀ. With F, P⁻¹ = Πᵀ P₀⁻¹ Π + G K² Gᵀ, where G = P₀⁻¹ F, K = (1 + GᵀF)⁻¹ and Π = 1 − F K Gᵀ. These
+functions are projected out in double precision, before and after all steps in single precision, which would not
+resolve them. (P₀⁻¹ Π is the same in exact arithmetic. In single precision it is not symmetric for F, and predicted
+values were wrong by 1e-4 at a residual of 1e-6, with Πᵀ by less than 1e-6.)
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from ..errors import SolverError
 
 logger = logging.getLogger(__name__)
 
-#: Relative jitters tried in turn on the residual of a group, by precision.
+#: Relative jitters for the residual of a group, tried in this order, by precision.
 JITTERS = {torch.float64: (0.0, 1e-12, 1e-9, 1e-6), torch.float32: (0.0, 1e-6)}
-#: By how much P⁻¹ may miss its identities before single precision is given up.
+#: Largest violation of the identities of P⁻¹ at which single precision is kept.
 CONSISTENT = 0.2
-#: Steps of the power iteration that measures it.
+#: Steps of the power iteration that measures this violation.
 POWER_STEPS = 3
-#: Numbers gathered at a time in applying the factor to several right-hand sides.
+#: Numbers gathered at a time when the factor is applied to several right-hand sides.
 GATHERED_NUMBERS = 1 << 23
 #: Columns of a product with itself that are computed together: smaller ones waste less, larger ones run faster.
 SQUARE_COLUMNS = 256
-#: Numbers gathered at a time for many right-hand sides: what stays in a cache.
+#: Numbers gathered at a time for many right-hand sides, to stay in a cache.
 CACHED_NUMBERS = 1 << 18
-#: Numbers of Uᵀ x that are handed out at a time.
+#: Numbers of Uᵀ x in one piece.
 WHITENED_NUMBERS = 1 << 22
 
 
 class LocalFactor:
     """Vecchia's sparse inverse factor: (U Uᵀ)⁻¹ ≈ B for a symmetric positive definite B.
 
-    Rows come in sites of equal size, all rows of a frame for example, which are read and written as one.
+    Rows are grouped in sites of equal size, all rows of a frame for example, which are read and written together.
 
     Parameters
     ----------
     sites
         Rows of each site, shape (sites, R); together every row once.
     index
-        Sites that each group looks at, earlier ones first, its own last, shape (groups, k); filled up on the left with
-        any sites, whose factor is zero.
+        Sites that each group depends on, earlier ones first, its own last, shape (groups, k); padded on the left with
+        arbitrary sites, whose factor is zero.
     factor
-        U group by group, shape (groups, k·R, width); filled up on the left with zero columns.
+        U group by group, shape (groups, k·R, width); padded on the left with zero columns.
     own
         Rows of each group itself, shape (groups,).
     used
-        Sites that each group looks at, its own among them, shape (groups,).
+        Number of sites that each group depends on, including its own, shape (groups,).
     """
 
     def __init__(self, sites: Tensor, index: Tensor, factor: Tensor, own: Tensor, used: Tensor):
@@ -72,7 +72,7 @@ class LocalFactor:
         )
         flat, order = sites.reshape(-1), torch.arange(self.rows, device=sites.device)
         self._place = None if torch.equal(flat, order) else torch.empty_like(flat).scatter_(0, flat, order)
-        # who looks at a site, site by site: sums over them are sums of consecutive rows
+        # groups that depend on a site, site by site: sums over them are sums of consecutive rows
         self._looks = index.reshape(-1).argsort(stable=True)
         self._first = torch.bincount(index.reshape(-1), minlength=len(sites)).cumsum(0)
         self._first = torch.cat([self._first.new_zeros(1), self._first[:-1]])
@@ -93,11 +93,11 @@ class LocalFactor:
         own
             Rows of each group, in the order in which groups are conditioned on one another; together every row once.
         near
-            Rows of earlier groups that each group looks at.
+            Rows of earlier groups that each group depends on.
         block
             ``block(rows)`` gives B on these rows, shape (s, s).
         dtype
-            In which U is kept and applied.
+            Floating type of U and of its products.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class LocalFactor:
         """U Uᵀ x, shape (N, k)."""
         (groups, looked_at), each = self.index.shape, self.sites.shape[1]
         step = max(1, GATHERED_NUMBERS // (groups * looked_at * each))
-        if x.shape[1] > step:  # rows are gathered as often as they are looked at
+        if x.shape[1] > step:  # rows are gathered once for each group that depends on them
             return torch.cat([self.solve(part) for part in x.split(step, 1)], 1)
         if self._transposed is None:
             self._transposed = self.factor.mT.contiguous()
@@ -129,7 +129,7 @@ class LocalFactor:
         picked = self._picked(self._by_site(x.to(self.factor.dtype)), slice(None))
         back = torch.bmm(torch.bmm(picked.mT, self.factor), self._transposed)  # (groups, columns, k·R)
         back = back.unflatten(2, (looked_at, each)).permute(0, 2, 3, 1)
-        back = back.reshape(-1).view(groups * looked_at, -1)  # single numbers are else not contiguous, and sums slow
+        back = back.reshape(-1).view(groups * looked_at, -1)  # single numbers would not be contiguous, and sums slow
         out = torch.nn.functional.embedding_bag(self._looks, back, self._first, mode="sum").view(self.rows, -1)
         return (out if self._place is None else out.index_select(0, self._place)).to(x.dtype)
 
@@ -152,18 +152,18 @@ class LocalFactor:
             yield out.flatten(0, 1)
 
     def _by_site(self, x: Tensor) -> Tensor:
-        """Rows of a site side by side, shape (sites, R·k)."""
+        """Rows of a site in one row, shape (sites, R·k)."""
         x = x if self._place is None else x.index_select(0, self.sites.reshape(-1))
         return x.reshape(len(self.sites), -1)
 
     def _picked(self, by_site: Tensor, groups: slice) -> Tensor:
-        """What groups look at, shape (groups, k·R, columns)."""
+        """Rows that the groups depend on, shape (groups, k·R, columns)."""
         index = self.index[groups]
         found = by_site.index_select(0, index.reshape(-1))
         return found.view(len(index), self.factor.shape[1], -1)
 
     def columns(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Group by group, the rows that it looks at, its own last, and its columns of U, shape (rows, own)."""
+        """Group by group, the rows that it depends on, its own last, and its columns of U, shape (rows, own)."""
         for g, (own, used) in enumerate(zip(self.own, self.used, strict=True)):
             rows = self.sites[self.index[g, -used:]].reshape(-1)
             yield rows, self.factor[g, -len(rows) :, -own:]
@@ -184,7 +184,7 @@ class LocalFactor:
 
 
 def last_columns(blocks: Tensor, count: int) -> Tensor:
-    """The last columns of C⁻ᵀ of blocks = C Cᵀ, shape (…, s, count): what makes the last rows independent of the rest.
+    """The last columns of C⁻ᵀ of blocks = C Cᵀ, shape (…, s, count): they make the last rows independent of the others.
 
     Raises
     ------
@@ -206,7 +206,7 @@ class LowRankAndLocal:
         U.
     low_rank
         L, shape (N, r), rows in the order of ``local.sites``, or None.
-    left, right
+        Faster functions for Φ a and Φᵀ x than a matrix product, for L = Φ S, or None; L is then not kept.
         Faster ways to Φ a and Φᵀ x than with a matrix, for L = Φ S, if there are any; L is then not kept.
     root
         S, shape (r, r); None: one.
@@ -251,14 +251,14 @@ class LowRankAndLocal:
         """P₀⁻¹ x."""
         if self._low_rank is None:
             return self.local.solve(x)
-        # taken away from x, not from V x, whose differences U in single precision would not resolve
+        # subtracted from x, not from V x, whose differences U in single precision would not resolve
         return self.local.solve(x - self._low_rank.explained(self.local.solve(x)))
 
     def consistent(self) -> bool:
-        """Whether Lᵀ P₀⁻¹ L is what it has to be, 1 − (1 + LᵀVL)⁻¹, also where rounding is divided by little.
+        """Check that Lᵀ P₀⁻¹ L = 1 − (1 + LᵀVL)⁻¹ holds despite rounding.
 
-        P₀⁻¹ is a difference: of what varies a million times more than U can resolve, a millionth is left. Where U is in
-        single precision that may be nothing, or negative. The largest deviation is found by a few power iterations.
+        P₀⁻¹ is a difference: for a component that varies a million times more than U can resolve, a millionth remains.
+        With U in single precision this may be zero, or negative. A few power iterations find the largest deviation.
         """
         low_rank = self._low_rank
         if low_rank is None:
@@ -274,7 +274,7 @@ class LowRankAndLocal:
             size = float(x.norm())
             if not 0.0 < size < CONSISTENT:
                 break
-        logger.debug("the inverse of the preconditioner misses its identities by %.1e", size)
+        logger.debug("the inverse of the preconditioner violates its identities by %.1e", size)
         return size < CONSISTENT
 
     def subtracted(self) -> Tensor | None:
@@ -378,8 +378,8 @@ class _Broad:
 
 
 def _add_square(total: Tensor, part: Tensor) -> None:
-    """Add partᵀ part, one half of it computed."""
-    part = part.to(total.dtype)  # what is added up is a million times larger than what it is added to, one
+    """Add partᵀ part; only one half of it is computed."""
+    part = part.to(total.dtype)  # the product is a million times larger than the identity that it is added to
     for start in range(0, len(total), SQUARE_COLUMNS):
         stop = min(start + SQUARE_COLUMNS, len(total))
         total[:stop, start:stop].addmm_(part[:, :stop].mT, part[:, start:stop])

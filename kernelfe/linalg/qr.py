@@ -1,13 +1,13 @@
-"""Streamed orthogonal factorization of the rows of a sparse model, where their normal equations lose too many digits.
+"""Streamed orthogonal factorization of the rows of a sparse model, for ill-conditioned normal equations.
 
-The posterior of weights w ~ N(0, 1) that rows Φ w = y of unit noise read is the least-squares solution of
+Let rows Φ w = y with unit noise read weights w ~ N(0, 1). The posterior of w is the least-squares solution of
 
     [Φ; 1] w ≈ [y; 0],   [Φ y; 1 0] = Q [R c; 0 ρ],   Λ = RᵀR,   R w = c,   yᵀ(1 + ΦΦᵀ)⁻¹y = ρ².
 
-Λ = 1 + ΦᵀΦ squares the condition number of the rows; R does not. Rows need not be held: the triangle of all rows so far
-is stacked on the next block and factorized again (Demmel, Grigori, Hoemmen and Langou, SIAM J. Sci. Comput. 34, A206,
-2012). As with :class:`~kernelfe.linalg.NormalEquations`, labels that share their factors f of state have features
-f ⊗ ψ, and Q of the ψ is Q of these: one triangle of the ψ for each group serves every prior scale and noise.
+Λ = 1 + ΦᵀΦ squares the condition number of the rows; R does not. Rows need not be stored: the triangle of all previous
+rows is stacked on the next block and factorized again (Demmel, Grigori, Hoemmen and Langou, SIAM J. Sci. Comput. 34,
+A206, 2012). As in :class:`~kernelfe.linalg.NormalEquations`, labels that share their factors f of state have features
+f ⊗ ψ, and Q of the ψ is also Q of these: one triangle of the ψ for each group serves every prior scale and noise.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch import Tensor
 from ..errors import SolverError
 from .normal import NormalEquations, Stacked
 
-#: Condition numbers of Λ, with a diagonal of one, beyond which rows are factorized instead: means lose eleven digits.
+#: Condition number of Λ, with a diagonal of one, above which rows are factorized instead: means lose eleven digits.
 CONDITION_LIMIT = 1e11
-#: Beyond this, those of the triangle, √ of it, are beyond float64 too.
+#: Above this, the condition number of the triangle, its square root, is also beyond float64.
 HOPELESS = 1e24
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """How a sparse posterior was solved for.
+    """Method of the solution for a sparse posterior, and its conditioning.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Conditioning:
 def precision_condition(lower: Tensor) -> float:
     """Condition number of Λ = L Lᵀ scaled to a diagonal of one, from an estimate of that of L (LAPACK's trcon).
 
-    The scaling is free: neither a Cholesky factorization nor a triangular solve notices it (Demmel 1989; Higham,
+    The scaling is free: it changes neither a Cholesky factorization nor a triangular solve (Demmel 1989; Higham,
     *Accuracy and Stability of Numerical Algorithms*, 2002, section 10.1).
     """
     if not len(lower):
@@ -67,7 +67,7 @@ def precision_condition(lower: Tensor) -> float:
 
 
 class Triangle:
-    """The triangle of the rows seen so far; the number of rows does not enter its size.
+    """Triangle of all rows so far; its size does not depend on the number of rows.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Triangle:
         self._waiting: list[Tensor] = []
 
     def add(self, rows: Tensor) -> None:
-        """Take more rows, shape (n, k); they are factorized when there are twice as many as columns."""
+        """Add rows, shape (n, k); they are factorized when there are twice as many as columns."""
         self._waiting.append(rows.clone())
         self._rows += len(rows)
         if self._rows >= 2 * self.width:
@@ -101,7 +101,7 @@ class Triangle:
 
 
 class TriangularEquations:
-    """Accumulates what :class:`~kernelfe.linalg.NormalEquations` does, as triangles instead of sums of squares.
+    """Accumulate the sums of :class:`~kernelfe.linalg.NormalEquations` as triangles instead of sums of squares.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class TriangularEquations:
 
     def __init__(self, ranks: list[int], functions: list[int]):
         self.ranks = ranks
-        # everything but features: what the evidence needs
+        # everything but features: for the evidence
         self._rest = NormalEquations([0] * len(ranks), functions)
         self._groups: dict[tuple, Triangle] = {}
         self._wide: dict[tuple, Triangle] = {}
@@ -129,7 +129,7 @@ class TriangularEquations:
         _push(self._wide, (kind, temperature), features, y)
 
     def stacked(self) -> Triangles:
-        """The triangles, ready to be solved for many scales and noises."""
+        """The triangles, for solutions with any scales and noises."""
         rest = self._rest.stacked()
         return Triangles(self.ranks, rest, [t.root for t in (*self._groups.values(), *self._wide.values())])
 
@@ -150,7 +150,8 @@ class Triangles:
     rest
         Counts, weights and missed variances of the groups; without features.
     roots
-        Of every group, shape (at most Σ ranks + 1, Σ ranks + 1), and of every wide one: features, then labels.
+        Triangles of all groups, shape (at most Σ ranks + 1, Σ ranks + 1), and of all wide groups: features, then
+        labels.
     """
 
     ranks: list[int]
@@ -168,7 +169,7 @@ class Triangles:
         return self.rest.temperature
 
     def rows(self, variances: list[Tensor], noise: Tensor) -> Tensor:
-        """Rows [Φ y] of unit noise that stand for all labels, shape (n, W + 1), weights ordered as in Stacked."""
+        """Rows [Φ y] of unit noise equivalent to all labels, shape (n, W + 1), weights ordered as in Stacked."""
         grouped, out = len(self.rest.gram), []
         for g, root in enumerate(self.roots):
             parts, at = [], 0

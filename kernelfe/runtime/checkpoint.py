@@ -1,41 +1,29 @@
-"""Checkpoints: named tensors in files that are whole or not there, and that belong to one problem.
+"""Checkpoints: named tensors in files that are whole or absent, and that belong to one problem.
 
-A file is written aside in the same folder, flushed to the disk and moved into place, so that a process killed at any
-moment leaves old files as they were. It holds a fingerprint of the problem it belongs to and ends with a BLAKE2 digest
-of all before, so a truncated, damaged or foreign one is recognised, named in a warning and not used. Its layout::
-
-    8 bytes "kfe-ckpt" | length of the header, 8 bytes | header, JSON | numbers, float64 | digest, 32 bytes
-
-all numbers little-endian.
-
-Reading runs no code, and takes no more memory than the file has bytes.
+A file is the container of :mod:`kernelfe.files.tensors`. It is written aside in the same folder, flushed to the disk
+and moved into place, so that a process killed at any moment leaves old files as they were. Its header holds a
+fingerprint of the problem, its checksum finds truncated or altered files: these, foreign ones and those of earlier
+releases are named in a warning and not used.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import math
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFileError
+from ..files import tensors as container
 
 logger = logging.getLogger(__name__)
 
-MAGIC, VERSION = b"kfe-ckpt", 1
-#: Largest header that is read, and the blocks in which files are checked, bytes.
-MAX_HEADER, BLOCK = 1 << 20, 1 << 23
-_DIGEST = 32
+CONTENT = container.Content("kernelfe-checkpoint", 2, "kernelfe checkpoint of this release", "remove it")
 
 
 class Checkpoint:
@@ -44,11 +32,11 @@ class Checkpoint:
     Parameters
     ----------
     folder
-        Made if it is not there.
+        Made if it does not exist.
     problem
         Fingerprint, hexadecimal: names the files, so that several problems share a folder.
     belongs
-        Further fingerprint that files must carry to be accepted, for what is only known later.
+        Further fingerprint that files must carry to be accepted, for what is known only later.
 
     Raises
     ------
@@ -75,126 +63,79 @@ class Checkpoint:
         return self.folder / f"{self._prefix}{name}.ckpt"
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> str:
-        """Write tensors (float64), in place of what the name stood for; returns the digest of the file."""
-        arrays = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in tensors.items()}
-        for key, array in arrays.items():
-            if array.dtype != np.float64:
-                raise DataError(f"checkpoint {name}: {key} is {array.dtype}, and must be float64")
-        header = {
-            "version": VERSION,
-            "problem": self.problem,
-            "belongs": self.belongs,
-            "name": name,
-            "tensors": [[key, list(array.shape)] for key, array in arrays.items()],
-        }
-        text = json.dumps(header).encode()
-        digest = hashlib.blake2b(digest_size=_DIGEST)
+        """Write tensors (float64), replacing the file of that name; returns its checksum."""
+        for key, tensor in tensors.items():
+            if tensor.dtype != torch.float64:
+                raise DataError(f"checkpoint {name}: {key} is {tensor.dtype}, and must be float64")
+        header = {"problem": self.problem, "belongs": self.belongs, "name": name, "tensors": list(tensors)}
+        # a folder of its own, because safetensors leaves a temporary file of any name when it is killed
         aside = self.folder / f".{self._prefix}{name}-{secrets.token_hex(8)}.part"
+        aside.mkdir()
         try:
-            with open(aside, "wb") as file:
-                start: list[bytes | memoryview] = [MAGIC, len(text).to_bytes(8, "little"), text]
-                for part in start + [_bytes(array) for array in arrays.values()]:
-                    digest.update(part)
-                    file.write(part)
-                file.write(digest.digest())
-                file.flush()
-                os.fsync(file.fileno())  # on the disk before the name points to it
-            os.replace(aside, self.path(name))
+            own = {key: _own(tensor) for key, tensor in tensors.items()}
+            digest = container.write(aside / "file", header, own, CONTENT)
+            os.replace(aside / "file", self.path(name))
             self._sync()
         finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-        return digest.hexdigest()
+            _discard(aside)
+        return digest
 
     def read(self, name: str) -> tuple[dict[str, Tensor], str]:
-        """Tensors of a name, and the digest of the file.
+        """Tensors of a name, and the checksum of the file.
 
         Raises
         ------
         ModelFileError
-            If the file is not there, truncated, damaged, or belongs to something else.
+            If the file does not exist, is truncated or damaged, or belongs to something else.
         """
-        path = self.path(name)
-        try:
-            with open(path, "rb") as file:
-                tensors, digest = {}, hashlib.blake2b(digest_size=_DIGEST)
-                for key, shape in self._header(file, name, digest):
-                    array = np.empty(shape, dtype=np.float64)
-                    if file.readinto(_bytes(array)) != array.nbytes:
-                        raise ValueError("it is truncated")
-                    digest.update(_bytes(array))
-                    tensors[key] = torch.from_numpy(array)
-                return tensors, _compare(file, digest)
-        except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-            raise ModelFileError(f"checkpoint file {path} is not used: {error}") from error
+        found, digest = self._read(name)
+        return {key: tensor.clone() for key, tensor in found.items()}, digest  # into aligned memory
 
     def names(self, beginning: str = "") -> list[str]:
         """Names of all files that can be used.
 
-        Every file is read through, in blocks. One that cannot be used is named in a warning; what a killed process
-        left half written is removed.
+        Every file is read through. One that cannot be used is named in a warning; files that a killed process
+        left half written are removed.
         """
         found = []
-        for aside in self.folder.glob(f".{self._prefix}*.part"):
-            aside.unlink(missing_ok=True)
+        for aside in self.folder.glob(f".{self._prefix}*"):
+            _discard(aside)
         for path in sorted(self.folder.glob(f"{self._prefix}{beginning}*.ckpt")):
             name = path.name.removeprefix(self._prefix).removesuffix(".ckpt")
             try:
-                with open(path, "rb") as file:
-                    digest = hashlib.blake2b(digest_size=_DIGEST)
-                    left = sum(8 * math.prod(shape) for _, shape in self._header(file, name, digest))
-                    while left:
-                        block = file.read(min(BLOCK, left))
-                        if not block:
-                            raise ValueError("it is truncated")
-                        digest.update(block)
-                        left -= len(block)
-                    _compare(file, digest)
-            except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-                logger.warning("checkpoint file %s is not used: %s", path, error)
+                self._read(name)
+            except ModelFileError as error:
+                logger.warning("%s", error)
                 continue
             found.append(name)
         return found
 
     def remove(self, name: str) -> None:
-        """Remove the file of a name, if it is there."""
+        """Remove the file of a name, if it exists."""
         self.path(name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove all files of the problem; the folder, too, if nothing else is in it."""
-        for path in (*self.folder.glob(f"{self._prefix}*.ckpt"), *self.folder.glob(f".{self._prefix}*.part")):
-            path.unlink(missing_ok=True)
+        """Remove all files of the problem, and the folder if it is then empty."""
+        for path in (*self.folder.glob(f"{self._prefix}*.ckpt"), *self.folder.glob(f".{self._prefix}*")):
+            _discard(path)
         with suppress(OSError):
             self.folder.rmdir()
 
-    def _header(self, file: BinaryIO, name: str, digest) -> Iterator[tuple[str, list[int]]]:
-        """Names and shapes of the tensors, after everything that can be checked without reading them."""
-        start = file.read(16)
-        if start[:8] != MAGIC or len(start) < 16:
-            raise ValueError("it is no checkpoint of kernelfe, or is truncated")
-        length, size = int.from_bytes(start[8:], "little"), os.fstat(file.fileno()).st_size
-        if length > min(MAX_HEADER, size):
-            raise ValueError("it is truncated or damaged")
-        text = file.read(length)
-        header: dict[str, Any] = json.loads(text)
-        if header["version"] != VERSION:
-            raise ValueError(f"its format has version {header['version']}, this kernelfe reads {VERSION}")
-        if (header["problem"], header["belongs"]) != (self.problem, self.belongs):
-            raise ValueError("it belongs to another fit: other labels, settings or hyperparameters")
-        if header["name"] != name:
-            raise ValueError(f"it was written as {header['name']!r}")
-        shapes = [(str(key), [int(n) for n in shape]) for key, shape in header["tensors"]]
-        if any(n < 0 for _, shape in shapes for n in shape) or len({key for key, _ in shapes}) < len(shapes):
-            raise ValueError("it is damaged")
-        wanted = 16 + length + sum(8 * math.prod(shape) for _, shape in shapes) + _DIGEST
-        if size != wanted:
-            raise ValueError(f"it has {size} bytes instead of {wanted}: it is truncated or damaged")
-        digest.update(start)
-        digest.update(text)
-        yield from shapes
+    def _read(self, name: str) -> tuple[dict[str, Tensor], str]:
+        """As :meth:`read`; the tensors are mapped from the file."""
+        path = self.path(name)
+        try:
+            header, tensors = container.read(path, CONTENT)
+            if (header.get("problem"), header.get("belongs")) != (self.problem, self.belongs):
+                raise ModelFileError("it belongs to another fit: other labels, settings or hyperparameters")
+            if header.get("name") != name:
+                raise ModelFileError(f"it was written as {header.get('name')!r}")
+            return {key: tensors[key] for key in header["tensors"]}, header["checksum"]
+        except (ModelFileError, LookupError, TypeError) as error:
+            raise ModelFileError(f"checkpoint file {path} is not used: {error}") from error
 
     def _sync(self) -> None:
-        """The names, too, are on the disk (where the system can do that for a folder)."""
+        """Flush the names in the folder to the disk, where the system can do that."""
         with suppress(OSError):
             handle = os.open(self.folder, os.O_RDONLY)
             try:
@@ -203,11 +144,14 @@ class Checkpoint:
                 os.close(handle)
 
 
-def _bytes(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, contiguous and the only one in its storage, as safetensors needs it; copied if not so."""
+    out = tensor.detach().cpu().contiguous()
+    return out if out.untyped_storage().nbytes() == out.numel() * out.itemsize else out.clone()
 
 
-def _compare(file: BinaryIO, digest) -> str:
-    if file.read(_DIGEST + 1) != digest.digest():
-        raise ValueError("its digest does not match its content: it is damaged")
-    return digest.hexdigest()
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

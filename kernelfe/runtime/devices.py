@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..errors import DataError, SolverError
+from ..errors import SolverError
+from ..specs import Bound, hold
 from .processes import Processes
 
 logger = logging.getLogger(__name__)
@@ -21,24 +23,21 @@ logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
 
-def check_device(spec: Any) -> None:
-    """Check the field ``device`` of a solver spec: "cpu", "cuda" or "cuda:1".
+@dataclass(frozen=True)
+class DeviceName(Bound):
+    """Names of devices that compute in float64; a ``torch.device`` becomes its name."""
 
-    Raises
-    ------
-    DataError
-        For any other device; of Apple's it says why.
-    """
-    name, who = spec.device, type(spec).__name__
-    if isinstance(name, torch.device):
-        name = str(name)
-        object.__setattr__(spec, "device", name)
-    if isinstance(name, str) and re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        return
-    why = ""
-    if isinstance(name, str) and name.split(":")[0] == "mps":
-        why = " (mps has no float64, in which kernelfe computes)"
-    raise DataError(f"{who}: device={name!r}{why}: use 'cpu', 'cuda' or 'cuda:1'")
+    def __call__(self, value: Any) -> str:
+        name = str(value) if isinstance(value, torch.device) else value
+        hold(isinstance(name, str), re.fullmatch(r"cpu|cuda(:\d+)?", str(name)))
+        return name
+
+    def __str__(self) -> str:
+        return "'cpu', 'cuda' or 'cuda:1' (mps has no float64, in which kernelfe computes)"
+
+
+#: The bound of the field ``device`` of solver specs.
+DEVICE = DeviceName()
 
 
 def device_of(spec: Any) -> torch.device:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import KernelfeError, require
 from ..protocol import FreeEnergyModel
-from ..specs import Spec
+from ..specs import Bound, OrNone, PathName, Real, Spec, Whole
 from .state import LangevinState, SamplingError
 
 
@@ -46,16 +48,19 @@ class DomainGuard(Spec):
     stop: float = 2.0
     restart: str | os.PathLike[str] | None = None
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "every": Whole(least=1),
+        "stop": Real(above=0.0, finite=False),
+        "restart": OrNone(PathName("file")),
+    }
+
     def __post_init__(self) -> None:
-        every, stop = self.every, self.stop
-        sound = isinstance(every, int) and every >= 1 and isinstance(stop, (int, float)) and stop > 0
-        require(sound, f"DomainGuard(every={every!r}, stop={stop!r}): use whole steps and a positive score")
-        if self.restart is not None:  # at once, not at the end of a long run
-            named = isinstance(self.restart, (str, os.PathLike))
-            require(named, f"DomainGuard(restart={self.restart!r}): name a file")
-            object.__setattr__(self, "restart", os.fspath(self.restart))  # plain, as in every spec
-            placed = Path(self.restart).parent.is_dir() and not Path(self.restart).is_dir()
-            require(placed, f"DomainGuard(restart={self.restart!r}): name a file in a folder that exists")
+        super().__post_init__()
+        file = None if self.restart is None else Path(self.restart)  # checked at once, not at the end of a long run
+        require(
+            file is None or (file.parent.is_dir() and not file.is_dir()),
+            f"DomainGuard: restart={self.restart!r} must be the path of a file in a folder that exists",
+        )
 
 
 #: Default guard of samplers.

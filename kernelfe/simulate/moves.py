@@ -8,19 +8,18 @@ density they are independent of R, so the joint density is invariant as well, an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError, require
 from ..geometry.topology import dihedrals_of, fragment
 from ..protocol import FreeEnergyModel
-from ..specs import Spec
+from ..specs import Bound, Each, OneOrMore, OrNone, Real, Spec, Whole
 from ..units import BOLTZMANN
 from .state import LangevinState, MoveStatistics, evaluate
 
@@ -132,17 +131,20 @@ class TorsionMoves(Spec):
     axes: Sequence[tuple[int, int]] | None = None
     width: float | Sequence[float] = math.pi
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "bonds": Each(Each(Whole(least=0), count=2)),
+        "axes": OrNone(Each(Each(Whole(least=0), count=2))),
+        "width": OneOrMore(Real(above=0.0, most=math.pi)),
+    }
+
     def __post_init__(self) -> None:
-        width = tuple(float(w) for w in np.atleast_1d(np.asarray(self.width, dtype=float)))
-        inside = bool(width) and all(0 < w <= math.pi for w in width)
-        require(inside, f"TorsionMoves: width={self.width!r}; every width must lie in (0, π] rad")
-        bonds = tuple((int(i), int(j)) for i, j in self.bonds)
-        axes = _rotatable(bonds) if self.axes is None else tuple((int(i), int(j)) for i, j in self.axes)
-        missing = "no bond outside rings has further beads on both sides" if self.axes is None else "axes is empty"
+        super().__post_init__()
+        missing = "axes is empty"
+        if self.axes is None:
+            missing = "no bond outside rings has further beads on both sides"
+            object.__setattr__(self, "axes", _rotatable(tuple(self.bonds)))
+        axes = tuple(self.axes or ())
         require(axes, f"TorsionMoves: {missing}; pass axes, pairs of beads that are bonded")
-        for name, value in (("width", width), ("bonds", bonds), ("axes", axes)):
-            if repr(getattr(self, name)) != repr(value):  # scikit-learn's clone compares identities
-                object.__setattr__(self, name, value)
         self.__dict__.pop("_sides", None)  # computed anew after set_params
         for (i, j), side in zip(axes, self._sides, strict=True):
             require(side, f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
@@ -155,7 +157,12 @@ class TorsionMoves(Spec):
     @cached_property
     def _sides(self) -> tuple[tuple[int, ...], ...]:
         """Beads that turn about each axis."""
-        return tuple(tuple(bead for bead in fragment(self.bonds, i, j) if bead != j) for i, j in self.axes or ())
+        bonds = tuple(self.bonds)
+        return tuple(tuple(bead for bead in fragment(bonds, i, j) if bead != j) for i, j in self.axes or ())
+
+    @property
+    def _widths(self) -> tuple[float, ...]:
+        return self.width if isinstance(self.width, tuple) else (self.width,)  # type: ignore[return-value]
 
     @cached_property
     def _beads(self) -> int:
@@ -176,7 +183,7 @@ class TorsionMoves(Spec):
         if beads < self._beads:  # checked here: moves are made before the positions are known
             raise DataError(f"TorsionMoves: bonds name bead {self._beads - 1}, the positions have {beads} beads")
         device = positions.device
-        mask, ends, widths = _constants(self.axes, self._sides, self.width, beads, (positions.dtype, device))
+        mask, ends, widths = _constants(self.axes, self._sides, self._widths, beads, (positions.dtype, device))
         kind = torch.randint(len(self._sides), (n,), generator=generator, device=device)
         width = widths[torch.randint(len(widths), (n,), generator=generator, device=device)]
         angle = (2 * torch.rand(n, generator=generator, dtype=positions.dtype, device=device) - 1) * width

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ..errors import DataError
-from ..specs import Spec
+from ..errors import DataError, require
+from ..specs import Bound, Choice, Instance, OrNone, Real, Spec, Whole
 from ..units import FEMTOSECOND
 from .guard import GUARD, DomainGuard
 from .moves import Move, TorsionMoves
-
-#: Least value of each whole-number field.
-_LEAST = {"steps": 1, "stride": 1, "burn_in": 0, "moves_every": 1, "move_rounds": 1, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -69,27 +66,28 @@ class LangevinProtocol(Spec):
     dtype: Any = "float64"
     largest_phase: float = 1.4
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "timestep": OrNone(Real(above=0.0)),
+        "friction": Real(least=0.0),
+        **dict.fromkeys(("steps", "stride", "moves_every", "move_rounds"), Whole(least=1)),
+        "burn_in": Whole(least=0),
+        "seed": Whole(least=0, most=2**63 - 1),
+        "guard": OrNone(Instance(DomainGuard, "a DomainGuard")),
+        "dtype": Choice(("float64", "float32")),
+        "largest_phase": Real(above=0.0, below=2.0),
+    }
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
-        wrong = [
-            f"{name}={getattr(self, name)!r} must be a whole number, at least {least}"
-            for name, least in _LEAST.items()
-            if not isinstance(getattr(self, name), (int, np.integer)) or getattr(self, name) < least
-        ]
-        if not (self.timestep is None or (_real(self.timestep) and self.timestep > 0)):
-            wrong.append(f"timestep={self.timestep!r} fs must be positive")
-        if not (_real(self.friction) and self.friction >= 0):
-            wrong.append(f"friction={self.friction!r} 1/ps must not be negative")
-        if not (_real(self.largest_phase) and 0 < self.largest_phase < 2):
-            wrong.append(f"largest_phase={self.largest_phase!r} must lie between 0 and 2")
-        if not (self.moves in (None, "auto") or hasattr(self.moves, "propose")):
-            wrong.append(f"moves={self.moves!r}: use 'auto', None, or moves such as kernelfe.simulate.TorsionMoves")
-        if self.dtype not in ("float32", "float64"):
-            wrong.append(f"dtype={self.dtype!r}: use 'float64' or 'float32'")
-        if not wrong and self.steps < self.stride:
-            wrong.append(f"steps={self.steps} is less than stride={self.stride}: nothing would be recorded")
-        if wrong:
-            raise DataError(f"{type(self).__name__}: " + "; ".join(wrong))
+        super().__post_init__()
+        require(
+            self.moves in (None, "auto") or hasattr(self.moves, "propose"),
+            f"moves={self.moves!r}: use 'auto', None, or moves such as kernelfe.simulate.TorsionMoves",
+        )
+        require(
+            self.steps >= self.stride,
+            f"steps={self.steps} is less than stride={self.stride}: nothing would be recorded",
+        )
 
     def with_options(self, **options: Any) -> LangevinProtocol:
         """Copy with some fields replaced; a name that is not a field is a TypeError that states it."""
@@ -126,10 +124,6 @@ class LangevinProtocol(Spec):
 def chosen(protocol: LangevinProtocol | None, options: dict[str, Any]) -> LangevinProtocol:
     """Protocol of a call: that given, or the default one, with the fields named in ``options`` replaced."""
     return (LangevinProtocol() if protocol is None else protocol).with_options(**options)
-
-
-def _real(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
 
 
 __all__ = ["LangevinProtocol", "chosen"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import DataError, KernelfeError, ModelFileError, require
 from ..files.npz import load_npz, save_npz
 from ..protocol import FreeEnergyModel
+from ..specs import OrNone, Whole, checked
 from ..units import BOLTZMANN, FEMTOSECOND
 
 
@@ -145,8 +146,7 @@ def load_state(
     DataError
         If the seed is not a whole number.
     """
-    sound = seed is None or (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**63)
-    require(sound, f"seed={seed!r} must be a whole number that is not negative, or None")
+    seed = checked("seed", seed, OrNone(Whole(least=0, most=2**63 - 1)))
     arrays = load_npz(path, max_bytes=MAX_STATE)
     found = str(arrays.get("format", ""))
     require(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,10 +58,9 @@ def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: flo
     flat = u.ravel() - u.mean()  # a constant in U drops out of the weights, but not out of the rounding
     ladder, state = np.unique(t.ravel(), return_inverse=True)
     counts = np.bincount(state)
-    order = np.argsort(state, kind="stable")  # pymbar wants the samples grouped by state
-    reduced = flat[order] / (BOLTZMANN * ladder[:, None])
-    f = _solve(reduced, counts) if len(ladder) > 1 else np.zeros(1)
-    mixture = logsumexp(np.log(counts)[:, None] + f[:, None] - flat / (BOLTZMANN * ladder[:, None]), axis=0)
+    reduced = flat / (BOLTZMANN * ladder[:, None])
+    f = np.asarray(mbar(reduced, state)[0].f_k) if len(ladder) > 1 else np.zeros(1)
+    mixture = logsumexp(np.log(counts)[:, None] + f[:, None] - reduced, axis=0)
     log_weights = -flat / (BOLTZMANN * targets[:, None]) - mixture
     weights = np.exp(log_weights - logsumexp(log_weights, axis=1, keepdims=True))
     return weights[0].reshape(u.shape) if np.ndim(target) == 0 else weights.reshape(-1, *u.shape)
@@ -190,11 +190,29 @@ def reweighted_mean(values: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, 
     return mean, np.sqrt(variance), spread / variance
 
 
-def _solve(reduced: FloatArray, counts: NDArray[np.int64]) -> FloatArray:
+def mbar(reduced: FloatArray, state: NDArray[np.integer]) -> tuple[Any, NDArray[np.intp]]:
+    """Solve the MBAR equations with pymbar.
+
+    Parameters
+    ----------
+    reduced
+        (K, n), the reduced potential of every state at every sample.
+    state
+        (n,), number of the state of each sample.
+
+    Returns
+    -------
+    MBAR, order
+        pymbar's object, and the order (n,) in which it holds the samples: grouped by state.
+
+    Raises
+    ------
+    MissingDependencyError
+        If pymbar is not installed.
+    """
     try:
         from pymbar import MBAR
     except ImportError as error:
-        raise MissingDependencyError(
-            "reweighting between temperatures needs pymbar: pip install 'kernelfe[mbar]' or pip install pymbar"
-        ) from error
-    return np.asarray(MBAR(reduced, counts).f_k)
+        raise MissingDependencyError("MBAR needs pymbar: pip install 'kernelfe[mbar]' or pip install pymbar") from error
+    order = np.argsort(state, kind="stable")
+    return MBAR(np.ascontiguousarray(reduced[:, order]), np.bincount(state, minlength=len(reduced))), order

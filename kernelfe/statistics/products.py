@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..frames.checks import numbers
+from ..specs import Real, Whole, checked
 from ..units import BOLTZMANN
 from .series import block_labels
 
@@ -67,13 +68,9 @@ def cross_fit(
     DataError
         If there are too few frames, or a prediction has another length or is not finite.
     """
-    whole = (int, np.integer)
-    if not isinstance(frames, whole) or frames < 1:
-        raise DataError(f"frames={frames!r} must be the number of frames")
-    if not isinstance(folds, whole) or folds < 3:
-        raise DataError(f"folds={folds!r} must be a whole number of at least 3: two halves of the others are fitted")
-    if not gap >= 0:
-        raise DataError(f"gap={gap} must not be negative")
+    frames = checked("frames", frames, Whole(least=1))
+    folds = checked("folds", folds, Whole(least=3))  # two halves of the others are fitted
+    checked("gap", gap, Real(least=0.0, finite=False))
     which = np.zeros(frames) if groups is None else np.asarray(groups)
     if which.shape != (frames,):
         raise DataError(f"groups has shape {which.shape}, expected one entry per frame, ({frames},)")

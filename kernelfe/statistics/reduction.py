@@ -15,6 +15,7 @@ from sklearn.linear_model import RidgeCV
 
 from ..errors import DataError
 from ..geometry.axes import choose_arms, local_axes
+from ..specs import Whole, checked
 from .series import block_labels
 
 FloatArray = NDArray[np.float64]
@@ -86,8 +87,7 @@ def reduce_noise(
     v = _unit_size(_table(variates, y, "variates"))
     known = np.zeros((len(y), 0)) if features is None else _unit_size(_table(features, y, "features"))
     which = np.zeros(len(y)) if groups is None else np.asarray(groups)
-    if not isinstance(folds, (int, np.integer)) or folds < 2:
-        raise DataError(f"folds={folds!r} must be a whole number of at least 2")
+    folds = checked("folds", folds, Whole(least=2))
     if which.dtype.kind == "f" and not np.isfinite(which).all():
         raise DataError("groups hold a value that is not finite")
     if not (flat.shape[1] and v.shape[1]):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from ..linalg.autocorrelation import autocovariance, integrated_time
 
 FloatArray = NDArray[np.float64]
 
@@ -35,18 +36,15 @@ def autocorrelation(series: ArrayLike) -> FloatArray:
     """
     x = _series(series)
     x = x - x.mean(axis=0)
-    n = len(x)
-    spectrum = np.fft.rfft(x, 1 << (2 * n - 1).bit_length(), axis=0)
-    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:n]
+    covariance = autocovariance([x])
     return covariance / covariance[:1]
 
 
 def autocorrelation_time(series: ArrayLike) -> FloatArray | float:
     """Integrated autocorrelation time τ = ½ + Σ_{t≥1} ρ(t) in samples (½ for independent samples).
 
-    Geyer's initial monotone sequence: the sums ρ(2m) + ρ(2m+1) of a reversible chain are positive and
-    decrease, so the sum is cut where the first turns negative and each is capped by the one before
-    (Stat. Sci. 7, 473 (1992)). Var(mean) = 2τ·Var(x)/n. A series shorter than some 50 τ gives a lower bound.
+    The sum ends as in :func:`~kernelfe.linalg.autocorrelation.integrated_time` (Geyer). Var(mean) = 2τ·Var(x)/n. A
+    series shorter than some 50 τ gives a lower bound.
 
     Parameters
     ----------
@@ -64,12 +62,9 @@ def autocorrelation_time(series: ArrayLike) -> FloatArray | float:
         If the series is shorter than 4, not finite, or constant.
     """
     rho = autocorrelation(series)
-    columns = rho.reshape(len(rho), -1)
-    pairs = columns[: 2 * (len(rho) // 2)].reshape(len(rho) // 2, 2, -1).sum(axis=1)
-    pairs = np.minimum.accumulate(pairs * np.logical_and.accumulate(pairs > 0.0))
     # an anticorrelated series may beat independent ones, but no finite series shows by how much
     floor = 0.5 / math.log10(max(len(rho), 100))
-    tau = np.clip(np.sum(pairs, axis=0) - 0.5, floor, None)
+    tau = np.clip(integrated_time(rho.reshape(len(rho), -1)), floor, None)
     return tau.reshape(rho.shape[1:]) if rho.ndim > 1 else float(tau[0])
 
 

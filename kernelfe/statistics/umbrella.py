@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from ..errors import DataError, MissingDependencyError
+from ..errors import DataError
 from ..frames import Frames
 from ..frames.checks import numbers, per_frame
 from ..units import BOLTZMANN
+from .mbar import mbar
 
 FloatArray = NDArray[np.float64]
 
@@ -174,16 +175,9 @@ def pair_label_frames(parts: Sequence[BinFreeEnergies]) -> Frames:
 
 def _mbar(reduced: FloatArray, state: NDArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Reduced free energies (L,) of target states relative to the first, and std (L, L) of their differences."""
-    try:
-        from pymbar import MBAR
-    except ImportError as error:
-        raise MissingDependencyError(
-            "free-energy differences need pymbar: pip install 'kernelfe[mbar]' or pip install pymbar"
-        ) from error
-    order = np.argsort(state, kind="stable")  # pymbar wants the samples grouped by state
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        solved = MBAR(np.ascontiguousarray(reduced[:, order]), np.bincount(state, minlength=len(reduced)))
+        solved, order = mbar(reduced, state)
         found = solved.compute_perturbed_free_energies(targets[:, order])
     f, std = np.asarray(found["Delta_f"])[0], np.asarray(found["dDelta_f"])
     if not (np.isfinite(f).all() and np.isfinite(std).all() and (std + np.eye(len(std)) > 0.0).all()):

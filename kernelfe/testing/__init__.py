@@ -1,4 +1,4 @@
-"""Contract checks for your own kernels, descriptors, functionals and models.
+"""Contract checks for your own kernels, descriptors, functionals, models and solvers.
 
 Call them from a test of your class. Each compares the class with a definition that shares no code with it (automatic
 differentiation, or finite differences where a class need not be differentiable) and raises AssertionError, with a
@@ -11,6 +11,7 @@ from .descriptors import check_descriptor
 from .functionals import FreeEnergyFunction, apply_functional, check_functional
 from .kernels import check_kernel
 from .models import check_model
+from .solvers import check_solver
 
 __all__ = [
     "FreeEnergyFunction",
@@ -19,4 +20,5 @@ __all__ = [
     "check_functional",
     "check_kernel",
     "check_model",
+    "check_solver",
 ]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import clone
@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from ..errors import require
 from ..frames import Frames
-from ..frames.checks import numbers
 from ..gp import FreeEnergyRegressor, condition
 from ..simulate import LangevinProtocol, SamplingError, run_langevin, uniform_masses
-from ..specs import Spec
+from ..specs import Bound, Flag, OneOrMore, OrNone, Real, Spec, Whole
 from .acquisition import expected_divergence, propose
 
 logger = logging.getLogger(__name__)
@@ -94,27 +93,21 @@ class ActivePlan(Spec):
     timestep: InitVar[float | None] = None
     friction: InitVar[float | None] = None
 
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        **dict.fromkeys(("rounds", "batch", "candidates", "samples", "replicas", "attempts"), Whole(least=1)),
+        **dict.fromkeys(("refit", "seed"), Whole(least=0)),
+        "farthest": Real(above=0.0, finite=False),
+        "shorter": Real(above=0.0, most=1.0),
+        "at_random": Flag(),
+        **dict.fromkeys(("target", "temperatures"), OrNone(OneOrMore(Real(above=0.0)))),
+    }
+
     def __post_init__(self, *given: Any) -> None:  # nothing is given by set_params
         named = zip(("steps", "burn_in", "timestep", "friction"), given, strict=False)
         options = {name: value for name, value in named if value is not None}
         object.__setattr__(self, "protocol", self.protocol.with_options(**options))
-        wrong = []
-        for name in ("rounds", "batch", "candidates", "samples", "replicas", "refit", "seed", "attempts"):
-            value, least = getattr(self, name), 0 if name in ("refit", "seed") else 1
-            if not isinstance(value, (int, np.integer)) or value < least:
-                wrong.append(f"{name}={value!r}: give a whole number of at least {least}")
-        if not wrong and self.batch > self.candidates:
-            wrong.append(f"a batch of {self.batch} needs at least as many candidates")
-        if not isinstance(self.farthest, (int, float)) or not self.farthest > 0:
-            wrong.append(f"farthest={self.farthest!r}: give a positive number")
-        for name in ("target", "temperatures"):
-            if getattr(self, name) is None:
-                continue
-            kelvin = np.unique(numbers(getattr(self, name), name))
-            if not len(kelvin) or not (np.isfinite(kelvin) & (kelvin > 0.0)).all():
-                wrong.append(f"{name}={kelvin.tolist()}: give at least one, positive and finite (K)")
-            object.__setattr__(self, name, tuple(kelvin.tolist()))
-        require(not wrong, "ActivePlan: " + "; ".join(wrong))
+        super().__post_init__()
+        require(self.batch <= self.candidates, f"ActivePlan: a batch of {self.batch} needs at least as many candidates")
 
 
 @dataclass(frozen=True)
@@ -237,7 +230,7 @@ def learn_actively(
 def _round(learned: ActiveLearning, driver: Driver, noise: Mapping[str, float], plan: ActivePlan, rng) -> ActiveRound:
     """Sample, choose, and have labelled."""
     model, known = learned.model, learned.frames
-    targets, offered = (np.array(t or model.temperatures_) for t in (plan.target, plan.temperatures))
+    targets, offered = (np.unique(t or model.temperatures_) for t in (plan.target, plan.temperatures))
     samples = _draw(model, known, targets, plan.samples, plan, rng)
     pool = _draw(model, known, offered, -(-plan.candidates // len(offered)), plan, rng)
     near = model.domain_score(pool) <= plan.farthest

@@ -15,7 +15,6 @@ from ..frames import Frames
 from ..gp import FreeEnergyRegressor
 from ..gp.fitted.frozen import FrozenModel
 from ..gp.fitted.model import FreeEnergy
-from ..gp.solvers.sparse.posterior import SparsePosterior
 from ..protocol import LinearModel, TrainingDomain
 
 
@@ -91,10 +90,7 @@ class SparseLinear:
 
     def with_weights(self, mean: Tensor, lower: Tensor) -> SparseLinear:
         """Copy of the fit with other weights; see the protocol."""
-        before = self.fitted.posterior
-        posterior = SparsePosterior(before.basis, mean, lower)
-        posterior.log_evidence = before.log_evidence
-        return SparseLinear(replace(self.fitted, posterior=posterior))
+        return SparseLinear(replace(self.fitted, posterior=self.fitted.posterior.with_weights(mean, lower)))
 
     def with_density(self, density: dict[float, float]) -> FreeEnergy:
         """Fitted free energy that records the effective number of frames whose density it is conditioned on."""
@@ -127,8 +123,8 @@ def linear_model(model: Any) -> LinearModel:
     if isinstance(model, FreeEnergyRegressor):
         check_is_fitted(model, "model_")
         model = model.model_
-    sparse, made = isinstance(model.posterior, SparsePosterior), model.provenance
-    require(sparse, "relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
+    made = model.provenance
+    require(model.posterior.linear, "relative entropy needs a model of the sparse solver: fit it with solver='sparse'")
     bare = made.density is None
     require(bare, "the model is conditioned on the density of frames already: refine one of labels alone")
     require(not made.concave, "the model is conditioned on C ≥ 0: apply relative entropy before enforcing concavity")

@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from ..errors import require
 from ..frames import Frames
 from ..protocol import LinearModel
 from ..simulate import LangevinProtocol, run_langevin, uniform_masses
-from ..specs import Spec
+from ..specs import Bound, OrNone, Real, Spec, Whole, checked
 from ..statistics import samples_per_replica
 from ..units import BOLTZMANN
 from .ensembles import Ensemble, SideData, maximum, refined_precision, trusted_step, weighted_ensemble
@@ -83,19 +83,11 @@ class RelativeEntropyPlan(Spec):
     curvature_samples: int = 1000
     enough_frames: int = 30
 
-    def __post_init__(self) -> None:
-        whole = {name: getattr(self, name) for name in ("rounds", "replicas", "curvature_samples", "enough_frames")}
-        wrong = [
-            f"{name}={value!r} must be a whole number of at least 1"
-            for name, value in whole.items()
-            if not isinstance(value, (int, np.integer)) or value < 1
-        ]
-        wrong += [
-            f"{name}={getattr(self, name)!r} must lie between 0 and 1"
-            for name in ("trusted", "arrived")
-            if not 0.0 < getattr(self, name) <= 1.0
-        ]
-        require(not wrong, "RelativeEntropyPlan: " + "; ".join(wrong))
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        **dict.fromkeys(("rounds", "replicas", "curvature_samples", "enough_frames"), Whole(least=1)),
+        **dict.fromkeys(("trusted", "arrived"), Real(above=0.0, most=1.0)),
+        "forgotten": Real(least=0.0),
+    }
 
 
 @dataclass(frozen=True)
@@ -198,7 +190,8 @@ def minimize_relative_entropy(
     names = {one.name for one in fields(RelativeEntropyPlan)}
     plan = replace(plan or RelativeEntropyPlan(), **{k: v for k, v in options.items() if k in names})
     protocol = (protocol or SAMPLING).with_options(**{k: v for k, v in options.items() if k not in names})
-    _check(linear_model(model), frames, plan, inefficiency)
+    inefficiency = checked("inefficiency", inefficiency, OrNone(Real(above=0.0)))
+    _check(linear_model(model), frames, plan)
     minimization = _Minimization(model, frames, protocol, plan, inefficiency, masses)
     with tqdm(total=plan.rounds, unit="round", desc="relative entropy", disable=not progress, leave=False) as bar:
         found = minimization.run(bar.update)
@@ -344,7 +337,7 @@ def _warn(found: RelativeEntropyFit, plan: RelativeEntropyPlan) -> None:
         )
 
 
-def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan, inefficiency: float | None) -> None:
+def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan) -> None:
     """Raise DataError if the frames do not fit the model; log temperatures outside those of its data."""
     require(
         isinstance(frames, Frames) and frames.positions is not None and frames.cell is None and not frames.parameters,
@@ -361,11 +354,6 @@ def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan, ineffi
         len(frames) and plan.replicas >= 2 * count,
         f"{len(frames)} frames, replicas={plan.replicas}: needed are frames, and two replicas for each of {count} "
         "temperatures (join temperatures that hardly differ)",
-    )
-    number = isinstance(inefficiency, (int, float, np.number)) and math.isfinite(inefficiency)
-    require(
-        inefficiency is None or (number and inefficiency > 0.0),
-        f"inefficiency={inefficiency!r} must be a positive number: 1 for independent frames",
     )
     known = getattr(model, "temperatures", None)
     if known and not min(known) <= frames.temperature.min() <= frames.temperature.max() <= max(known):

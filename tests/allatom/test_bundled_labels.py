@@ -28,7 +28,7 @@ def test_responses_agree_with_finite_differences(script, capsys):
     for numbers in script.main([]).values():
         assert numbers["p"] > 1e-3
         assert abs(numbers["slope"] - 1.0) < 4.0 * numbers["slope_std"]
-        # forces do change by more than their noise, and the responses at the lower temperature say how
+        # forces do change by more than their noise, and the responses at the lower temperature predict this change
         assert numbers["chi2 of F(500 K) - F(350 K)"] > 1.2
         assert 0.8 < numbers["chi2 less 150 K times the response"] < 1.1
     assert capsys.readouterr().out.startswith("| quantity |")

@@ -57,7 +57,7 @@ def simulation(periodic=False, restraint=0.0, virtual=False, seed=1):
 
 
 class Watch:
-    """What the reporter should have kept, asked for by itself."""
+    """Expected contents of the reporter's file, computed separately."""
 
     def __init__(self, interval, groups=None):
         self.interval, self.options, self.rows = interval, {} if groups is None else {"groups": groups}, []

@@ -89,7 +89,7 @@ def test_errors_are_those_of_functions_drawn_from_the_posterior():
     exact = quadrature(np.moveaxis(draws, 1, 0), around)
     found = basin_thermodynamics(model, grid_samples(model))
     for name in BASIN_QUANTITIES:
-        # 4000 draws know a standard deviation to 1.1 %
+        # 4000 draws determine a standard deviation to 1.1 %
         assert found.std(name)[0] == pytest.approx(exact[name].std(0), rel=0.06), name
         value, std = found.difference(name, 0, 1)
         change = exact[name][:, 1] - exact[name][:, 0]

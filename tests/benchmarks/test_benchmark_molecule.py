@@ -60,7 +60,7 @@ def test_the_six_permutations_are_a_group_of_automorphisms(scripts):
 
 
 def report_of(script, peer, spec, tmp_path):
-    """What a child process of a script would report, in this process."""
+    """Report of a child process of a script, made in this process."""
     out = tmp_path / "out.npz"
     assert script.main(["--child", peer, "--spec", json.dumps(spec), "--out", str(out)]) is None
     with np.load(out, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py runs on a processor, and its formulas count what torch does."""
+"""benchmarks/gpu.py runs on a CPU, and its formulas count the operations of torch."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_it_runs_on_a_processor(script, tmp_path, capsys):
 
 
 def test_predictions_for_a_card(script):
-    """The goals of one card, from counts alone: what this page states."""
+    """The goals for one GPU, from counts alone, as the page on GPUs states."""
     result = script.main(["--predict"])
     rows = {row["name"]: row for row in result["rows"]}
     assert not result["measured"] and all(row["seconds"] is None for row in rows.values())

@@ -114,7 +114,7 @@ def test_higher_cumulants():
 
 
 def test_closed_form_of_the_gaussian_case():
-    """Without the quartic term: an answer that knows nothing of the quadrature."""
+    """Without the quartic term: a closed form, independent of the quadrature."""
     r, t, lam = _state()
     exact = GAUSSIAN.statistics(r, t, lam)
     k, m = GAUSSIAN.stiffness_at(r), GAUSSIAN.shift * torch.cos(r[:, 0] - 0.5 * r[:, 1])

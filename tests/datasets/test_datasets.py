@@ -15,7 +15,7 @@ from kernelfe.files.npz import save_npz
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A data package with one complete data set and one folder that is none."""
+    """A data package with one complete data set and one folder without data."""
     folder = tmp_path / "kernelfe_data_for_tests" / "two_beads"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").write_text("")

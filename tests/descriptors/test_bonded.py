@@ -111,14 +111,14 @@ def test_absent():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda x: Bonded("AB"), "two or more"),
-        (lambda x: Bonded(("A",)), "two or more"),
+        (lambda x: Bonded("AB"), "2 or more"),
+        (lambda x: Bonded(("A",)), "2 or more"),
         (lambda x: Bonded(("A",) * 5), "give descriptor="),
         (lambda x: Bonded(("A", "B")).environments(x), "lacks the kinds"),
         (lambda x: Bonded(("A", "B")).bind(KINDS).environments(x), "lacks the bonds"),
         (lambda x: Bonded(("A", "B")).for_molecule(KINDS[:3], BONDS).environments(x), "kinds of 6 beads"),
         (lambda x: PairDistances(3.0, apart=3).environments(x), "knows no bonds"),
-        (lambda x: PairDistances(3.0, apart=-1), "number of bonds"),
+        (lambda x: PairDistances(3.0, apart=-1), "apart=-1 must be a whole number of at least 0"),
     ],
 )
 def test_errors_name_the_culprit(call, words):

@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 from kernelfe.descriptors import Distances, PairDistances
-from kernelfe.descriptors.pairs import _brute_force, _cell_lists
+from kernelfe.geometry.neighbours import all_pairs, cell_lists
 
 SKEWED = torch.tensor([[7.0, 0.0, 0.0], [1.5, 6.5, 0.0], [-1.0, 0.8, 7.5]], dtype=torch.float64)
 
@@ -31,7 +31,7 @@ def canonical(found):
 )
 def test_both_searches_find_the_same_pairs(cell):
     x = liquid(0, 3, 20, SKEWED if cell is not None else 0.4 * SKEWED)
-    one, two = canonical(_brute_force(x, cell, 2.9, None)), canonical(_cell_lists(x, cell, 2.9, None))
+    one, two = canonical(all_pairs(x, cell, 2.9)), canonical(cell_lists(x, cell, 2.9))
     assert len(one) > 20
     np.testing.assert_allclose(one, two, rtol=0.0, atol=1e-10)
 

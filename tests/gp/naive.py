@@ -201,7 +201,7 @@ def grid(function, a, b):
 
 
 class NaiveGP:
-    """A sum of terms, the last of which may be a :class:`NaiveMean`."""
+    """A sum of terms; the last one may be a :class:`NaiveMean`."""
 
     def __init__(self, terms):
         self.terms = terms

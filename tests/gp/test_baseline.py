@@ -193,7 +193,7 @@ def test_walls_are_low_inside_the_data_and_high_outside():
 
 
 def test_a_wall_never_reaches_beyond_two_bonds():
-    # far pairs of an extended chain were never seen close: that is no evidence that they cannot be
+    # far pairs of an extended chain were never close: this does not mean that they cannot be
     x = np.zeros((50, 6, 3))
     x[:, :, 0] = 1.5 * np.arange(6)
     x += 0.02 * np.random.default_rng(5).standard_normal(x.shape)
@@ -253,7 +253,7 @@ def test_round_trips():
     ("call", "words"),
     [
         (lambda: BoltzmannInversion(((1, 1),)), "different bead"),
-        (lambda: BoltzmannInversion(minimum_width=0.0), "positive width"),
+        (lambda: BoltzmannInversion(minimum_width=0.0), "minimum_width=0.0 must be positive"),
         (lambda: BoltzmannInversion().fit(np.zeros((5, 18)), 300.0), "shape"),
         (lambda: BoltzmannInversion(BONDS).fit(molecules(0, 5), 0.0), "temperatures positive"),
         (lambda: BoltzmannInversion(BONDS).fit(molecules(0, 5) * np.nan, 300.0), "finite"),

@@ -70,7 +70,7 @@ def test_better_than_second_order(found):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["T", "lnT", "free energy"])
 def test_error_bars_over_many_data_sets(part):
-    """Mean squared z of C about one over data sets: fitted hyperparameters, a system that is no draw of the prior."""
+    """Mean squared z of C about one over data sets: fitted hyperparameters, a system not drawn from the prior."""
     found = [errors(part, seed)[1] for seed in range(8)]
     squared = np.mean(np.square(found))
     covered = np.mean(np.abs(found) < 1.96)
@@ -121,4 +121,4 @@ def test_probabilities_of_violation_are_frequencies(part):
     p = np.array(probability)
     z = (np.sum(violated) - p.sum()) / np.sqrt((p * (1 - p)).sum())
     assert abs(z) < 3.3 and kstest(pit, "uniform").pvalue > 1e-3
-    assert p.std() > 0.05  # probabilities that say something
+    assert p.std() > 0.05  # probabilities that are not all equal

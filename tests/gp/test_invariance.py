@@ -97,7 +97,7 @@ def test_pair_terms_do_not_tell_like_beads_apart(kinds):
 
 
 def test_relabelled_molecules_give_relabelled_predictions():
-    """Distances of a molecule know every bead by its number: relabel data and question alike."""
+    """Distances of a molecule depend on the numbers of the beads: relabel training and test data alike."""
     frames = molecule()
     labels = {k: v[:, ORDER] if v.ndim == 3 else v for k, v in frames.labels.items()}
     relabelled = Frames.from_arrays(

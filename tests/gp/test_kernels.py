@@ -16,7 +16,8 @@ from kernelfe.errors import DataError, ModelFileError
 from kernelfe.files import tensors as modelfile
 from kernelfe.gp.observations.assemble import label_sets
 from kernelfe.gp.observations.levels import NoiseLevels
-from kernelfe.gp.solvers.dense import dense_log_evidence
+from kernelfe.gp.observations.molecules import MoleculeSet
+from kernelfe.gp.solvers.evidence import dense_log_evidence
 from kernelfe.gp.solvers.sparse.inducing import choose_inducing
 from kernelfe.gp.starting import build_prior
 from kernelfe.kernels import RBF, DotProduct, Matern52, Periodic, Product, RationalQuadratic, Sum
@@ -69,7 +70,7 @@ def test_sparse_with_all_environments_is_dense_and_frozen_is_predict(name):
 def test_gradient_of_the_evidence_by_differences(name):
     frames = Frames.concatenate([molecule(4, noise=False), molecule(2, noise=False)])  # coincident environments
     sets = label_sets(frames, None, None, None, (1.0,))
-    _, prior, start, reference = build_prior(one_term(KERNELS[name]), frames, sets, (1.0,))
+    _, prior, start, reference = build_prior(one_term(KERNELS[name]), MoleculeSet([frames]), sets)
     noise = NoiseLevels(start, reference, exponent=True)
     parameters = list(prior.parameters())
     numbers = prior.terms[0].fitted_spec().kernel.hyperparameters()
@@ -180,7 +181,7 @@ def test_inducing_environments_of_a_kernel_that_is_not_stationary():
 
 
 def test_what_is_no_kernel_is_named():
-    with pytest.raises(DataError, match="kernel='RBF' is no kernel"):
+    with pytest.raises(DataError, match="kernel='RBF' is not a kernel"):
         fit("RBF")
 
 

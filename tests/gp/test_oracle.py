@@ -266,7 +266,7 @@ class Spring:
 
 
 def of_spring(key, p):
-    """What a functional reads of a function of R alone."""
+    """Value of a functional for a function of R alone."""
     spring, zero = Spring(), torch.zeros(6, dtype=torch.float64)
     where, thermal, order = TABLE[key]
     if order or not (weight := sum(c for c, power, n in thermal if n == 0)):

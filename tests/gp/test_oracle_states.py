@@ -1,4 +1,4 @@
-"""Stationary kernels on T and λ against the naive oracle, which knows the kernels and no sum of products."""
+"""Stationary kernels on T and λ against the naive oracle, which uses the kernels without a sum of products."""
 
 from __future__ import annotations
 

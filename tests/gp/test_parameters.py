@@ -92,7 +92,7 @@ def test_response_forces_condition():
 
 
 def test_better_than_an_expansion_of_second_order():
-    """Where the response saturates: the evidence and the error prefer the kernel."""
+    """With a response that saturates, the evidence and the error prefer the kernel."""
     frames = data(2, n=160, values=np.linspace(0, 2, 9))
     kernel, expansion = fit(frames), fit(frames, None)
     x = np.random.default_rng(3).uniform(-1, 1, (60, 2))
@@ -105,7 +105,7 @@ def test_better_than_an_expansion_of_second_order():
 
 
 def test_a_common_dependence_on_the_parameter():
-    """What depends on λ alone, however large: learned from ⟨∂U/∂λ⟩, asked for inside the range only."""
+    """A part that depends on λ alone, of any size: learned from ⟨∂U/∂λ⟩, predicted inside the range only."""
     frames = data(5, ("mean_energy", "parameter_derivative"))
     lam = frames.parameters["lambda"]
     labels = {

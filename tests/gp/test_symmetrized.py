@@ -105,7 +105,7 @@ def test_a_baseline_by_kinds_is_symmetric_too():
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a[:, list(p)], b, rtol=0.0, atol=1e-10)
     plain = FreeEnergyRegressor(term(), optimizer=None).fit(star(15))
-    assert len(set(plain.baseline_.bond_parameters)) == 3  # the default knows no kinds
+    assert len(set(plain.baseline_.bond_parameters)) == 3  # the default does not use kinds
     with pytest.raises(DataError, match="needs kinds= and bonds="):
         FreeEnergyRegressor(term(), baseline=BoltzmannInversion(by_kinds=True)).fit(star(15).replace(bonds=None))
 
@@ -138,7 +138,7 @@ def test_conditioning_is_that_of_all_copies():
 
 
 def test_the_scale_is_the_prior_standard_deviation_of_the_term():
-    """Where all copies coincide it is a; where they are far apart it is a/√P."""
+    """Prior standard deviation: a if all copies coincide, a/√P if they are far apart."""
     model = fitted(star(4))
     prior = model.posterior_.prior
     together = np.zeros((1, 4, 3))  # all distances alike

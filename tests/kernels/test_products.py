@@ -112,7 +112,7 @@ def test_single_precision_is_that_precise(small_blocks, kernel):
 
 
 def test_moments_are_in_double_precision():
-    """Two clusters a hundred length scales apart: squares of coordinates are a thousand times what is left of them."""
+    """Two clusters a hundred length scales apart: squares of coordinates are a thousand times their differences."""
     kernel = RBF(1.0).ready(3)
     z = drawn(60, 3) + 50.0 * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(30)[:, None]
     w = drawn(60, 3, 1, seed=3)

@@ -44,7 +44,7 @@ def test_arguments_are_left_alone():
 
 
 def test_jitter_is_relative_to_each_row():
-    """Rows in eV beside rows in eV/K: what is added to the small ones stays small."""
+    """Rows in eV together with rows in eV/K: the jitter of the small ones stays small."""
     calls = []
 
     def build():

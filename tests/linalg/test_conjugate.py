@@ -1,4 +1,4 @@
-"""Conjugate gradients: known solutions, the meaning of the residual, refinement, errors that say what to do."""
+"""Conjugate gradients: known solutions, the meaning of the residual, refinement, errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_inverse_as_preconditioner_takes_one_iteration():
 
 
 def test_columns_do_not_disturb_one_another():
-    """Of sizes that differ by 10^200, easy and hard, zero: each is solved as it is alone."""
+    """Columns of sizes that differ by 10^200, easy, hard and zero: each is solved as if it were alone."""
     a = positive(40, condition=1e4)
     b = normal(40, 4) * torch.tensor([1e-100, 1.0, 0.0, 1e100], dtype=torch.float64)
     b[:, 1] = a @ torch.ones(40, dtype=torch.float64)
@@ -160,7 +160,7 @@ def test_a_matrix_that_is_not_positive_definite_is_no_answer():
 
 def test_a_limit_is_an_error_with_advice():
     operator = Matrix(positive(80, condition=1e6))
-    with pytest.raises(SolverError, match=r"of .* \(asked 1.0e-10\) after max_iterations=7 products: raise max_iter"):
+    with pytest.raises(SolverError, match=r"of .* \(requested 1.0e-10\) after max_iterations=7 products: raise max"):
         conjugate_gradients(operator, normal(80), Identity(80), 1e-10, 7)
     assert operator.products <= 8
 

@@ -222,7 +222,7 @@ def test_broad_functions(n, rank, count, seed):
 
 
 def test_single_precision_resolves_what_is_left_beside_broad_functions():
-    """U in single precision knows seven digits of numbers; functions of a variance of 10¹² go before it sees them."""
+    """U in single precision has seven digits; functions with a variance of 10¹² are removed before it is applied."""
     matrix, low, broad = positive(30, condition=50.0), normal(30, 4), 1e6 * normal(30, 1, seed=5)
     own, near = divided(30, 5, 8)
     double = LowRankAndLocal(local(matrix, own, near), low, broad=broad)

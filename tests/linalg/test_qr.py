@@ -31,7 +31,7 @@ def test_same_as_the_normal_equations_where_these_are_accurate():
 
 
 def vandermonde(rows=40, columns=8):
-    """Rows that hardly tell their columns apart, and labels that determine all weights."""
+    """Rows with nearly equal columns, and labels that determine all weights."""
     x = torch.linspace(-1.0, 1.0, rows, dtype=torch.float64)
     features = torch.stack([(0.3 * x + 1.0) ** k for k in range(columns)], 1)
     return features, features @ randn(columns, seed=3)

@@ -73,7 +73,7 @@ def test_files_move_together_and_replace_what_was_there(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "a").write_text("old")
     for beside in (True, False):
-        if not beside:  # as where only the folder itself can be written
+        if not beside:  # as if only the folder itself were writable
 
             def refuse(*args, dir, make=tempfile.mkdtemp, **options):
                 if dir == tmp_path:

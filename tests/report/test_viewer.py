@@ -130,7 +130,7 @@ def test_beads_without_bonds_get_principal_components(model, frames):
     first = np.array(data["properties"]["distance component 1"]["values"])
     second = np.array(data["properties"]["distance component 2"]["values"])
     assert first.std() > second.std() and abs(np.corrcoef(first, second)[0, 1]) < 1e-6
-    assert data["structures"][0]["names"][2] == "X"  # CA is no element, and not calcium
+    assert data["structures"][0]["names"][2] == "X"  # CA is not an element, and not calcium
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelfe.errors import DataError, ModelFileError
+from kernelfe.files import tensors as container
 from kernelfe.runtime.checkpoint import Checkpoint
 
 PROBLEM, OTHER = "ab" * 32, "cd" * 32
@@ -51,6 +54,8 @@ def test_only_own_files_are_removed(tmp_path):
     other.write("x", tensors())
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / f".kernelfe-{PROBLEM[:16]}-x-0.part").write_bytes(b"half")
+    (tmp_path / f".kernelfe-{PROBLEM[:16]}-x-1.part").mkdir()
+    (tmp_path / f".kernelfe-{PROBLEM[:16]}-x-1.part" / ".tmpAbCdEf").write_bytes(b"half")
     assert own.names() == ["x"]
     assert not list(tmp_path.glob(".*"))  # what a killed process left
     own.clear()
@@ -94,14 +99,51 @@ def test_what_is_no_checkpoint_is_refused(whole, junk):
 
 def test_sizes_are_checked_before_memory_is_taken(whole):
     own, complete = whole
-    huge = complete.replace(b"[4, 3]", b"[9999]")  # as long, so that only the size gives it away
-    assert len(huge) == len(complete)
+    huge = complete.replace(b'"shape":[4,3]', b'"shape":[999]')  # as long, so that only the size gives it away
+    assert len(huge) == len(complete) and huge != complete
     own.path("x").write_bytes(huge)
-    with pytest.raises(ModelFileError, match="bytes instead of"):
+    with pytest.raises(ModelFileError, match="truncated or damaged"):
         own.read("x")
-    header = b'{"version": 1, "tensors": [["a", [1000000000000, 1000000000000]]]}'
-    assert refused(own, complete[:8] + len(header).to_bytes(8, "little") + header)
-    assert refused(own, complete[:8] + (1 << 62).to_bytes(8, "little") + complete[16:])
+    shape, size = [1_000_000_000_000] * 2, 8 * 10**24
+    header = json.dumps({"a": {"dtype": "F64", "shape": shape, "data_offsets": [0, size]}}).encode()
+    assert refused(own, len(header).to_bytes(8, "little") + header)
+    assert refused(own, (1 << 62).to_bytes(8, "little") + complete[8:])
+
+
+def test_files_of_earlier_releases_are_refused(whole):
+    """Of release 0.2: a container of its own, with a magic number, a JSON header and a digest at the end."""
+    own, _ = whole
+    header = json.dumps({"version": 1, "problem": PROBLEM, "belongs": own.belongs, "name": "x", "tensors": []}).encode()
+    start = b"kfe-ckpt" + len(header).to_bytes(8, "little") + header
+    old = start + hashlib.blake2b(start, digest_size=32).digest()
+    assert refused(own, old)
+    own.path("x").write_bytes(old)
+    with pytest.raises(ModelFileError, match="is not a kernelfe checkpoint of this release"):
+        own.read("x")
+
+
+def test_a_model_is_not_a_checkpoint(whole, tmp_path):
+    own, complete = whole
+    container.write(own.path("x"), {"problem": PROBLEM}, tensors())
+    with pytest.raises(ModelFileError, match="'kernelfe-model' version 1"):
+        own.read("x")
+    own.path("x").write_bytes(complete)
+    with pytest.raises(ModelFileError, match="'kernelfe-checkpoint' version 2"):
+        container.read(own.path("x"))
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    own = Checkpoint(tmp_path, PROBLEM)
+    own.write("x", tensors())
+    assert own.path("x").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_views_are_stored_alone(tmp_path):
+    own, whole = Checkpoint(tmp_path, PROBLEM), torch.arange(6.0).double()
+    parts = {"first": whole[:2], "rest": whole[2:], "number": whole[0].expand(1, 1)}
+    own.write("x", parts)
+    assert same(own.read("x")[0], {key: value.contiguous() for key, value in parts.items()})
 
 
 def test_files_of_others_are_refused_and_named(tmp_path, caplog):

@@ -1,4 +1,4 @@
-"""Remaining time of a solve: exact for a straight line, cautious where there is none."""
+"""Remaining time of a solve: exact for a straight line, cautious otherwise."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_trend_is_no_estimate():
         trend.add(k, 1.0 + 0.1 * k, float(k))
     assert trend.remaining() is None  # it grows
     for bad in (0.0, math.nan, math.inf):
-        trend.add(21, bad, 21.0)  # a solved or broken solve tells nothing, and breaks nothing
+        trend.add(21, bad, 21.0)  # a converged or broken solve adds no information and does no harm
     assert trend.remaining() is None
 
 

@@ -1,4 +1,4 @@
-"""Sums over chunks: interrupted anywhere and gone on with, or shared, they keep their bits and repeat no work."""
+"""Sums over chunks: interrupted and resumed, or shared, they have the same bits and repeat no work."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_any_files_truncated_or_whole_give_the_same_bits(files, tmp_path_factory
 
 
 def test_files_of_other_chunks_are_not_used(tmp_path, files):
-    """Nodes of a sum that is no longer there, and names that are none."""
+    """Nodes of a sum that no longer exists, and invalid names."""
     own = Checkpoint(tmp_path, "ab" * 32)
     for name in ("sum-9-0-0", "sum-0-0-7", "sum-0-x-0", "sum-0-0"):
         own.write(name, contribution(0, 0))

@@ -28,14 +28,14 @@ os.chdir({root!r})
 
 @dataclass(frozen=True)
 class Ended:
-    """How a worker ended; a signal is a negative code."""
+    """End of a worker; a signal is a negative code."""
 
     code: int
     output: str
     errors: str
 
     def value(self):
-        """What the last line of its output says, JSON."""
+        """Last line of its output, parsed as JSON."""
         assert self.code == 0, self.errors
         return json.loads(self.output.strip().splitlines()[-1])
 

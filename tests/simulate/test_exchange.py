@@ -139,7 +139,7 @@ def test_same_seed_same_bits(double_well):
 
 
 def test_round_trips_of_a_known_history():
-    """Every swap accepted on three rungs, even and odd pairs in turn."""
+    """Every swap accepted on three rungs, even and odd pairs alternating."""
     swaps = exchange.ExchangeAction(ladders=2, rungs=3, every=1)
     history = []
     for k in range(12):

@@ -132,9 +132,12 @@ def test_states_that_cannot_be_are_refused(tmp_path, change):
         load_state(file)
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"stop": 0.0}, {"stop": float("nan")}])
-def test_a_guard_needs_positive_numbers(options):
-    with pytest.raises(DataError, match="positive"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"every": 0}, "at least 1"), ({"stop": 0.0}, "positive"), ({"stop": float("nan")}, "positive")],
+)
+def test_a_guard_needs_positive_numbers(options, message):
+    with pytest.raises(DataError, match=message):
         DomainGuard(**options)
 
 

@@ -139,7 +139,7 @@ R0, STIFF, BEND, ANGLE0, COUPLING = 1.1, 6.0, 0.35, 1.9, -3.0
 
 
 def potential(r1, r2, theta):
-    """Stiffness of the second bond changes with the angle: A(θ; T) is no potential plus geometry."""
+    """Stiffness of the second bond changes with the angle: A(θ; T) is not a potential plus geometry."""
     return (
         0.5 * STIFF * (r1 - R0) ** 2
         + 0.5 * (STIFF + COUPLING * np.cos(theta)) * (r2 - R0) ** 2

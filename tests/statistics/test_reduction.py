@@ -50,7 +50,7 @@ def test_labels_keep_their_mean_over_repeats():
 
 
 def test_fitting_in_sample_would_be_biased():
-    """The reason for the folds: coefficients that know a frame's own noise shrink it towards the average of ⟨y⟩."""
+    """The reason for the folds: coefficients fitted to a frame's own noise shrink it towards the average of ⟨y⟩."""
     slopes = []
     for seed in range(100):
         r, v, y, _ = problem([2, seed], n=60, p=40)

@@ -119,7 +119,7 @@ def test_what_cannot_be_used_is_refused():
 
 
 def test_energies_of_a_large_box_fluctuate_by_more_than_a_thousand_kt():
-    """What is added to the energy of every sample by solvent far away changes no difference between bins."""
+    """An energy of distant solvent, added to every sample, does not change differences between bins."""
     rng = np.random.default_rng(11)
     r = draw(free_energy(GRID), BOLTZMANN * 900.0, 400, rng)[:, None]
     edges, state = [np.linspace(-1.5, 1.5, 4)], np.zeros(400, int)

@@ -1,4 +1,4 @@
-"""What a proposal promises is what its labels bring; the choice is better than chance."""
+"""The gain predicted for a proposal is the gain of its labels; the choice is better than chance."""
 
 from __future__ import annotations
 

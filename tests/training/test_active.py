@@ -1,4 +1,4 @@
-"""The loop, with a driver that knows the truth: another model."""
+"""The active-learning loop, with a driver that uses the truth: another model."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ GRID = np.linspace(1.2, 4.8, 3601)
 
 
 def density(a, t):
-    """Of the distance, on GRID: r² exp(−A/kT)."""
+    """Density of the distance on GRID: r² exp(−A/kT)."""
     p = GRID**2 * np.exp(-(a - a.min()) / (BOLTZMANN * t))
     return p / p.sum()
 
@@ -300,7 +300,7 @@ def test_frames_outside_the_temperatures_of_the_model_are_reported(case, caplog)
 
 
 def test_a_molecule_gets_its_torsion_moves(monkeypatch, caplog):
-    """And its cold frames, which never turn φ to the other side, are said to tell nothing of it."""
+    """And its cold frames, which never turn φ to the other side, are reported to contain no information about it."""
     data, used = kernelfe.datasets.load("alanine-dipeptide"), []
     run = relative_entropy.run_langevin
     monkeypatch.setattr(relative_entropy, "run_langevin", lambda *a, **k: used.append(a[3].moves) or run(*a, **k))

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from ...errors import DataError, ModelFileError
+from ...errors import ModelFileError
 from ...files.atomic import shown
 from ...files.npz import load_npz, save_npz
-
-if TYPE_CHECKING:
-    from ..frames import Frames
+from ...specs import Choice, checked
+from ..arrays import FrameArrays
 
 _FORMAT, _VERSION = "kernelfe-frames", 1
 _ARRAYS = ("positions", "variables", "temperature", "displacements", "cell", "masses")
 _PAIRS = ("i", "j", "value", "std")
 
 
-def save(frames: Frames, path: str | os.PathLike[str], dtype: str) -> None:
+def save(frames: FrameArrays, path: str | os.PathLike[str], dtype: str) -> None:
     """See :meth:`kernelfe.Frames.save`."""
-    if dtype not in ("float64", "float32"):
-        raise DataError(f"dtype must be 'float64' or 'float32', not {dtype!r}")
+    checked("dtype", dtype, Choice(("float64", "float32")))
     noise = {k: v for k, v in frames.noise.items() if isinstance(v, float)}
     header = {
         "format": _FORMAT,
@@ -55,10 +55,19 @@ def save(frames: Frames, path: str | os.PathLike[str], dtype: str) -> None:
     save_npz(path, arrays)
 
 
-def load(path: Any, max_bytes: int) -> Frames:
-    """See :meth:`kernelfe.Frames.load`."""
-    from ..frames import Frames
+def load(path: Any, max_bytes: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Read what :func:`save` wrote.
 
+    Returns
+    -------
+    arguments, pairs
+        Arguments of ``Frames.from_arrays``, and of ``Frames.add_pair_labels`` if there are pair labels.
+
+    Raises
+    ------
+    ModelFileError
+        As in ``Frames.load``.
+    """
     arrays = load_npz(path, max_bytes)
     name = shown(path)
     try:
@@ -72,22 +81,25 @@ def load(path: Any, max_bytes: int) -> Frames:
         raise ModelFileError(f"{name} has no header of Frames.save; build Frames with from_arrays") from error
     if version > _VERSION:
         raise ModelFileError(f"{name} has version {version}; this kernelfe reads up to {_VERSION}: upgrade it")
-    try:
+    with consistent(path):
         labels, parameters = header["labels"], header["parameters"]
         noise = dict(header["noise"]) | {k: arrays[f"noise/{k}"] for k in labels if f"noise/{k}" in arrays}
-        given: dict[str, Any] = {array: arrays.get(array) for array in _ARRAYS}
-        frames = Frames.from_arrays(
-            **given,
-            kinds=header["kinds"],
-            bonds=header["bonds"],
-            parameters={k: arrays[f"parameters/{k}"] for k in parameters},
-            labels={k: arrays[f"labels/{k}"] for k in labels},
-            present={k: arrays.get(f"present/{k}") for k in labels},
-            noise=noise,
-        )
-        if "pairs/i" in arrays:
-            pairs = {k: arrays[f"pairs/{k}"] for k in _PAIRS}
-            frames.add_pair_labels(pairs["i"], pairs["j"], pairs["value"], pairs["std"])
+        arguments = {array: arrays.get(array) for array in _ARRAYS} | {
+            "kinds": header["kinds"],
+            "bonds": header["bonds"],
+            "parameters": {k: arrays[f"parameters/{k}"] for k in parameters},
+            "labels": {k: arrays[f"labels/{k}"] for k in labels},
+            "present": {k: arrays.get(f"present/{k}") for k in labels},
+            "noise": noise,
+        }
+        pairs = {k: arrays[f"pairs/{k}"] for k in _PAIRS} if "pairs/i" in arrays else None
+    return arguments, pairs
+
+
+@contextmanager
+def consistent(path: Any) -> Iterator[None]:
+    """Turn errors about the contents of a file into ModelFileErrors that name it."""
+    try:
+        yield
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{name} holds inconsistent frames: {error}; write the file again") from error
-    return frames
+        raise ModelFileError(f"{shown(path)} holds inconsistent frames: {error}; write the file again") from error

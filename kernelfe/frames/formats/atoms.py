@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, require
 from ...functionals import OBSERVABLES, get
+from ..arrays import FrameArrays
 from ..checks import mapping
-
-if TYPE_CHECKING:
-    from ..frames import Frames
 
 PREFIX = "REF_"  # plain energy/forces keys of extxyz would move into a calculator; custom keys stay
 UNITS_KEY = "kernelfe_units"
 _FROM_CALCULATOR = ("energy", "forces", "stress")
 
 
-def arrays_of(
-    images: Any,
-    labels: Mapping[str, str] | None,
-    *,
-    temperature: Any,
-    noise: Mapping[str, Any] | None,
-    displacements: Any,
-    parameters: Mapping[str, Any] | None,
-    kinds: Any,
-    masses: Any,
-    bonds: Any,
-) -> dict[str, Any]:
+class AtomOptions(TypedDict, total=False):
+    """Options of ``Frames.from_atoms`` besides labels and units."""
+
+    temperature: Any
+    noise: Mapping[str, Any] | None
+    displacements: Any
+    parameters: Mapping[str, Any] | None
+    kinds: Sequence[str] | None
+    masses: Any
+    bonds: Iterable[tuple[int, int]] | None
+
+
+def arrays_of(images: Any, labels: Mapping[str, str] | None, options: AtomOptions) -> dict[str, Any]:
     """Arguments of ``Frames.from_arrays`` (without units) from a list of Atoms; see ``Frames.from_atoms``."""
+    known = AtomOptions.__annotations__
+    require(options.keys() <= known.keys(), f"unknown options {sorted({*options} - {*known})}; known: {sorted(known)}")
     images = [images] if hasattr(images, "get_positions") else list(images)
-    if not images:
-        raise DataError("no frames: the list of Atoms is empty")
+    require(images, "no frames: the list of Atoms is empty")
     for row, atoms in enumerate(images):
-        if not hasattr(atoms, "get_positions"):
-            raise DataError(f"frame {row} is no ASE Atoms but {type(atoms).__name__}; use Frames.from_arrays")
+        what = type(atoms).__name__
+        require(hasattr(atoms, "get_positions"), f"frame {row} is {what}, not ASE Atoms; use Frames.from_arrays")
     labels = None if labels is None else mapping(labels, "labels", "{'mean_force': 'forces'}")
-    noise = mapping(noise, "noise", "{'mean_force': 0.1}, by label")
+    noise = mapping(options.get("noise"), "noise", "{'mean_force': 0.1}, by label")
+    parameters = options.get("parameters")
     parameters = None if parameters is None else mapping(parameters, "parameters", "{'charge': 'CHARGE'}")
+    temperature, displacements, bonds, kinds, masses = map(
+        options.get, ("temperature", "displacements", "bonds", "kinds", "masses")
+    )
     names = _one_molecule(images)
     beads = len(names)
     if displacements is None and any(PREFIX + "displacements" in a.info for a in images):
@@ -52,30 +56,27 @@ def arrays_of(
     for key, source in (labels if labels is not None else _own_keys(images)).items():
         shape = get(key).shape((beads, 3), width)
         values[key], present[key] = _rows(images, source, shape, f"label {key!r}")
-        if (
-            source == "energy"
-            and all("energy" not in a.info for a in images)
-            and not np.any(np.nan_to_num(values[key], nan=0.0))
-        ):
-            raise DataError(
-                "every 'energy' is exactly 0: some readers, such as ASE's for LAMMPS dumps, invent it; "
-                f"leave the label {key!r} out or take it from a custom key"
-            )
+        require(
+            source != "energy"
+            or any("energy" in a.info for a in images)
+            or np.any(np.nan_to_num(values[key], nan=0.0)),
+            "every 'energy' is exactly 0: some readers, such as ASE's for LAMMPS dumps, invent it; "
+            f"leave the label {key!r} out or take it from a custom key",
+        )
         given = noise.get(key)
         if given is None and labels is None and any(_find(a, _noise_key(key)) is not None for a in images):
             given = _noise_key(key)
         if given is not None:
             noises[key] = _noise(images, given, key, shape, present[key]) if isinstance(given, str) else given
     for key in noise:
-        if key not in values:
-            raise DataError(f"noise names {key!r}, which is not among the labels: {', '.join(values) or 'none'}")
+        require(key in values, f"noise names {key!r}, which is not among the labels: {', '.join(values) or 'none'}")
     if parameters is None:
         parameters = {k.removeprefix("PARAMETER_"): k for k in images[0].info if k.startswith("PARAMETER_")}
     if temperature is None and any("temperature" in a.info for a in images):
         temperature = "temperature"
     if bonds is None and "bonds" in images[0].info:
         bonds = np.reshape(images[0].info["bonds"], (-1, 2))
-    if kinds is None and set(names) != {"X"}:  # X says nothing
+    if kinds is None and set(names) != {"X"}:  # X stands for any bead
         kinds = names
     if masses is None and all(a.has("masses") for a in images):
         masses = images[0].get_masses()
@@ -103,16 +104,17 @@ def _one_molecule(images: list) -> list[str]:
 
     first = names(images[0])
     for row, atoms in enumerate(images):
-        if len(atoms) != len(first):
-            raise DataError(
-                f"frame {row} has {len(atoms)} beads and frame 0 has {len(first)}; Frames hold one kind "
-                "of molecule: build one Frames for each"
-            )
-        if names(atoms) != first:
-            raise DataError(
-                f"frame {row} has other beads than frame 0, or another order ({names(atoms)[:8]} against "
-                f"{first[:8]}); sort them, or build one Frames for each molecule"
-            )
+        require(
+            len(atoms) == len(first),
+            f"frame {row} has {len(atoms)} beads and frame 0 has {len(first)}; Frames hold one kind "
+            "of molecule: build one Frames for each",
+        )
+        found = names(atoms)
+        require(
+            found == first,
+            f"frame {row} has other beads than frame 0, or another order ({found[:8]} against "
+            f"{first[:8]}); sort them, or build one Frames for each molecule",
+        )
     return first
 
 
@@ -121,11 +123,11 @@ def _cells(images: list) -> np.ndarray | None:
     if not any(periodic):
         return None
     for row, atoms in enumerate(images):
-        if not atoms.pbc.all():
-            raise DataError(
-                f"frame {row} is periodic along {atoms.pbc.tolist()}; frames must be periodic in all "
-                "three directions or all in none: set atoms.pbc, with a large enough cell"
-            )
+        require(
+            atoms.pbc.all(),
+            f"frame {row} is periodic along {atoms.pbc.tolist()}; frames must be periodic in all "
+            "three directions or all in none: set atoms.pbc, with a large enough cell",
+        )
     return np.stack([a.cell.array for a in images])
 
 
@@ -169,10 +171,10 @@ def _rows(images: list, key: str, shape: tuple[int, ...], what: str) -> tuple[np
         value = np.asarray(value)
         if shape == (6,) and value.shape == (3, 3):
             value = value[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # Voigt: xx, yy, zz, yz, xz, xy
-        if value.dtype.kind not in "biuf" or value.size != np.prod(shape, dtype=int):
-            raise DataError(
-                f"frame {row}: {what} under {key!r} has shape {value.shape} of {value.dtype}, expected {shape} numbers"
-            )
+        require(
+            value.dtype.kind in "biuf" and value.size == np.prod(shape, dtype=int),
+            f"frame {row}: {what} under {key!r} has shape {value.shape} of {value.dtype}, expected {shape} numbers",
+        )
         values[row], present[row] = value.reshape(shape), True
     return values, present
 
@@ -182,8 +184,7 @@ def _scalars(images: list, given: Any, what: str) -> Any:
     if not isinstance(given, str):
         return given
     values, present = _rows(images, given, (), what)
-    if not present.all():
-        raise DataError(f"{what}: frame {int(np.argmin(present))} lacks the key {given!r}; add it to atoms.info")
+    require(present.all(), f"{what}: frame {int(np.argmin(present))} lacks the key {given!r}; add it to atoms.info")
     return values
 
 
@@ -194,11 +195,11 @@ def _displacements(images: list, given: Any, beads: int) -> tuple[Any, int | Non
     if isinstance(given, str):
         _require_somewhere(images, given, "displacements")
         size = next(np.size(v) for v in (_find(a, given) for a in images) if v is not None)
-        if size % (3 * beads):
-            raise DataError(
-                f"displacements under {given!r} hold {size} numbers, no multiple of {3 * beads}: "
-                "store (fields, beads, 3)"
-            )
+        require(
+            size % (3 * beads) == 0,
+            f"displacements under {given!r} hold {size} numbers, not a multiple of {3 * beads}: "
+            "store (fields, beads, 3)",
+        )
         given, _ = _rows(images, given, (size // (3 * beads), beads, 3), "displacements")
     shape = np.shape(given)
     return given, shape[1] if len(shape) > 1 else None
@@ -215,12 +216,10 @@ def _noise(images: list, source: str, key: str, shape: tuple[int, ...], present:
     m = int(np.prod(shape, dtype=int))
     size = next(np.size(v) for v in (_find(a, source) for a in images) if v is not None)
     forms = {1: (), m: shape, m * m: (m, m)} if m > 1 else {1: ()}
-    if size not in forms:
-        raise DataError(f"{what} under {source!r} holds {size} numbers; expected 1, {m} or {m * m}")
+    require(size in forms, f"{what} under {source!r} holds {size} numbers; expected 1, {m} or {m * m}")
     values, found = _rows(images, source, forms[size], what)
-    lacking = np.flatnonzero(present & ~found)
-    if len(lacking):
-        raise DataError(f"{what}: frame {lacking[0]} has the label but not the key {source!r}; add it")
+    first = next(iter(np.flatnonzero(present & ~found)), None)
+    require(first is None, f"{what}: frame {first} has the label but not the key {source!r}; add it")
     return values
 
 
@@ -241,7 +240,7 @@ def _own_keys(images: list) -> dict[str, str]:
     return found
 
 
-def frame_data(frames: Frames, row: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def frame_data(frames: FrameArrays, row: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Per-bead columns and comment entries of one frame."""
     beads = frames.shape[1]
     columns: dict[str, np.ndarray] = {}
@@ -265,7 +264,7 @@ def frame_data(frames: Frames, row: int) -> tuple[dict[str, np.ndarray], dict[st
     return columns, info
 
 
-def to_atoms(frames: Frames, in_info: bool = False) -> list:
+def to_atoms(frames: FrameArrays, in_info: bool = False) -> list:
     """One Atoms per frame; with ``in_info``, per-bead arrays are in ``info``, which ``.traj`` files keep."""
     from ase import Atoms
     from ase.data import atomic_numbers
@@ -293,19 +292,15 @@ def to_atoms(frames: Frames, in_info: bool = False) -> list:
     return images
 
 
-def require_writable(frames: Frames, what: str) -> None:
-    """Refuse frames that have no positions, or pair labels, which belong to no single frame."""
-    if frames.positions is None:
-        raise DataError(f"{what} holds positions, and these frames hold variables; use .npz")
-    if len(frames.pairs):
-        raise DataError(f"{what} cannot hold pair labels; use .npz, or drop_labels('pairs') first")
+def require_writable(frames: FrameArrays, what: str) -> None:
+    """Refuse frames without positions, and pair labels, which do not belong to a single frame."""
+    require(frames.positions is not None, f"{what} holds positions, and these frames hold variables; use .npz")
+    require(not len(frames.pairs), f"{what} cannot hold pair labels; use .npz, or drop_labels('pairs') first")
 
 
 def stated_units(images: list, name: str) -> str | None:
     """The units that all frames of a file state."""
-    if not images:
-        raise DataError(f"{name} holds no frames; write it again")
+    require(images, f"{name} holds no frames; write it again")
     stated = {None if (unit := a.info.get(UNITS_KEY)) is None else str(unit) for a in images}
-    if len(stated) > 1:
-        raise DataError(f"the frames of {name} state different units {stated}; split the file")
+    require(len(stated) == 1, f"the frames of {name} state different units {stated}; split the file")
     return stated.pop()

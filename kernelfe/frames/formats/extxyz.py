@@ -1,20 +1,18 @@
-"""Extended XYZ: read through ASE after a look at what the file declares, written with every digit."""
+"""Extended XYZ: read by ASE after a check of the declared sizes, written with all digits."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, require
 from ...files.atomic import atomic_write
+from ..arrays import FrameArrays
 from .atoms import UNITS_KEY, frame_data, require_writable, stated_units
-
-if TYPE_CHECKING:
-    from ..frames import Frames
 
 _COLUMNS = re.compile(r":[RISL]:(\d+)")
 
@@ -38,8 +36,7 @@ def read_extxyz(path: str | os.PathLike[str], index: str = ":") -> tuple[list, s
     import ase.io
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; check the path")
+    require(path.is_file(), f"{path} does not exist; check the path")
     try:
         _check_sizes(path)
         images = list(ase.io.iread(path, index=index, format="extxyz"))
@@ -51,24 +48,24 @@ def read_extxyz(path: str | os.PathLike[str], index: str = ":") -> tuple[list, s
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuse counts of beads and columns that the file has no bytes for: ASE allocates by what is declared."""
+    """Refuse counts of beads and columns beyond the size of the file: ASE allocates what is declared."""
     size = path.stat().st_size
     with open(path, encoding="utf-8") as handle:
         while line := handle.readline():
             if not line.strip():
                 return
             beads = int(line[:100])
-            if not 0 <= 2 * beads <= size:  # a bead takes a line: a character and its end at least
-                raise DataError(f"{path.name} declares {beads} beads in {size} bytes; it is damaged or hostile")
+            # a bead takes a line: at least a character and a line end
+            holds = f"in {size} bytes; it is damaged or hostile"
+            require(0 <= 2 * beads <= size, f"{path.name} declares {beads} beads {holds}")
             head = handle.readline()
             columns = sum(int(n) for n in _COLUMNS.findall(head))
-            if columns > size:
-                raise DataError(f"{path.name} declares {columns} columns in {size} bytes; it is damaged or hostile")
+            require(columns <= size, f"{path.name} declares {columns} columns {holds}")
             for _ in range(beads):
                 handle.readline()
 
 
-def write_extxyz(frames: Frames, path: str | os.PathLike[str]) -> None:
+def write_extxyz(frames: FrameArrays, path: str | os.PathLike[str]) -> None:
     """Write frames so that every number survives: ASE's own writer keeps 8 decimals, too few for eV/Å/K²."""
     from ase.data import atomic_numbers
 
@@ -76,8 +73,10 @@ def write_extxyz(frames: Frames, path: str | os.PathLike[str]) -> None:
     beads = frames.shape[1]
     kinds = frames.kinds or ("X",) * beads
     for name in (*kinds, *frames.parameters, *(key.partition(":")[2] for key in frames.labels)):
-        if not re.fullmatch(r"[\w.+\-*']*", name):
-            raise DataError(f"the name {name!r} cannot be written to extended XYZ; use letters, digits and _")
+        require(
+            re.fullmatch(r"[\w.+\-*']*", name),
+            f"the name {name!r} cannot be written to extended XYZ; use letters, digits and _",
+        )
     species = [kind if kind in atomic_numbers else "X" for kind in kinds]
     with atomic_write(path) as aside, open(aside, "w", encoding="utf-8") as handle:
         for row in range(len(frames)):

@@ -1,4 +1,4 @@
-"""Arrays as sGDML, cgnet, mlcg and chemtrain keep them: names, orientation of the cell, and what they leave out.
+"""Arrays as sGDML, cgnet, mlcg and chemtrain keep them: names of arrays, orientation of the cell, and omissions.
 
 sGDML (``.npz``): ``type='d'``, ``R``, ``F``, ``z``, optionally ``E`` and ``lattice`` (vectors in columns), and the
 units as text, ``r_unit`` and ``e_unit``. cgnet (``.npy`` per array): coordinates, forces, integer embeddings.
@@ -13,20 +13,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...errors import DataError, UnitsError
+from ...errors import DataError, UnitsError, require
 from ...files.atomic import shown
 from ...files.hdf5 import dataset, member, open_hdf5
 from ...files.npz import MAX_BYTES, load_npy, load_npz, save_npz
 from ...functionals import get
 from ...units import factor, quantity_factor, resolve
+from ..arrays import FrameArrays
 from ..checks import mapping
-
-if TYPE_CHECKING:
-    from ..frames import Frames
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Layout:
 
     @property
     def own(self) -> set[str]:
-        """All names that mean something in files of this layout other than a label."""
+        """All names in files of this layout that do not hold a label."""
         return {*self.positions, *self.kinds, self.cell, self.masses} - {""}
 
 
@@ -52,7 +50,7 @@ LAYOUTS = {
     "mlcg": Layout(("coords", "cg_coords"), ("forces", "cg_forces"), kinds=("embeds", "cg_embeds"), masses="masses"),
     "chemtrain": Layout(("R",), ("F",), "U", "box", ("species",)),
 }
-#: Spellings of units in sGDML files beside those of kernelfe.units.
+#: Spellings of units in sGDML files in addition to those of kernelfe.units.
 _SGDML_UNITS = {"a.u.": "bohr", "au": "bohr", "Angstroms": "Å"}
 _OPTIONS = {"temperature", "kinds", "masses", "bonds", "noise", "parameters", "fractional", "molecule", "max_bytes"}
 
@@ -66,8 +64,7 @@ def read(
 ) -> dict[str, Any]:
     """Arguments of ``Frames.from_arrays``; see ``Frames.read_npz``."""
     form, given = _layout(layout), dict(options)
-    if unknown := set(given) - _OPTIONS:
-        raise DataError(f"unknown options {sorted(unknown)}; known: {sorted(_OPTIONS)}")
+    require(_OPTIONS >= given.keys(), f"unknown options {sorted(given.keys() - _OPTIONS)}; known: {sorted(_OPTIONS)}")
     molecule, limit = given.pop("molecule", None), given.pop("max_bytes", MAX_BYTES)
     fractional = given.pop("fractional", False)
     name = ", ".join(map(shown, path.values())) if isinstance(path, Mapping) else shown(path)
@@ -77,8 +74,10 @@ def read(
     if units is None:
         raise UnitsError(f"{name} does not state its units; pass units=, for example units='charmm' (kcal/mol, Å)")
     positions = _numbers(arrays, form.positions, name)
-    if positions.ndim != 3 or positions.shape[-1] != 3:
-        raise DataError(f"{form.positions[0]!r} in {name} has shape {positions.shape}, expected (frames, beads, 3)")
+    require(
+        positions.ndim == 3 and positions.shape[-1] == 3,
+        f"{form.positions[0]!r} in {name} has shape {positions.shape}, expected (frames, beads, 3)",
+    )
     cell = _cell(arrays[form.cell], len(positions), name) if form.cell in arrays else None
     if fractional:
         if cell is None:
@@ -99,8 +98,7 @@ def read(
 
 
 def _layout(name: str) -> Layout:
-    if name not in LAYOUTS:
-        raise DataError(f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}")
+    require(name in LAYOUTS, f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
 
 
@@ -110,10 +108,9 @@ def _arrays(path: Any, form: Layout, molecule: str | None, limit: int) -> dict[s
         return {str(key): load_npy(file, limit) for key, file in path.items()}
     if Path(shown(path)).suffix not in (".h5", ".hdf5"):
         return load_npz(path, limit)
-    if form is not LAYOUTS["mlcg"]:
-        raise DataError(f"{shown(path)} is HDF5, which only the layout 'mlcg' has")
+    require(form is LAYOUTS["mlcg"], f"{shown(path)} is HDF5, which only the layout 'mlcg' has")
     if molecule is None:
-        raise DataError(f"say which molecule= of {shown(path)} to read, as GROUP/NAME")
+        raise DataError(f"pass molecule=, which of {shown(path)} to read, as GROUP/NAME")
     with open_hdf5(path) as file:
         group = member(file, molecule)
         names = [key for key in (*form.positions, *form.forces, form.masses) if key in group]
@@ -121,19 +118,19 @@ def _arrays(path: Any, form: Layout, molecule: str | None, limit: int) -> dict[s
         for key in form.kinds:
             if key in group.attrs:
                 arrays[key] = np.asarray(group.attrs[key])
-        if "cg_delta_forces" in group and "cg_forces" not in group:
-            raise DataError(
-                f"{shown(path)} holds cg_delta_forces only, from which a prior has been subtracted: they are no mean "
-                "forces; read a file with cg_forces"
-            )
+        require(
+            "cg_forces" in group or "cg_delta_forces" not in group,
+            f"{shown(path)} holds cg_delta_forces only, from which a prior has been subtracted: they are not mean "
+            "forces; read a file with cg_forces",
+        )
     return arrays
 
 
 def _numbers(arrays: Mapping[str, np.ndarray], names: tuple[str, ...], where: str) -> np.ndarray:
     for name in names:
         if name in arrays:
-            if arrays[name].dtype.kind not in "biuf":
-                raise DataError(f"{name!r} in {where} holds {arrays[name].dtype} instead of numbers")
+            kind = arrays[name].dtype
+            require(kind.kind in "biuf", f"{name!r} in {where} holds {kind} instead of numbers")
             return np.asarray(arrays[name], float)
     raise DataError(f"{where} has no array {' or '.join(map(repr, names))}; it has: {', '.join(arrays)}")
 
@@ -143,8 +140,10 @@ def _cell(box: np.ndarray, frames: int, name: str) -> np.ndarray:
     box = np.asarray(box, float) if box.dtype.kind in "biuf" else np.zeros(0)
     if box.shape in ((3,), (frames, 3)) and box.shape != (3, 3):
         box = box[..., None] * np.eye(3)
-    if box.shape not in ((3, 3), (frames, 3, 3)):
-        raise DataError(f"the cell in {name} has shape {box.shape}, expected (3,), (3, 3) or one of these per frame")
+    require(
+        box.shape in ((3, 3), (frames, 3, 3)),
+        f"the cell in {name} has shape {box.shape}, expected (3,), (3, 3) or one of these per frame",
+    )
     return np.broadcast_to(np.swapaxes(box, -1, -2), (frames, 3, 3)).copy()
 
 
@@ -155,14 +154,18 @@ def _kinds(stored: np.ndarray | None, layout: str, beads: int, name: str) -> lis
     stored = np.asarray(stored)
     if stored.ndim == 2 and len(stored) and (stored == stored[0]).all():
         stored = stored[0]
-    if stored.dtype.kind not in "iu" or stored.shape != (beads,):
-        raise DataError(f"the kinds in {name} are {stored.dtype} of shape {stored.shape}, expected ({beads},) integers")
+    require(
+        stored.dtype.kind in "iu" and stored.shape == (beads,),
+        f"the kinds in {name} are {stored.dtype} of shape {stored.shape}, expected ({beads},) integers",
+    )
     if layout != "sgdml":
         return [str(number) for number in stored.tolist()]
     from ase.data import chemical_symbols
 
-    if stored.min(initial=0) < 0 or stored.max(initial=0) >= len(chemical_symbols):
-        raise DataError(f"z in {name} holds a number that is no element's; pass kinds=")
+    require(
+        stored.min(initial=0) >= 0 and stored.max(initial=0) < len(chemical_symbols),
+        f"z in {name} holds a number that is not an atomic number; pass kinds=",
+    )
     return [chemical_symbols[number] for number in stored]
 
 
@@ -174,8 +177,7 @@ def _sgdml_units(
 ) -> str | Mapping[str, str]:
     """Units of an sGDML file: those it states; ``units`` where it states none that are known."""
     kind = _text(arrays.get("type"))
-    if kind != "d":
-        raise DataError(f"{name} is no sGDML data set: its type is {kind or 'missing'!r} instead of 'd'")
+    require(kind == "d", f"{name} is not an sGDML data set: its type is {kind or 'missing'!r} instead of 'd'")
     stated = {"length": _text(arrays.get("r_unit")), "energy": _text(arrays.get("e_unit"))}
     stated = {key: _SGDML_UNITS.get(unit, unit) for key, unit in stated.items()}
     try:
@@ -191,8 +193,11 @@ def _sgdml_units(
     if units is not None:
         asked = resolve(units)
         for key, unit in (("length", "Å"), ("energy", "eV")):
-            if not np.isclose(quantity_factor(asked, key, unit), factor(stated[key], key), rtol=1e-9):
-                raise UnitsError(f"{name} states its {key} in {stated[key]}, and units= says otherwise; leave it out")
+            require(
+                np.isclose(quantity_factor(asked, key, unit), factor(stated[key], key), rtol=1e-9),
+                f"{name} states its {key} in {stated[key]}, which differs from units=; leave it out",
+                UnitsError,
+            )
     return stated
 
 
@@ -208,7 +213,7 @@ def _text(array: np.ndarray | None) -> str:
 
 
 def write(
-    frames: Frames,
+    frames: FrameArrays,
     path: str | os.PathLike[str],
     layout: str,
     labels: Mapping[str, str] | None,
@@ -218,50 +223,53 @@ def write(
     """See ``Frames.write_npz``."""
     form, asked = _layout(layout), resolve(units)
     if asked is None:
-        raise UnitsError("say in which units= to write, for example units='charmm' (kcal/mol, Å)")
+        raise UnitsError("pass the units= to write in, for example units='charmm' (kcal/mol, Å)")
     if frames.positions is None:
         raise DataError(f"the layout {layout!r} holds positions, and these frames hold variables; use Frames.save")
     length = quantity_factor(asked, "positions", "Å")
     arrays: dict[str, Any] = {form.positions[0]: frames.positions / length}
     taken = form.own
     for key, at in ({"mean_force": form.forces[0]} if labels is None else dict(labels)).items():
-        if key not in frames.labels:
-            raise DataError(f"these frames have no label {key!r}; they have {', '.join(frames.labels) or 'none'}")
-        if not frames.present[key].all():
-            raise DataError(f"{int((~frames.present[key]).sum())} rows lack {key!r}, for which {layout!r} has no place")
-        if not isinstance(at, str) or not at:
-            raise DataError(f"labels: {at!r} is no name of an array for {key!r}")
-        if at in taken:
-            raise DataError(f"the array {at!r} of {layout!r} files is taken: {key!r} needs a name of its own")
+        require(
+            key in frames.labels,
+            f"these frames have no label {key!r}; they have {', '.join(frames.labels) or 'none'}",
+        )
+        absent = int((~frames.present[key]).sum())
+        require(not absent, f"{absent} rows lack {key!r}, which {layout!r} cannot express")
+        require(isinstance(at, str) and at, f"labels: {at!r} is not the name of an array for {key!r}")
+        require(at not in taken, f"the array {at!r} of {layout!r} files is taken: {key!r} needs another name")
         taken.add(at)
         arrays[at] = frames.labels[key] / quantity_factor(asked, key, get(key).unit)
     if frames.cell is not None:
         cell = np.swapaxes(frames.cell, 1, 2) / length
-        if not form.cell:
-            raise DataError(f"the layout {layout!r} has no place for a cell")
-        if layout == "sgdml" and np.ptp(cell, axis=0).any():
-            raise DataError("sGDML keeps one lattice for all frames, and these frames have several")
+        require(form.cell, f"the layout {layout!r} has no place for a cell")
+        require(
+            layout != "sgdml" or not np.ptp(cell, axis=0).any(),
+            "sGDML keeps one lattice for all frames, and these frames have several",
+        )
         arrays[form.cell] = cell[0] if layout == "sgdml" else cell
     numbers = _bead_numbers(frames, layout)
     if numbers is not None and form.kinds:
         arrays[form.kinds[0]] = numbers
     if layout == "sgdml":
         extras = _sgdml_extras(arrays, asked, name)
-        for at in extras.keys() & arrays.keys():
-            raise DataError(f"the array {at!r} of {layout!r} files is taken: the label needs a name of its own")
+        both = extras.keys() & arrays.keys()
+        require(not both, f"the array {', '.join(both)!r} of {layout!r} files is taken: the label needs another name")
         arrays |= extras
     save_npz(path, {key: np.asarray(value) for key, value in arrays.items()})
 
 
-def _bead_numbers(frames: Frames, layout: str) -> np.ndarray | None:
+def _bead_numbers(frames: FrameArrays, layout: str) -> np.ndarray | None:
     """Atomic numbers for sGDML; elsewhere the number of each kind in the order of appearance."""
     kinds = frames.kinds
     if layout == "sgdml":
         from ase.data import atomic_numbers
 
         for kind in kinds or ("",):
-            if kind not in atomic_numbers:
-                raise DataError(f"sGDML identifies beads by element, and {kind or 'no kind'!r} is none; set kinds")
+            require(
+                kind in atomic_numbers,
+                f"sGDML identifies beads by element, and {kind or 'no kind'!r} is not an element; set kinds",
+            )
         return np.array([atomic_numbers[kind] for kind in kinds or ()], np.uint8)
     if kinds is None:
         return None
@@ -272,9 +280,12 @@ def _bead_numbers(frames: Frames, layout: str) -> np.ndarray | None:
 
 
 def _sgdml_extras(arrays: Mapping[str, Any], units: Mapping[str, str], name: str) -> dict[str, Any]:
-    """What sGDML keeps beside the data; the digest identifies the data set to its models."""
-    if "energy" not in units or "length" not in units:
-        raise UnitsError("sGDML files state the units of length and energy; give both in units=")
+    """Entries of sGDML files besides the data; the digest identifies the data set to its models."""
+    require(
+        units.keys() >= {"energy", "length"},
+        "sGDML files state the units of length and energy; give both in units=",
+        UnitsError,
+    )
     digest = hashlib.md5(usedforsecurity=False)
     for key in ("z", "R", "E", "F"):
         if key in arrays:

@@ -1,27 +1,37 @@
-"""Frames from and to files and ASE Atoms: the part of Frames that knows formats, each in a module of its own."""
+"""Frames from and to files and ASE Atoms: the part of Frames that chooses a format, each in a module of its own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from ...errors import DataError, UnitsError
+from ...errors import DataError, UnitsError, require
 from ...files.npz import MAX_BYTES
 from ...units import resolve
+from ..arrays import FrameArrays
+from . import archive, extxyz, layouts, traj
+from . import atoms as _atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from ..frames import Frames
+#: Suffixes of files that hold one Atoms per frame, and how they are read and written.
+_READERS: dict[str, Callable[[Path], tuple[list, str | None]]] = {
+    ".xyz": extxyz.read_extxyz,
+    ".extxyz": extxyz.read_extxyz,
+    ".traj": traj.read_traj,
+}
+_WRITERS: dict[str, Callable[[FrameArrays, str | os.PathLike[str]], None]] = {
+    ".xyz": extxyz.write_extxyz,
+    ".extxyz": extxyz.write_extxyz,
+    ".traj": traj.write_traj,
+}
 
-#: Suffixes of files that hold one Atoms per frame, and the module that reads and writes them.
-_IMAGES = {".xyz": "_extxyz", ".extxyz": "_extxyz", ".traj": "_traj"}
 
-
-class FrameFiles:
-    """Reading and writing, mixed into :class:`kernelfe.Frames`."""
+class FrameFiles(FrameArrays):
+    """Reading and writing of :class:`kernelfe.Frames`."""
 
     @classmethod
     def from_atoms(
@@ -30,14 +40,8 @@ class FrameFiles:
         labels: Mapping[str, str] | None = None,
         *,
         units: str | Mapping[str, str] | None = None,
-        temperature: Any = None,
-        noise: Mapping[str, Any] | None = None,
-        displacements: Any = None,
-        parameters: Mapping[str, Any] | None = None,
-        kinds: Sequence[str] | None = None,
-        masses: Any = None,
-        bonds: Iterable[tuple[int, int]] | None = None,
-    ) -> Frames:
+        **options: Unpack[_atoms.AtomOptions],
+    ) -> Self:
         """Frames from ASE Atoms, one bead per atom.
 
         Parameters
@@ -50,39 +54,20 @@ class FrameFiles:
             the label. None: every key ``REF_<quantity>``.
         units
             Units of the numbers; None means ASE's.
-        temperature
-            A number, (n,), or a key of ``atoms.info``; None: the key ``temperature``.
-        noise, displacements, parameters
-            As in :meth:`from_arrays`, or strings naming keys of the Atoms.
-        kinds
-            Bead names; None: the array ``bead_kind`` if there is one, else the chemical symbols.
-        masses
-            None: those set explicitly on the Atoms. The default masses of elements are not bead masses.
-        bonds
-            Pairs of bonded beads.
+        **options
+            ``temperature``: a number, (n,), or a key of ``atoms.info``; default: the key ``temperature``.
+            ``noise``, ``displacements``, ``parameters``: as in :meth:`from_arrays`, or strings naming keys of the
+            Atoms. ``kinds``: bead names; default: the array ``bead_kind`` if there is one, else the chemical symbols.
+            ``masses``: default: those set explicitly on the Atoms, because the default masses of elements are not
+            bead masses. ``bonds``: pairs of bonded beads.
 
         Raises
         ------
         DataError
             If frames hold different molecules, or a named key is in no frame, and as in :meth:`from_arrays`.
         """
-        from . import atoms as _atoms
-
         build: Any = cls
-        return build.from_arrays(
-            units=units,
-            **_atoms.arrays_of(
-                images,
-                labels,
-                temperature=temperature,
-                noise=noise,
-                displacements=displacements,
-                parameters=parameters,
-                kinds=kinds,
-                masses=masses,
-                bonds=bonds,
-            ),
-        )
+        return build.from_arrays(units=units, **_atoms.arrays_of(images, labels, options))
 
     @classmethod
     def read(
@@ -93,7 +78,7 @@ class FrameFiles:
         units: str | Mapping[str, str] | None = None,
         layout: str | None = None,
         **options: Any,
-    ) -> Frames:
+    ) -> Self:
         """Frames from an extended-XYZ or ``.traj`` file of ASE, or from a ``.npz`` file.
 
         Parameters
@@ -102,7 +87,7 @@ class FrameFiles:
             ``.xyz``, ``.extxyz`` or ``.traj``; other formats: read them with ASE and use :meth:`from_atoms`.
             ``.npz``: as written by :meth:`save`, or in one of the layouts of :meth:`read_npz`.
         units
-            Required, unless the file was written by kernelfe and says so itself.
+            Required, unless the file was written by kernelfe and states them.
         layout
             Of a ``.npz`` file of another program; then as :meth:`read_npz`.
         labels, **options
@@ -115,33 +100,35 @@ class FrameFiles:
         DataError
             As in :meth:`from_atoms`, and if the file is damaged or declares more than it can hold.
         """
-        from . import extxyz as _extxyz
-        from . import traj as _traj
-
         path = Path(path)
         if layout is not None:
             return cls.read_npz(path, layout, labels, units=units, **options)
         if path.suffix == ".npz":
-            if units is not None or labels is not None or options:
-                raise UnitsError(
-                    "a .npz file of Frames.save is in internal units and complete; leave out units= and all other "
-                    "options, or say layout= if it is the file of another program"
-                )
+            require(
+                units is None and labels is None and not options,
+                "a .npz file of Frames.save is in internal units and complete; leave out units= and all other "
+                "options, or pass layout= if it is the file of another program",
+                UnitsError,
+            )
             return cls.load(path)
-        if path.suffix not in _IMAGES:
-            raise DataError(
-                f"cannot read {path.suffix or 'a file without suffix'!r}; read an all-atom trajectory with "
-                f"kernelfe.allatom.Trajectory, or {path.name} with ase.io.read, and pass Atoms to Frames.from_atoms; "
-                "mind the units that the reader returns"
-            )
-        images, stated = (_extxyz.read_extxyz if _IMAGES[path.suffix] == "_extxyz" else _traj.read_traj)(path)
-        if stated is None and units is None:
-            raise UnitsError(
-                f"{path.name} does not state its units; pass units=, for example "
-                "units={'energy': 'kJ/mol', 'length': 'nm'} or units='ase'"
-            )
-        if stated is not None and units is not None and resolve(units) != resolve(stated):
-            raise UnitsError(f"{path.name} states its units ({stated}), and units= says otherwise; leave it out")
+        require(
+            path.suffix in _READERS,
+            f"cannot read {path.suffix or 'a file without suffix'!r}; read an all-atom trajectory with "
+            f"kernelfe.allatom.Trajectory, or {path.name} with ase.io.read, and pass Atoms to Frames.from_atoms; "
+            "mind the units that the reader returns",
+        )
+        images, stated = _READERS[path.suffix](path)
+        require(
+            stated is not None or units is not None,
+            f"{path.name} does not state its units; pass units=, for example "
+            "units={'energy': 'kJ/mol', 'length': 'nm'} or units='ase'",
+            UnitsError,
+        )
+        require(
+            stated is None or units is None or resolve(units) == resolve(stated),
+            f"{path.name} states its units ({stated}), which differ from units=; leave it out",
+            UnitsError,
+        )
         return cls.from_atoms(images, labels, units=stated or units, **options)
 
     @classmethod
@@ -153,7 +140,7 @@ class FrameFiles:
         *,
         units: str | Mapping[str, str] | None = None,
         **options: Any,
-    ) -> Frames:
+    ) -> Self:
         """Frames from the arrays of another program's data set, read without pickle and within a size limit.
 
         ========== ================================================ ==========================================
@@ -190,13 +177,11 @@ class FrameFiles:
         ModelFileError
             If a file is damaged, too large, or holds pickled objects.
         """
-        from . import layouts as _layouts
-
         build: Any = cls
-        return build.from_arrays(**_layouts.read(path, layout, labels, units, options))
+        return build.from_arrays(**layouts.read(path, layout, labels, units, options))
 
     @classmethod
-    def load(cls, path: Any, max_bytes: int = MAX_BYTES) -> Frames:
+    def load(cls, path: Any, max_bytes: int = MAX_BYTES) -> Self:
         """Load what :meth:`save` wrote; safe with files from elsewhere.
 
         Parameters
@@ -209,11 +194,15 @@ class FrameFiles:
         Raises
         ------
         ModelFileError
-            If the file is no such archive, of a later version, or inconsistent.
+            If the file is not such an archive, of a later version, or inconsistent.
         """
-        from .archive import load
-
-        return load(path, max_bytes)
+        build: Any = cls
+        arguments, pairs = archive.load(path, max_bytes)
+        with archive.consistent(path):
+            frames = build.from_arrays(**arguments)
+            if pairs is not None:
+                frames.add_pair_labels(**pairs)
+        return frames
 
     # ------------------------------------------------------------------ writing
 
@@ -221,8 +210,8 @@ class FrameFiles:
         """One ASE Atoms per frame, in ASE's units, from which :meth:`from_atoms` builds the same Frames.
 
         Labels, their noise, bead kinds and everything else are in ``atoms.arrays`` and ``atoms.info`` under the keys
-        that the files of :meth:`write` have; ``atoms.info["kernelfe_units"]`` is ``"ase"``. Beads whose kind is no
-        chemical symbol are X, and masses are set only if the frames have them. Written by ASE itself, extended XYZ
+        that the files of :meth:`write` have; ``atoms.info["kernelfe_units"]`` is ``"ase"``. Beads whose kind is not
+        a chemical symbol are X, and masses are set only if the frames have them. Written by ASE itself, extended XYZ
         keeps 8 decimals, and ``.traj`` drops what is in ``atoms.arrays``: use :meth:`write`.
 
         Raises
@@ -230,30 +219,23 @@ class FrameFiles:
         DataError
             If the frames hold variables or pair labels.
         """
-        from . import atoms as _atoms
-
-        frames: Any = self
-        return _atoms.to_atoms(frames)
+        return _atoms.to_atoms(self)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write to ``.npz`` (complete, see :meth:`save`), or to extended XYZ or ``.traj``, which lack pair labels.
 
-        All are exact, state their units, and can be read by :meth:`read`; the last two by ASE, too.
+        All are exact, state their units, and can be read by :meth:`read`; the last two also by ASE.
 
         Raises
         ------
         DataError
             If the suffix is another, or the format cannot hold these frames.
         """
-        from . import extxyz as _extxyz
-        from . import traj as _traj
-
-        frames: Any = self
         suffix = Path(path).suffix
         if suffix == ".npz":
             self.save(path)
-        elif suffix in _IMAGES:
-            (_extxyz.write_extxyz if _IMAGES[suffix] == "_extxyz" else _traj.write_traj)(frames, path)
+        elif suffix in _WRITERS:
+            _WRITERS[suffix](self, path)
         else:
             raise DataError(f"cannot write {suffix or 'a file without suffix'!r}; use .npz, .xyz, .extxyz or .traj")
 
@@ -284,13 +266,10 @@ class FrameFiles:
         Raises
         ------
         DataError
-            If the layout cannot hold these frames: variables, rows without the label, beads of no element (sGDML).
-            Temperatures, noise, masses and bonds have no place in any of these layouts.
+            If the layout cannot hold these frames: variables, rows without the label, beads that are not elements
+            (sGDML). Temperatures, noise, masses and bonds have no place in any of these layouts.
         """
-        from . import layouts as _layouts
-
-        frames: Any = self
-        _layouts.write(frames, path, layout, labels, units, name)
+        layouts.write(self, path, layout, labels, units, name)
 
     def save(self, path: str | os.PathLike[str], dtype: str = "float64") -> None:
         """Save to a npz archive, atomically and without pickle.
@@ -302,7 +281,4 @@ class FrameFiles:
         dtype
             ``"float32"`` halves the file at the price of rounding coordinates, fields and labels.
         """
-        from .archive import save
-
-        frames: Any = self
-        save(frames, path, dtype)
+        archive.save(self, path, dtype)

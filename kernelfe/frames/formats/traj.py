@@ -11,16 +11,14 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, require
 from ...files.atomic import atomic_write
+from ..arrays import FrameArrays
 from .atoms import stated_units, to_atoms
-
-if TYPE_CHECKING:
-    from ..frames import Frames
 
 _RESULTS = ("energy", "forces", "stress")
 
@@ -44,13 +42,12 @@ def read_traj(path: str | os.PathLike[str], first: bool = False) -> tuple[list, 
     from ase.io import ulm
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; check the path")
+    require(path.is_file(), f"{path} does not exist; check the path")
     try:
         count = _check_sizes(path)
         with ulm.open(path, "r") as reader:
-            if reader.get_tag() != "ASE-Trajectory":
-                raise ValueError(f"its tag is {reader.get_tag()!r}")
+            tag = reader.get_tag()
+            require(tag == "ASE-Trajectory", f"{path.name} is not readable as .traj (its tag is {tag!r})")
             header: dict[str, Any] = {}
             images = [_image(reader[row], header) for row in range(min(count, 1) if first else count)]
     except DataError:
@@ -61,7 +58,7 @@ def read_traj(path: str | os.PathLike[str], first: bool = False) -> tuple[list, 
 
 
 def _image(item: Any, header: dict[str, Any]) -> Any:
-    """Atoms of one frame; what is the same in all frames stands in the first only. Constraints are left out."""
+    """Atoms of one frame; data that all frames share is stored in the first only. Constraints are left out."""
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -84,7 +81,7 @@ def _image(item: Any, header: dict[str, Any]) -> Any:
     return atoms
 
 
-def write_traj(frames: Frames, path: str | os.PathLike[str]) -> None:
+def write_traj(frames: FrameArrays, path: str | os.PathLike[str]) -> None:
     """Write frames exactly. Labels are in ``atoms.info``: ASE drops arrays of its own making from ``.traj`` files."""
     from ase.io.trajectory import TrajectoryWriter
 
@@ -98,8 +95,7 @@ def _check_sizes(path: Path) -> int:
     """Number of frames, after every size in the file has been compared with the bytes there are."""
     total = path.stat().st_size
     with open(path, "rb") as handle:
-        if handle.read(8) not in (b"- of Ulm", b"AFFormat"):
-            raise DataError(f"{path.name} is no .traj file; write it again")
+        require(handle.read(8) in (b"- of Ulm", b"AFFormat"), f"{path.name} is not a .traj file; write it again")
         handle.read(16)
         _, count, start = struct.unpack("<3q", handle.read(24))
         _require(0 <= count and 0 <= start and start + 8 * count <= total, path, f"{count} frames")
@@ -118,14 +114,16 @@ def _check_sizes(path: Path) -> int:
 
 
 def _check_arrays(node: Any, total: int, path: Path) -> int:
-    """Bytes of the arrays that the JSON refers to, which must lie in the file; those in the JSON are as they say."""
+    """Bytes of the arrays that the JSON refers to; checked, as is the declared size of arrays within the JSON."""
     if isinstance(node, list):
         return sum(_check_arrays(entry, total, path) for entry in node)
     if not isinstance(node, dict):
         return 0
     size = 0
-    if "__ase_objtype__" in node:
-        raise DataError(f"{path.name} holds an object {node['__ase_objtype__']!r}; only numbers and text are read")
+    require(
+        "__ase_objtype__" not in node,
+        f"{path.name} holds an object {node.get('__ase_objtype__')!r}; only numbers and text are read",
+    )
     if "ndarray" in node:
         shape, kind, offset = node["ndarray"]
         size = _count(shape, path) * np.dtype(kind).itemsize
@@ -146,5 +144,4 @@ def _count(shape: list[int], path: Path) -> int:
 
 
 def _require(holds: bool, path: Path, what: str) -> None:
-    if not holds:
-        raise DataError(f"{path.name} declares {what}, for which it has no bytes; it is damaged or hostile")
+    require(holds, f"{path.name} declares {what}, for which it has no bytes; it is damaged or hostile")

@@ -22,6 +22,7 @@ from torch import Tensor
 from ...errors import DataError
 from ...functionals import GeneralizedForce, Spatial, get
 from ...geometry.axes import choose_arms
+from ...linalg.autocorrelation import autocovariance, integrated_time
 from ..observations.labels import GIVEN, WHITENED, LabelSet
 from ..observations.levels import NoiseLevels
 from ..observations.noise import CorrelatedNoise
@@ -200,19 +201,13 @@ def statistical_inefficiency(series: list[Tensor]) -> Tensor:
     series
         Shapes (n_k, m), in time order.
     """
-    series = [x for x in series if len(x) > 3]
-    if not series:
+    long = [x.numpy() for x in series if len(x) > 3]
+    if not long:
         return torch.ones(())
-    longest = max(len(x) for x in series)
-    total = torch.zeros(longest, series[0].shape[1], dtype=torch.float64)
-    for x in series:
-        spectrum = torch.fft.rfft(x, n=2 * len(x), dim=0)
-        total[: len(x)] += torch.fft.irfft(spectrum.abs() ** 2, n=2 * len(x), dim=0)[: len(x)]
-    rho = total / total[:1].clamp_min(1e-300)
-    seen = rho[1].abs() > 2.0 / sum(len(x) for x in series) ** 0.5
-    pairs = rho[: 2 * (longest // 2)].reshape(longest // 2, 2, -1).sum(1)
-    pairs = torch.cummin(torch.where(torch.cumprod((pairs > 0).int(), 0) > 0, pairs, 0.0), 0).values
-    return torch.where(seen, (2.0 * pairs.sum(0) - 1.0).clamp_min(1.0), 1.0)
+    covariance = autocovariance(long)
+    rho = covariance / covariance[:1].clip(1e-300)
+    seen = np.abs(rho[1]) > 2.0 / sum(len(x) for x in long) ** 0.5
+    return torch.from_numpy(np.where(seen, (2.0 * integrated_time(rho)).clip(1.0), 1.0))
 
 
 def weigh_by_time(spec: CorrelatedNoise, labels: list[LabelSet], posterior, layout: Layout | None) -> dict[str, float]:

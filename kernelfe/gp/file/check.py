@@ -7,7 +7,7 @@ answer nonsense, on first use.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from ...frames import Frames
 from ...kernels import Kernel, ParameterExpansion, ParameterPart, ThermalPart
 from ..observations.noise import CorrelatedNoise
 from ..prior.term import Term
-from ..solvers.specs import Dense, Iterative, Sparse
+from ..solvers.base import Solver
+from ..solvers.specs import SOLVERS
 from ..starting import named_terms
 from .schema import FIELDS
 
@@ -134,16 +135,24 @@ def check_expansions(expansions: Any, what: str, parameters: set[str] | None) ->
         require(ok, f"the parameter of an expansion of {what}", e.name, "a parameter of the model")
 
 
-def check_solver(solver: Any, what: str, kind: type | tuple[type, ...] = (Dense, Iterative, Sparse)) -> None:
+def check_solver(solver: Any, what: str, keeps_labels: bool | None = None) -> None:
     """Check a solver and the types of its numbers.
+
+    Parameters
+    ----------
+    keeps_labels
+        Whether its posterior has to keep the labels; None: any solver passes.
 
     Raises
     ------
     ModelFileError
-        If it is of another kind, or a number is none.
+        If it is not such a solver, or a field has another type than its default.
     """
-    require(isinstance(solver, kind), what, solver, "a solver, as the kind of the posterior wants it")
+    fits = isinstance(solver, Solver) and keeps_labels in (None, solver.keeps_labels)
+    require(fits, what, solver, "a solver, as the kind of the posterior wants it")
     for field in fields(type(solver)):
+        if field.default is MISSING:
+            continue
         value = getattr(solver, field.name)
         kinds: tuple[Any, ...] = (int if field.default is None else type(field.default),)
         if str(field.type).endswith("| None"):
@@ -188,7 +197,7 @@ def check_estimator(parameters: dict[str, Any]) -> None:
         if name in parameters:
             require(passes(parameters[name]), f"the parameter {name!r} of the estimator", parameters[name], wanted)
     solver, terms = parameters.get("solver", "auto"), parameters.get("terms")
-    if solver not in ("auto", "dense", "iterative", "sparse"):
+    if solver not in ("auto", *SOLVERS):
         check_solver(solver, "the parameter 'solver' of the estimator")
     if terms is not None:
         for name, term in named_terms(terms):
@@ -216,5 +225,4 @@ def _try_out(model) -> None:
         cell = (x.max() + 1000.0) * np.eye(3) if molecule.periodic else None
         frames = Frames.from_arrays(positions=x[None], kinds=molecule.kinds, cell=cell, **common)
     # the factor of an exact model is built when a first error bar is needed: that takes as long as the fit
-    sparse = isinstance(model.provenance.solver, Sparse)
-    model.predict(frames, "free_energy", reference=None, return_std=sparse)
+    model.predict(frames, "free_energy", reference=None, return_std=not model.provenance.solver.keeps_labels)

@@ -37,17 +37,14 @@ from ..correlated_noise.model import FittedNoise, Layout
 from ..fitted.domain import Domain
 from ..fitted.model import FreeEnergy, Noise, Provenance
 from ..molecules import FittedMolecule, Molecule, Molecules
+from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels
 from ..observations.noise import CorrelatedNoise
 from ..prior.mean import MeanFunction
 from ..prior.prior import Prior
 from ..prior.term import Term, TermModule
 from ..shared_baseline import SharedBaseline
-from ..solvers.dense import DensePosterior
-from ..solvers.iterative.posterior import IterativePosterior
-from ..solvers.sparse.basis import SparseBasis
-from ..solvers.sparse.posterior import SparsePosterior
-from ..solvers.specs import Dense, Iterative, Sparse
+from ..solvers.specs import SOLVERS
 from .check import check_estimator, check_expansions, check_header, check_solver, check_term, try_out
 from .labels import stored_label
 
@@ -61,9 +58,7 @@ _CLASSES: dict[str, type] = {
         TemperatureKernel,
         ParameterExpansion,
         ParameterKernel,
-        Dense,
-        Iterative,
-        Sparse,
+        *SOLVERS.values(),
         BoltzmannInversion,
         *KERNELS.values(),
         CorrelatedNoise,
@@ -127,17 +122,15 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
     """The model of a header whose fields were checked one by one."""
     solver: Any = from_dict(header["solver"], known)
     sparse = header["posterior"] == "sparse"
-    check_solver(solver, "the field 'solver'", Sparse if sparse else (Dense, Iterative))
+    check_solver(solver, "the field 'solver'", keeps_labels=not sparse)
     device, molecules = device_or_cpu(solver), _molecules(header)
     terms = _terms(header, tensors, known, molecules)
     prior = Prior([module for _, module in terms], _mean(header, known)).to(device)
     # only correlated noise has levels of its own
     levels = NoiseLevels.of(header.get("noise_levels", header["noise"]), float(header["noise_temperature"])).to(device)
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    if sparse:
-        posterior: Any = _sparse(prior, solver.gradients, tensors)
-    else:
-        posterior = _exact(prior, levels, solver, header, tensors, molecules)
+    labels = None if sparse else _labels(header, tensors, levels, molecules)
+    posterior = solver.posterior_from(prior, levels, labels, tensors)
     found, density, domain = header["log_evidence"], header.get("density"), header.get("domain")
     posterior.log_evidence = float("nan") if found is None else found
     one = molecules.entries[0].molecule
@@ -241,26 +234,10 @@ def _noise_model(data: dict[str, Any] | None, tensors: dict[str, Tensor], known:
     return FittedNoise(spec, layout, covariance, tuple(data["exponents"]), **numbers)
 
 
-def _sparse(prior: Prior, gradients: bool, tensors: dict[str, Tensor]) -> SparsePosterior:
-    inducing, whitening = [], []
-    for t, term in enumerate(prior.terms):
-        z = take(tensors, f"term{t}.inducing", None, term.dimension)
-        inducing.append(z)
-        rows = len(z) * (1 + term.dimension if gradients else 1)
-        whitening.append(take(tensors, f"term{t}.whitening", rows, None))
-    basis = SparseBasis(prior, inducing, gradients, whitening)
-    width = sum(rank * size for rank, size in zip(basis.ranks, basis.functions, strict=True))
-    return SparsePosterior(basis, take(tensors, "weights", width), take(tensors, "lower", width, width))
-
-
-def _exact(
-    prior: Prior,
-    noise: NoiseLevels,
-    solver: Dense | Iterative,
-    header: dict[str, Any],
-    tensors: dict[str, Tensor],
-    molecules: Molecules,
-) -> DensePosterior | IterativePosterior:
+def _labels(
+    header: dict[str, Any], tensors: dict[str, Tensor], noise: NoiseLevels, molecules: Molecules
+) -> list[LabelSet]:
+    """The labels of a posterior that keeps them."""
     own = header.get("label_molecules", [0] * len(header["labels"]))
     which = [molecules.entries[k].molecule for k in own]
     labels = [
@@ -270,10 +247,7 @@ def _exact(
     for label in labels:
         if label.learned and label.kind not in noise.kinds:
             raise ModelFileError(f"labels of kind {label.kind!r} have no noise: save the model again")
-    weights = take(tensors, "weights", sum(len(label) for label in labels))
-    if isinstance(solver, Iterative):
-        return IterativePosterior(prior, labels, noise, solver, weights=weights)
-    return DensePosterior(prior, labels, noise, weights=weights)
+    return labels
 
 
 def _estimator_parameters(data: dict[str, Any], known: dict[str, type]) -> dict[str, Any]:

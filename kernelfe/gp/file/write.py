@@ -12,7 +12,6 @@ from ...errors import DataError
 from ...files import tensors as container
 from ...specs import Spec
 from ..prior.term import Term
-from ..solvers.sparse.posterior import SparsePosterior
 from .labels import label_tensors
 from .schema import FIELDS
 
@@ -47,21 +46,16 @@ def write(path: str | os.PathLike, model, parameters: dict[str, Any], columns: i
         tensors |= {f"term{t}.{name}": parameter.detach() for name, parameter in term.named_parameters()}
     if model.noise.correlated is not None:
         tensors["noise.covariance"] = model.noise.correlated.covariance
-    if isinstance(posterior, SparsePosterior):
-        header["posterior"] = "sparse"
-        tensors |= {"weights": posterior.weights, "lower": posterior.lower}
-        for t, z in enumerate(posterior.basis.inducing):
-            tensors[f"term{t}.inducing"] = z
-            tensors[f"term{t}.whitening"] = posterior.basis.whitenings[t].matrix
-    else:
-        header["posterior"] = "dense"
+    # "dense" stands for every posterior that keeps its labels
+    header["posterior"] = "sparse" if posterior.labels is None else "dense"
+    tensors |= posterior.tensors()
+    if posterior.labels is not None:
         header["labels"] = [label.kind for label in posterior.labels]
         if not model.molecules.single:
             order = [entry.molecule for entry in model.molecules.entries]
             if {label.states.molecule for label in posterior.labels} - set(order):
                 raise DataError("C ≥ 0 was enforced for a molecule that is not a fitted one: this is not stored")
             header["label_molecules"] = [order.index(label.states.molecule) for label in posterior.labels]
-        tensors["weights"] = posterior.weights
         for k, label in enumerate(posterior.labels):
             tensors |= label_tensors(f"label{k}", label)
     if FIELDS["domain"].stored(model):

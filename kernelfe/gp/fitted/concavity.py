@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +29,6 @@ from ... import functionals
 from ...errors import DataError, SolverError
 from ..observations.labels import CONCAVITY, LabelSet
 from ..posterior import predict_mean
-from ..solvers.dense import DensePosterior
-from ..solvers.sparse.posterior import SparsePosterior
 
 FloatArray = NDArray[np.float64]
 
@@ -78,11 +75,10 @@ def constrained(model, read, estimate="mode"):
     if not 0 < len(states) <= MAX_POINTS:
         raise DataError(f"enforce_concavity takes 1 to {MAX_POINTS} virtual points, X has {len(states)}")
     posterior, functional = model.posterior, functionals.get("heat_capacity")
-    sparse = isinstance(posterior, SparsePosterior)
     with torch.no_grad():
         mean = predict_mean(posterior, rows).cpu().numpy()
-        half = _half_features(posterior, rows) if sparse else None
-        covariance = (posterior.covariance(rows, rows) if half is None else half.T @ half).cpu().numpy()
+        reducible = posterior.reducible(rows)
+        covariance = reducible.cpu().numpy()
         scale = np.sqrt(np.diag(covariance).clip(0.0))
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise SolverError("a heat capacity at a virtual point has no variance: it cannot be conditioned on")
@@ -95,31 +91,9 @@ def constrained(model, read, estimate="mode"):
             torch.from_numpy(array).to(rows.prior_mean.device)
             for array in (told, scale[told] * nu[told] / tau[told], scale[told] * tau[told] ** -0.5)
         )
-        found: Any
-        if sparse:
-            found = _sparse(posterior, rows, index, y, noise)
-        else:
-            virtual = LabelSet(CONCAVITY, functional, states[index], y[:, None], noise[:, None])
-            found = DensePosterior(posterior.prior, [*posterior.labels, virtual], posterior.noise)
-        found.log_evidence = posterior.log_evidence
+        virtual = LabelSet(CONCAVITY, functional, states[index], y[:, None], noise[:, None])
+        found = posterior.with_observations(virtual, reducible[index][:, index])
     return replace(model, posterior=found, provenance=replace(model.provenance, concave=True))
-
-
-def _half_features(posterior: SparsePosterior, rows) -> torch.Tensor:
-    """L⁻¹ψᵀ: the posterior covariance of what the features of a sparse model explain is its Gram."""
-    features = posterior.basis.wide(rows)[0] * posterior.basis.amplitudes()
-    return torch.linalg.solve_triangular(posterior.lower, features.T, upper=False)
-
-
-def _sparse(posterior: SparsePosterior, rows, index, y, noise) -> SparsePosterior:
-    """A sparse posterior with some more rows: its precision and weights brought up to date."""
-    features = (posterior.basis.wide(rows)[0] * posterior.basis.amplitudes())[index]
-    scaled = features / noise[:, None]
-    target = (y - rows.prior_mean[index]) / noise
-    precision = posterior.lower @ posterior.lower.T
-    right = precision @ posterior.weights + scaled.T @ target
-    lower = torch.linalg.cholesky(precision + scaled.T @ scaled)
-    return SparsePosterior(posterior.basis, torch.cholesky_solve(right[:, None], lower)[:, 0], lower)
 
 
 def projection(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:

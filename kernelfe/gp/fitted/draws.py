@@ -14,57 +14,24 @@ labels, f + K(·, Z) K_ZZ⁻¹ (u − f(Z)), also draws what the inducing enviro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ... import functionals
-from ...errors import DataError
 from ...kernels import Jets, Kernel, features_of
 from ...kernels.features import Features
-from ..observations.labels import LabelSet, baseline_rows
-from ..observations.levels import noise_variances
-from ..posterior import predict_mean
-from ..prior.prior import Prior
+from ...specs import Whole, checked
+from ..observations.labels import baseline_rows
+from ..posterior import Nodes, predict_mean, read_rows
 from ..prior.rows import RowBlock, frame_chunks
-from ..solvers.sparse.posterior import SparsePosterior
+from ..solvers.exact import normal
 from ..states import States
 from .predict import reference_groups
 
 #: Numbers held at a time while draws are read.
 ENTRIES = 1 << 22
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """An expansion of n draws of one term whose functions of state go with each other.
-
-    The coefficients of function k at node j are (c_j, w_j) times factors_jk.
-
-    Parameters
-    ----------
-    z
-        Nodes in the columns of the kernel, shape (J, D).
-    c, w
-        Shapes (J, n) and (J, D, n), or None for zero.
-    factors
-        Shape (J, size).
-    """
-
-    z: Tensor
-    c: Tensor | None
-    w: Tensor | None
-    factors: Tensor
-
-    def along(self, state: Tensor) -> tuple[Tensor, Tensor | None]:
-        """c and w of Σ_k state_k g_k."""
-        scale = self.factors @ state
-        w = None if self.w is None else self.w * scale[:, None, None]
-        return self.z.new_zeros(len(self.z), 1) if self.c is None else self.c * scale[:, None], w
 
 
 class TermDraws:
@@ -222,20 +189,6 @@ class PosteriorDraws:
         return read_rows(rows, self.terms, self.mean, self.n)
 
 
-def read_rows(rows: RowBlock, terms: list[TermDraws], mean: Tensor | None, n: int) -> Tensor:
-    """Draws of the rows of a block, shape (len(rows), n)."""
-    out = rows.prior_mean.new_zeros(len(rows), n)
-    for reads, draws in zip(rows.terms, terms, strict=True):
-        for read in reads:
-            factors = read.factors if read.jets.frame is None else read.factors[read.jets.frame]
-            if len(read.jets.z):
-                out += rows.scatter(draws.read(read.jets, factors), read.jets)
-    if mean is not None:
-        for features, factors in rows.mean:
-            out += torch.einsum("ix,ik,xkn->in", features, factors, mean)
-    return out
-
-
 def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> PosteriorDraws:
     """Functions drawn from the posterior of a fitted model, to read any quantity from.
 
@@ -263,9 +216,8 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
     SolverError
         If the linear systems cannot be solved.
     """
-    for name, value, least in (("n", n, 1), ("features", features, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise DataError(f"pathwise_draws: {name}={value!r} must be a whole number of at least {least}")
+    n, features = (checked(k, v, Whole(least=1), "pathwise_draws") for k, v in (("n", n), ("features", features)))
+    seed = checked("seed", seed, Whole(least=0), "pathwise_draws")
     posterior, prior = model.posterior, model.posterior.prior
     rng, device = np.random.default_rng(seed), prior.device
     with torch.no_grad():
@@ -274,77 +226,9 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
             kernel = term.kernel
             found = [f.to(device) for f in features_of(kernel, term.width, features, [seed, t])]
             scale = term.variances().sqrt()[None, :, None]
-            terms.append(TermDraws(kernel, found, [scale * _normal(rng, device, f.size, term.size, n) for f in found]))
-        if isinstance(posterior, SparsePosterior):
-            return PosteriorDraws(model, terms, _condition_sparse(posterior, terms, rng, n), n)
-        mean = None
-        if prior.mean is not None:
-            scale = prior.mean.variances(device).sqrt()[:, None]
-            mean = scale * _normal(rng, device, len(prior.mean.offset), prior.mean.size, n)
-        observed = torch.cat([read_rows(block, terms, mean, n) for block in posterior.blocks])
-        observed += torch.cat([_noise(label, posterior.noise, rng, n) for label in posterior.labels])
-        mean = _condition(prior, posterior.blocks, -posterior.solve(observed), terms, mean)
-        return PosteriorDraws(model, terms, mean, n)
-
-
-def _normal(rng: np.random.Generator, like: torch.device, *shape: int) -> Tensor:
-    """Standard normal numbers, the same on every device."""
-    return torch.from_numpy(rng.standard_normal(shape)).to(like)
-
-
-def _noise(label: LabelSet, noise: Any, rng: np.random.Generator, n: int) -> Tensor:
-    """Draws of the noise of a label set, shape (rows, n)."""
-    variances, _ = noise_variances(label, noise)
-    if variances is not None:
-        return variances.sqrt()[:, None] * _normal(rng, variances.device, len(variances), n)
-    assert label.noise is not None
-    frames, m = label.y.shape
-    return (torch.linalg.cholesky(label.noise) @ _normal(rng, label.noise.device, frames, m, n)).flatten(0, 1)
-
-
-def _condition(
-    prior: Prior, blocks: list[RowBlock], weights: Tensor, terms: list[TermDraws], mean: Tensor | None
-) -> Tensor | None:
-    """Add K(·, X) weights to the draws, weights (rows, n); the weights of the mean functions are returned."""
-    row, n = 0, weights.shape[1]
-    for block in blocks:
-        own = weights[row : row + len(block)]
-        row += len(block)
-        by_frame = own.reshape(block.frames, block.components, n)
-        for term, reads, draws in zip(prior.terms, block.terms, terms, strict=True):
-            for read in reads:
-                jets = read.jets
-                local = by_frame if jets.frame is None else by_frame[jets.frame]
-                if jets.label is not None:
-                    local = torch.gather(local, 1, jets.label[:, :, None].expand(-1, -1, n))
-                factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
-                c = None if jets.c is None else torch.einsum("er,ern->en", jets.c, local)
-                w = None if jets.w is None else torch.einsum("erd,ern->edn", jets.w, local)
-                draws.add(Nodes(jets.z, c, w, factors))
-        if mean is not None:
-            for features, factors in block.mean:
-                mean = mean + torch.einsum("ix,ik,in->xkn", features, factors * prior.mean.variances(prior.device), own)  # type: ignore[union-attr]
-    return mean
-
-
-def _condition_sparse(
-    posterior: SparsePosterior, terms: list[TermDraws], rng: np.random.Generator, n: int
-) -> Tensor | None:
-    """Add K(·, Z) K_ZZ⁻¹ (u − f(Z)) to the draws, u from its posterior without its mean."""
-    basis, prior = posterior.basis, posterior.prior
-    noise = _normal(rng, prior.device, len(posterior.lower), n)
-    drawn = torch.linalg.solve_triangular(posterior.lower.T, noise, upper=True)
-    drawn, at = drawn * basis.amplitudes()[:, None], 0
-    for t, (term, draws) in enumerate(zip(prior.terms, terms, strict=True)):
-        jets, matrix, rank, size = basis.jets[t], basis.whitenings[t].matrix, basis.ranks[t], term.size
-        units = torch.eye(size, dtype=torch.float64, device=prior.device)
-        present = [draws.read(jets, unit.expand(len(jets.z), size)).flatten(0, 1) for unit in units]
-        for k, wanted in enumerate(drawn[at : at + rank * size].reshape(size, rank, n)):
-            coefficients = (matrix @ (wanted - matrix.T @ present[k])).reshape(len(jets.z), jets.rows, n)
-            c = torch.einsum("er,ern->en", jets.c, coefficients)
-            w = None if jets.w is None else torch.einsum("erd,ern->edn", jets.w, coefficients)
-            draws.add(Nodes(jets.z, c, w, units[k].expand(len(jets.z), size)))
-        at += rank * size
-    if prior.mean is None:
-        return None
-    return drawn[at:].reshape(prior.mean.size, -1, n).transpose(0, 1)
+            terms.append(TermDraws(kernel, found, [scale * normal(rng, device, f.size, term.size, n) for f in found]))
+        correction = posterior.correction(terms, rng, n)
+        for draws, more in zip(terms, correction.terms, strict=True):
+            for nodes in more:
+                draws.add(nodes)
+        return PosteriorDraws(model, terms, correction.mean, n)

@@ -25,11 +25,10 @@ from torch import Tensor
 
 from ...errors import DataError, SolverError
 from ..conditioning import Conditioned, natural_levels
-from ..molecules import is_several
+from ..molecules import over_parts
 from ..observations.levels import NoiseLevels
 from ..prior.term import LOG_PRIOR_WIDTH
-from ..solvers.dense import DensePosterior, dense_log_evidence
-from ..solvers.sparse.fit import random_subsets
+from ..solvers.evidence import dense_log_evidence, random_subsets
 from .joint import Joint, Query, covariance_root
 
 FloatArray = NDArray[np.float64]
@@ -109,16 +108,17 @@ class HyperparameterEnsemble:
 
     def predict(self, X, quantity=None, *, return_std=False, **options):
         """As :meth:`FreeEnergyRegressor.predict <kernelfe.FreeEnergyRegressor.predict>`, hyperparameters averaged."""
-        if is_several(X):
-            each = [self.predict(part, quantity, return_std=return_std, **options) for part in X]
-            return tuple(map(list, zip(*each, strict=True))) if return_std else each
-        if not return_std:
-            means = np.stack([m.predict(X, quantity, **options) for m in self.models])
-            return np.tensordot(self.weights, means, 1)
-        found = [m.predict(X, quantity, return_std=True, **options) for m in self.models]
-        means, stds = (np.stack(part) for part in zip(*found, strict=True))
-        mean = np.tensordot(self.weights, means, 1)
-        return mean, np.sqrt(np.tensordot(self.weights, stds**2 + (means - mean) ** 2, 1))
+
+        def mixed(part):
+            if not return_std:
+                means = np.stack([m.predict(part, quantity, **options) for m in self.models])
+                return np.tensordot(self.weights, means, 1)
+            found = [m.predict(part, quantity, return_std=True, **options) for m in self.models]
+            means, stds = (np.stack(values) for values in zip(*found, strict=True))
+            mean = np.tensordot(self.weights, means, 1)
+            return mean, np.sqrt(np.tensordot(self.weights, stds**2 + (means - mean) ** 2, 1))
+
+        return over_parts(mixed, X)
 
     def joint(self, *queries: Query) -> MixtureJoint:
         """As :meth:`FreeEnergyRegressor.joint <kernelfe.FreeEnergyRegressor.joint>`, of the mixture."""
@@ -151,7 +151,7 @@ def ensemble_of(model, draws: int = 16, seed: int = 0, subset_seed: int | None =
             "the model is conditioned on C ≥ 0, which depends on the hyperparameters: make the ensemble of the model "
             "before that, and condition its members (models)"
         )
-    if not isinstance(posterior, DensePosterior):
+    if not posterior.reconditions:
         raise DataError(
             "an ensemble of hyperparameters needs a model of the dense solver: fit with solver='dense', if need be to "
             "some of the frames"
@@ -169,8 +169,8 @@ def ensemble_of(model, draws: int = 16, seed: int = 0, subset_seed: int | None =
         free += [p for p in noise.parameters() if p.requires_grad]
     if not free:
         raise DataError("the model has no hyperparameter that was fitted: its terms are fixed and its noise is given")
-    rows = getattr(model.provenance.solver, "evidence_rows", 1500)
-    labels = random_subsets(posterior.labels, rows, np.random.default_rng(subset_seed))
+    rows, every = model.provenance.solver.evidence_rows, posterior.labels
+    labels = every if rows is None else random_subsets(every, rows, np.random.default_rng(subset_seed))
 
     def log_density() -> Tensor:
         return dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior()
@@ -284,7 +284,7 @@ def _inverse_root(curvature: Tensor) -> Tensor:
 def _conditioned(model: Any, prior: Any, noise: Any) -> Any:
     """The model conditioned with the present values of the hyperparameters."""
     own, levels = copy.deepcopy(prior).requires_grad_(False), copy.deepcopy(noise).requires_grad_(False)
-    posterior = DensePosterior(own, model.posterior.labels, levels)
+    posterior = model.posterior.reconditioned(own, levels)
     before = NoiseLevels.of(model.noise.levels, levels.reference)
     found = Conditioned(posterior, levels, model.noise.correlated, before)
     learned = replace(model.noise, levels=natural_levels(found), conditioned=levels.values())

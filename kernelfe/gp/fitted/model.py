@@ -21,7 +21,7 @@ from ...frames import Frames
 from ...functionals import Functional
 from ..correlated_noise.model import FittedNoise, noise_covariance
 from ..file.write import write
-from ..molecules import Molecules, is_several
+from ..molecules import Molecules, over_parts
 from ..observations.inputs import plain_array
 from ..observations.labels import baseline_rows, difference
 from ..posterior import predict_mean
@@ -216,13 +216,17 @@ class FreeEnergy:
 
     def predict(self, X, quantity=None, *, temperature=None, return_std=False, reference="auto", parameters=None):
         """Predict a quantity; see :meth:`kernelfe.FreeEnergyRegressor.predict`."""
-        options = {"temperature": temperature, "return_std": return_std, "reference": reference}
-        if is_several(X):
-            if np.ndim(temperature):
-                raise DataError("predict(list of Frames) takes one temperature for all, or that of the Frames")
-            found = [self.predict(part, quantity, parameters=parameters, **options) for part in X]
-            return tuple(map(list, zip(*found, strict=True))) if return_std else found
-        one, functional = self.for_molecule(X), functionals.get("free_energy" if quantity is None else quantity)
+        if isinstance(X, (list, tuple)) and np.ndim(temperature) and isinstance(X[0], Frames):
+            raise DataError("predict(list of Frames) takes one temperature for all, or that of the Frames")
+        functional = functionals.get("free_energy" if quantity is None else quantity)
+
+        def read(part):
+            return self._predicted(part, functional, temperature, parameters, return_std, reference)
+
+        return over_parts(read, X)
+
+    def _predicted(self, X, functional: Functional, temperature, parameters, return_std, reference):
+        one = self.for_molecule(X)
         states = one.states(X, temperature, parameters)
         shape = (len(states), *functional.shape(states.coordinate_shape, states.field_count))
         groups = reference_groups(functional, states, reference, one.molecules.entries[0].zero_known)
@@ -253,10 +257,8 @@ class FreeEnergy:
 
     def concavity_violation(self, X, *, temperature=None, parameters=None):
         """Probability that the predicted heat capacity is negative, P(C(R, T) < 0), shape (n,)."""
-        if is_several(X):
-            return [self.concavity_violation(part, temperature=temperature, parameters=parameters) for part in X]
-        found = self.predict(X, "heat_capacity", temperature=temperature, return_std=True, parameters=parameters)
-        return violation_probability(*found)
+        options = {"temperature": temperature, "parameters": parameters, "return_std": True}
+        return over_parts(lambda part: violation_probability(*self.predict(part, "heat_capacity", **options)), X)
 
     def domain_score(self, X) -> np.ndarray:
         """Distance from the training configurations; see :meth:`kernelfe.FreeEnergyRegressor.domain_score`."""

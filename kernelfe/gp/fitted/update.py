@@ -15,19 +15,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ...errors import DataError
 from ...frames import Frames
-from ...linalg import CONDITION_LIMIT, Conditioning, precision_condition
-from ...linalg.normal import Stacked
 from ..observations.assemble import label_sets
-from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels
-from ..solvers.dense import DensePosterior
-from ..solvers.iterative.posterior import IterativePosterior
-from ..solvers.sparse.posterior import SparsePosterior, by_rows
-from ..solvers.sparse.streaming import accumulate
 
 
 def extended(model, frames: Frames, labels=None, noise=None):
@@ -50,43 +42,11 @@ def extended(model, frames: Frames, labels=None, noise=None):
     for label in sets:
         if label.learned and label.kind not in known.kinds:
             raise DataError(f"labels of kind {label.kind!r} have no noise: the fit learned none, give noise=")
-    if isinstance(model.posterior, (DensePosterior, IterativePosterior)):
-        posterior = model.posterior.extended(sets)
-    else:
-        posterior = _extended(model.posterior, sets, known, provenance.solver.block_rows)
     temperatures = tuple(sorted({*provenance.temperatures, *np.unique(frames.temperature).tolist()}))
     return replace(
         model,
-        posterior=posterior,
+        posterior=model.posterior.extended(sets, known),
         provenance=replace(provenance, temperatures=temperatures),
         molecules=model.molecules.extended(any(label.kind == "free_energy" for label in sets)),
         domain=None if model.domain is None else model.domain.extended(frames),
     )
-
-
-@torch.no_grad()
-def _extended(posterior: SparsePosterior, labels: list[LabelSet], noise: NoiseLevels, rows: int) -> SparsePosterior:
-    """By normal equations where both posteriors are well-conditioned, else by orthogonal factorization of the rows."""
-    if precision_condition(posterior.lower) <= CONDITION_LIMIT:
-        out = _by_sums(posterior, accumulate(posterior.basis, labels, rows), noise)
-        if out is not None:
-            return out
-    return by_rows(posterior.basis, labels, noise, rows, before=posterior)
-
-
-def _by_sums(posterior: SparsePosterior, stacked: Stacked, noise: NoiseLevels) -> SparsePosterior | None:
-    variances = posterior.prior.variances()
-    levels = noise.levels(stacked.kinds, stacked.temperature) ** 2
-    added, b = stacked.precision(variances, levels)  # I + Σ ψψᵀ/σ²
-    added.diagonal().sub_(1.0)
-    before = posterior.lower @ (posterior.lower.T @ posterior.weights)
-    lower, info = torch.linalg.cholesky_ex(torch.addmm(added, posterior.lower, posterior.lower.T))
-    if int(info) or not precision_condition(lower) <= CONDITION_LIMIT:
-        return None
-    weights = torch.cholesky_solve((before + b)[:, None], lower)[:, 0]
-    out = SparsePosterior(posterior.basis, weights, lower)
-    gain = 0.5 * (weights @ (before + b)) - lower.diagonal().log().sum()
-    gain = gain - 0.5 * (posterior.weights @ before) + posterior.lower.diagonal().log().sum()
-    out.log_evidence = posterior.log_evidence + float(gain + stacked.log_norm(variances, levels))
-    out.conditioning = Conditioning("cholesky", precision_condition(lower))
-    return out

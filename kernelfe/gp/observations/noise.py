@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from ...errors import DataError
 from ...frames.checks import numbers
-from ...specs import Spec
+from ...specs import AnyOf, Bound, Flag, Real, Spec, Table, Whole
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,12 @@ class CorrelatedNoise(Spec):
     time: bool | Mapping[str, float] = False
     rounds: int = 2
 
-    def __post_init__(self):
-        for name in ("within_frame", "force_energy"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise DataError(f"CorrelatedNoise: {name}={getattr(self, name)!r} must be True or False")
-        rounds = self.rounds
-        if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1:
-            raise DataError(f"CorrelatedNoise: rounds={rounds!r} must be a whole number of at least 1")
-        if isinstance(self.time, Mapping):
-            for kind, g in self.time.items():
-                if isinstance(g, bool) or not isinstance(g, (int, float, np.number)) or not 1.0 <= g < np.inf:
-                    raise DataError(f"CorrelatedNoise: time[{kind!r}]={g!r}: a statistical inefficiency is at least 1")
-        elif not isinstance(self.time, (bool, np.bool_)):
-            raise DataError(
-                f"CorrelatedNoise: time={self.time!r} must be True, False or statistical inefficiencies by label kind"
-            )
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "within_frame": Flag(),
+        "force_energy": Flag(),
+        "time": AnyOf((Flag(), Table(Real(least=1.0), "statistical inefficiencies by label kind"))),
+        "rounds": Whole(least=1),
+    }
 
 
 class RelativeNoise:

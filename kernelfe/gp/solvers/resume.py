@@ -1,8 +1,8 @@
-"""Sparse fits that can be interrupted: what identifies one, and where a second attempt starts.
+"""Checkpoints of interrupted fits: the fingerprint of a fit, and the solution of an iterative one.
 
-The sums over the labels are kept by :func:`kernelfe.runtime.sums.sum_chunks`. They mean something only together with the
-hyperparameters, inducing environments and whitening they were taken with, which are therefore kept, too, and read
-rather than found again: another number of threads would find them with other last digits.
+Sums of a sparse fit over the labels are kept by :func:`kernelfe.runtime.sums.sum_chunks`. They are valid only with the
+hyperparameters, inducing environments and whitening that they were computed with. These are therefore stored as well,
+and read rather than computed again: another number of threads would give other last digits.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from ...errors import DataError, ModelFileError, SolverError
 from ...linalg import Step
 from ...runtime.checkpoint import Checkpoint
 from ...runtime.processes import Processes
-from ...specs import _plain
+from ...specs import to_plain
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels, hyperparameters
 from ..prior.prior import Prior
 from ..states import States
-from .specs import Iterative, Sparse
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ START = "start"
 
 
 def fingerprint(
-    solver: Sparse | Iterative,
+    settings: dict[str, Any],
     prior: Prior,
     labels: list[LabelSet],
     noise: NoiseLevels,
@@ -48,12 +47,17 @@ def fingerprint(
     """Digest of everything a fit is made from: labels, states, specs, settings and seed.
 
     Numbers that are derived from the labels (starting scales) are not in it.
+
+    Parameters
+    ----------
+    settings
+        The settings of the solver that the content of the checkpoint depends on.
     """
     digest = hashlib.blake2b(digest_size=32)
     mean = prior.mean
     header: dict[str, Any] = {
         "format": FORMAT,
-        "solver": _settings(solver, evidence),
+        "solver": settings,
         "terms": [[term.spec, term.dimension] for term in prior.terms],
         "mean": None if mean is None else [mean.thermal, list(mean.parameters), len(mean.offset)],
         "noise": [noise.kinds, noise.reference, noise.exponent.requires_grad],
@@ -72,23 +76,8 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def _settings(solver: Sparse | Iterative, evidence: bool) -> dict[str, Any]:
-    """The settings that what is kept depends on.
-
-    A solution of conjugate gradients is a start for any other tolerance or limit; how it is computed says nothing of
-    what it is.
-    """
-    out = solver.to_dict()
-    if isinstance(solver, Iterative):
-        free = ["max_iterations", "cache_gigabytes", "precision", "device"]
-        if not evidence or solver.evidence_rows is not None:  # with Lanczos, hyperparameters depend on these
-            free += ["tolerance", "rank"]
-        out = {name: value for name, value in out.items() if name not in free}
-    return out
-
-
 def _plainest(value: Any) -> Any:
-    return value.tolist() if isinstance(value, (np.ndarray, Tensor)) else _plain(value)
+    return value.tolist() if isinstance(value, (np.ndarray, Tensor)) else to_plain(value)
 
 
 def _add(digest, tensor: Tensor | None) -> None:
@@ -108,7 +97,7 @@ def _add_states(digest, states: States) -> None:
 
 
 def sketch(labels: list[LabelSet]) -> Tensor:
-    """A few numbers by which processes notice that they were given other labels, shape (6 × kinds,)."""
+    """A few numbers that differ between processes with different labels, shape (6 × kinds,)."""
     out = []
     for label in labels:
         x, y = label.states.coordinates, label.y
@@ -118,22 +107,20 @@ def sketch(labels: list[LabelSet]) -> Tensor:
     return torch.tensor(out, dtype=torch.float64, device="cpu")
 
 
-logger = logging.getLogger(__name__)
-
 SOLUTION = "solution"
-#: Seconds between two writes of the solution.
+#: Seconds between two writes of the solution: little lost on an interrupt, little time spent on writing.
 INTERVAL = 30.0
 
 
 class KeptSolution:
-    """What an iterative fit has reached, in files that a next attempt goes on from.
+    """Hyperparameters and solution of an iterative fit, in a checkpoint from which a later run resumes.
 
     Parameters
     ----------
     checkpoint
         The files of this fit.
     processes
-        Who works on it; the first one reads and writes.
+        The processes of the fit; process 0 reads and writes.
     interval
         Seconds between two writes.
     """
@@ -161,7 +148,7 @@ class KeptSolution:
                             tensor.copy_(found[name])
                     self.files = self.files.belonging(digest)
                     value = repr(float(found["log_evidence"])).encode()
-                    logger.warning("going on from %s: hyperparameters are there", self.files.folder)
+                    logger.warning("resuming from %s (hyperparameters found)", self.files.folder)
         value = self.processes.gather_bytes(value)[0]
         return float(value) if value else None
 
@@ -198,9 +185,9 @@ class KeptSolution:
     # ------------------------------------------------------------------ the solution
 
     def first(self, like: Tensor) -> Tensor | None:
-        """The solution that an earlier attempt reached, of the shape and device of ``like``; None without one.
+        """The solution of an earlier attempt, with the shape and device of ``like``; None without one.
 
-        For the process that leads the solve, as all that follows.
+        For the process that leads the solve, like all methods below.
         """
         if not self.files.path(SOLUTION).exists():
             return None
@@ -214,7 +201,7 @@ class KeptSolution:
             logger.warning("%s; the solve starts anew", error)
             return None
         count, residual = found["state"].tolist()
-        logger.warning("going on from a residual of %.1e, reached in %d products", residual, count)
+        logger.warning("resuming from a residual of %.1e, reached in %d products", residual, count)
         return found["x"].to(like)
 
     def keep(self, step: Step) -> None:
@@ -223,12 +210,12 @@ class KeptSolution:
         if time.perf_counter() - self._written > self.interval:
             try:
                 self.write()
-            except (OSError, DataError) as error:  # a full disk need not end a solve
+            except (OSError, DataError) as error:  # a full disk does not end a solve
                 self._written = time.perf_counter()
-                logger.warning("the solution could not be kept, the solve goes on: %s", error)
+                logger.warning("the solution could not be written, the solve continues: %s", error)
 
     def write(self) -> str:
-        """Write the present solution; returns a sentence that says so, empty if there is nothing to write."""
+        """Write the present solution; returns a sentence for the log, empty if there is nothing to write."""
         step = self._step
         if step is None:
             return ""
@@ -237,9 +224,9 @@ class KeptSolution:
         state = torch.tensor([float(step.iteration), step.residual], dtype=torch.float64)
         self.files.write(SOLUTION, {"x": step.value.reshape(-1).double(), "state": state})
         self._written = time.perf_counter()
-        said = f"the solution after {step.iteration} products (residual {step.residual:.1e}) is in {self.files.folder}"
-        logger.info("%s", said)
-        return said
+        note = f"the solution after {step.iteration} products (residual {step.residual:.1e}) is in {self.files.folder}"
+        logger.info("%s", note)
+        return note
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -248,20 +235,20 @@ class KeptSolution:
         Raises
         ------
         KeyboardInterrupt, SolverError
-            Those of the block, with a word on what was kept.
+            Those of the block, with a note on the files that were written.
         """
         try:
             yield
         except BaseException as error:
             try:
-                said = self.write()
+                note = self.write()
             except (DataError, OSError) as failed:
                 logger.error("the checkpoint could not be written: %s", failed)
-                said = ""
-            if said and isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(f"interrupted: {said}; the same fit goes on from there") from error
-            if said and isinstance(error, SolverError):
+                note = ""
+            if note and isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"interrupted: {note}; the same fit resumes from there") from error
+            if note and isinstance(error, SolverError):
                 raise SolverError(
-                    f"{error}. {said[0].upper()}{said[1:]}: the same fit with another max_iterations goes on from there"
+                    f"{error}. {note[0].upper()}{note[1:]}: the same fit with another max_iterations resumes from there"
                 ) from error
             raise

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
+from ...geometry.internal import torsion_angle
 
 #: A function of positions (n, atoms, 3) that returns (n,) or (n, d).
 Variable = Callable[[Tensor], Tensor]
@@ -79,9 +80,7 @@ class Dihedral:
     def __call__(self, positions: Tensor) -> Tensor:
         """(n,) for positions (n, atoms, 3)."""
         a, b, c, d = (positions[:, atom] for atom in (self.i, self.j, self.k, self.l))
-        b1, b2, b3 = b - a, c - b, d - c
-        n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
-        return torch.atan2(torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))
+        return torsion_angle(b - a, c - b, d - c)
 
 
 def periods(variables: Sequence[Variable], widths: Sequence[int] | None = None) -> tuple[float | None, ...]:

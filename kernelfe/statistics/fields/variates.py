@@ -29,9 +29,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import DataError
+from ...geometry.internal import torsion_angle
 from ...geometry.topology import fragment
 from ...units import BOLTZMANN
 
@@ -108,7 +110,8 @@ class FragmentMotion:
             cosine = (a * b).sum(-1)
             w = np.cross(normal[:, None], moved - x[:, j, None])
             return np.arctan2(sine, cosine), w, cosine / sine + self._measure(x, np.cross(normal, b), b)
-        q = _dihedral(*(x[:, a] for a in self.atoms))
+        a, b, c, d = torch.from_numpy(x[:, list(self.atoms)]).unbind(1)
+        q = torsion_angle(b - a, c - b, d - c).numpy()
         if self.kind == "swing":
             _, i, j, k = self.atoms
             axis, origin = _unit(x[:, j] - x[:, i])[1], x[:, j]
@@ -359,10 +362,3 @@ def _unit(v: FloatArray) -> tuple[FloatArray, FloatArray]:
     if not (length > 0.0).all():
         raise DataError(f"frame {int(np.argmin(length))}: two atoms coincide, or three of an angle lie on a line")
     return length, v / length[..., None]
-
-
-def _dihedral(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray) -> FloatArray:
-    """IUPAC dihedral, rad."""
-    b1, b2, b3 = b - a, c - b, d - c
-    n1, n2 = np.cross(b1, b2), np.cross(b2, b3)
-    return np.arctan2(np.linalg.norm(b2, axis=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))

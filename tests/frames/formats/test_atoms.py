@@ -207,7 +207,7 @@ def _no_atoms(images):
         (_wrong_shape, "frame 1: label 'mean_energy'"),
         (_text, "frame 2: label 'mean_energy'"),
         (_not_finite, "'mean_force' is not finite at row 1"),
-        (_no_atoms, "frame 1 is no ASE Atoms"),
+        (_no_atoms, "frame 1 is ndarray, not ASE Atoms"),
         (list.clear, "no frames"),
     ],
 )
@@ -253,7 +253,7 @@ def test_to_atoms_and_back(frames):
 
 
 def test_ase_itself_keeps_eight_decimals(frames, tmp_path):
-    """Why there is a writer of our own: the documentation says so."""
+    """The reason for kernelfe's own writer, as the documentation states it."""
     small = frames.replace(labels={"mean_force": np.full((N, BEADS, 3), 1.23456789012e-3)}, displacements=None)
     ase.io.write(tmp_path / "ase.extxyz", small.to_atoms(), format="extxyz")
     lost = Frames.read(tmp_path / "ase.extxyz").labels["mean_force"]
@@ -297,7 +297,7 @@ def test_a_file_without_units_is_an_error(tmp_path, images, frames):
         Frames.read(path)
     assert Frames.read(path, units="mdanalysis").labels["mean_force"].shape == (N, BEADS, 3)
     frames.write(path)
-    with pytest.raises(UnitsError, match="says otherwise"):
+    with pytest.raises(UnitsError, match="differ from units="):
         Frames.read(path, units="gromacs")
 
 

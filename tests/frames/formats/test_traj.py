@@ -59,7 +59,7 @@ def test_what_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         Frames.read(tmp_path / "no.traj", units="ase")
     (tmp_path / "a.traj").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no \.traj file"):
+    with pytest.raises(DataError, match=r"not a \.traj file"):
         Frames.read(tmp_path / "a.traj", units="ase")
 
 

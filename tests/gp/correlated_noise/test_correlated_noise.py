@@ -222,7 +222,7 @@ def test_rows_repeated_at_equal_share_are_rows_once(solver):
 
 @pytest.mark.parametrize("solver", ["dense", Sparse(inducing=30)])
 def test_weights_leave_the_size_of_the_noise(solver):
-    """Weights are no larger noise: the learned level is that of single labels."""
+    """Weights do not increase the noise: the learned level is that of single labels."""
     frames = molecule(30, seed=4, noise=False)
     levels = []
     for g in (1.0, 2.0):

@@ -38,7 +38,7 @@ def chain(kinds, n=12, seed=0, stated=True):
 
 
 def several(parts, solver="dense", **more):
-    # with few free numbers, of which an ensemble needs the curvature
+    # few free numbers, because an ensemble needs their curvature
     terms = [(name, Term(term.descriptor, *NUMBERS, fixed=k > 0)) for k, (name, term) in enumerate(local_terms(parts))]
     return FreeEnergyRegressor(terms, solver=solver, optimizer=None, baseline=False, **more).fit(parts)
 
@@ -128,7 +128,7 @@ def violating(solver):
 
 @pytest.mark.parametrize("solver", ["dense", Sparse(inducing=20)], ids=["dense", "sparse"])
 def test_what_would_undo_the_constraint_is_refused(solver, tmp_path):
-    """The virtual observations hold for these labels and hyperparameters only; a file remembers that."""
+    """The virtual observations hold for these labels and hyperparameters only; a file stores this fact."""
     model, frames, x = violating(solver)
     new = enforce_concavity(model, x, temperature=400.0)
     new.save(tmp_path / "new.kfe")
@@ -166,7 +166,7 @@ def test_a_covariance_symmetric_to_rounding_is_loaded(correlated, tmp_path):
 
 
 def test_members_of_an_ensemble_with_correlated_noise_are_models(correlated, tmp_path):
-    """They know their own noise by kind of label, and are what they were when loaded."""
+    """They contain their own noise by label kind, and loading does not change them."""
     member = hyperparameter_ensemble(correlated, draws=2).models[0]
     assert list(member.noise_) == list(correlated.noise_)
     assert member.noise_levels_ != correlated.noise_levels_

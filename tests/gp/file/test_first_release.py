@@ -17,7 +17,7 @@ from .saved import CASES
 
 FILES = Path(__file__).parent / "first_release"
 NAMES = ["dense", "sparse values, learned noise", "parameters", "baseline", "covariance blocks", "pairs"]
-#: Another processor sums in another order; weights are stored, so nothing is solved again for the means.
+#: Another CPU sums in another order; weights are stored, so nothing is solved again for the means.
 MEAN, STD = 1e-9, 1e-6
 
 

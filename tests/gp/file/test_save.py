@@ -160,7 +160,7 @@ def test_labels_of_a_frame_belong_together_after_loading(tmp_path):
 
 
 def test_labels_without_frames_load_as_before(tmp_path):
-    """Earlier files do not say which labels share a frame."""
+    """Earlier files do not store which labels share a frame."""
     model, frames = fit("dense")
     for label in model.posterior_.labels:
         label.frame = None

@@ -155,7 +155,7 @@ def test_flipped_bits(file, tmp_path):
 
 
 def stale(file, path, change):
-    """The file with a change that its checksum does not know."""
+    """The file with a change and an unchanged checksum."""
     with safetensors.safe_open(file, framework="pt") as handle:
         header = json.loads(handle.metadata()["kernelfe"])
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118

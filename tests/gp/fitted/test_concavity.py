@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from kernelfe import Dense, FreeEnergyRegressor, Sparse, Term, load
+from kernelfe import Dense, FreeEnergyRegressor, Iterative, Sparse, Term, load
 from kernelfe.datasets import EliminatedMode
 from kernelfe.errors import DataError, SolverError
 from kernelfe.gp import enforce_concavity
 from kernelfe.gp.fitted.concavity import projection, truncation_sites, violation_probability
+from kernelfe.gp.solvers.iterative.posterior import IterativePosterior
 from kernelfe.kernels import SecondOrder, StationaryHeatCapacity, TemperatureKernel
 
 SYSTEM = EliminatedMode(dimension=1)
@@ -24,7 +25,7 @@ T = 350.0
 THERMAL = SecondOrder(T, energy=0.1, entropy=3e-4, heat_capacity=1e-4)
 CHANGING = StationaryHeatCapacity(TemperatureKernel(150.0, (250.0, 450.0), tolerance=1e-4), T, 0.1, 3e-4, 1e-4)
 FRAMES = 50
-SOLVERS = {"dense": Dense(), "sparse": Sparse(inducing=60)}
+SOLVERS = {"dense": Dense(), "sparse": Sparse(inducing=60), "iterative": Iterative(tolerance=1e-11)}
 
 
 def noisy(seed, thermal=THERMAL, solver="dense", n=FRAMES):
@@ -98,7 +99,7 @@ def test_error_bars(negative):
 
 
 @pytest.mark.parametrize("estimate", ["mode", "mean"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ["dense", "sparse"])
 def test_the_new_model_is_a_model(solver, estimate, tmp_path):
     """It samples, is saved and predicts every quantity of one free energy; the old one is as it was."""
     model = next(m for s in range(20) if heat(m := noisy(s, solver=solver), GRID).min() < -1e-5)
@@ -212,3 +213,24 @@ def test_propagation_finds_the_moments_of_truncated_normals():
 def test_hopeless_constraints_are_errors():
     with pytest.raises(SolverError, match="fewer"):
         projection(np.array([-1.0, -1.0]), np.array([[1.0, -1.0], [-1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("estimate", ["mode", "mean"])
+@pytest.mark.parametrize("thermal", [THERMAL, CHANGING], ids=["second order", "stationary"])
+def test_an_iterative_model_stays_iterative(thermal, estimate, tmp_path):
+    """With the answer of the dense one, also after a second time, and from a file."""
+    seed = next(s for s in range(20) if heat(noisy(s, thermal), GRID).min() < -1e-5)
+    exact, model = (noisy(seed, thermal, solver) for solver in ("dense", "iterative"))
+    for _ in range(2):
+        exact, model = (enforce_concavity(m, GRID, temperature=T, estimate=estimate) for m in (exact, model))
+        assert isinstance(model.posterior_, IterativePosterior) and isinstance(model.solver_, Iterative)
+        assert heat(model, GRID).min() >= 0
+        pairs = zip(*(heat(m, BETWEEN, return_std=True) for m in (model, exact)), strict=True)
+        for found, wanted in pairs:
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())
+    model.save(tmp_path / "model.kfe")
+    again = load(tmp_path / "model.kfe")
+    assert isinstance(again.posterior_, IterativePosterior) and again.concave_
+    np.testing.assert_allclose(heat(again, BETWEEN), heat(model, BETWEEN), rtol=0, atol=1e-12)
+    std = heat(model, BETWEEN[::20], return_std=True)[1]
+    np.testing.assert_allclose(heat(again, BETWEEN[::20], return_std=True)[1], std, rtol=1e-6)

@@ -28,7 +28,7 @@ def data():
 
 
 def first(frames, each):
-    """The first frames at every temperature: the rest of the run is held out in time, too."""
+    """The first frames at every temperature: the rest of the run is also held out in time."""
     at = [np.flatnonzero(frames.temperature == t)[:each] for t in np.unique(frames.temperature)]
     return frames[np.concatenate(at)]
 

@@ -32,7 +32,7 @@ def numbers(model) -> dict[str, torch.Tensor]:
 
 
 def digest(model) -> str:
-    """Of all bits of the numbers."""
+    """Digest of all bits of the numbers."""
     found = hashlib.blake2b(digest_size=16)
     for _, tensor in sorted(numbers(model).items()):
         found.update(tensor.contiguous().numpy().tobytes())

@@ -1,6 +1,6 @@
-"""Fits, predictions and samplers on the device of their spec: on a simulated card, and under a foreign default device.
+"""Fits, predictions and samplers on the device of their spec: on a simulated GPU, and with another default device.
 
-:mod:`tests.simulated_card` refuses whatever mixes processor and card, and counts what crosses the bus; under
+:mod:`tests.simulated_card` refuses operations that mix CPU and GPU, and counts copies between them; under
 ``torch.device("meta")`` a tensor that forgot its device has no numbers.
 """
 
@@ -39,7 +39,7 @@ SOLVERS = {
     "kmeans": Sparse(inducing=6, selection="kmeans"),
 }
 QUANTITIES = ["free_energy", "mean_force", "mean_energy", "entropy", "heat_capacity", "thermal_response_force"]
-#: The card runs the same code on the same processor; only blocks are of other sizes.
+#: The simulated GPU runs the same code on the same CPU; only the sizes of blocks differ.
 SAME = 1e-9
 
 
@@ -69,7 +69,7 @@ def assert_same(found, expected, same=SAME):
 
 
 def compare(name, frames, **options):
-    """A fit by the processor and one on the card: the same numbers."""
+    """A fit on the CPU and one on the simulated GPU: the same numbers."""
     expected = everything(fitted(SOLVERS[name], frames, **options), frames)
     with simulated_card():
         model = fitted(replace(SOLVERS[name], device="cuda"), frames, **options)
@@ -78,7 +78,7 @@ def compare(name, frames, **options):
         assert_same(everything(model, frames), expected, 1e-6 if name == "mixed" else SAME)
 
 
-#: Operations on the simulated card take tens of microseconds each: what costs seconds and differs little is slow.
+#: Operations on the simulated GPU take tens of microseconds each: tests of seconds that differ little are slow.
 MORE = pytest.mark.slow
 
 
@@ -171,7 +171,7 @@ def crossings(run) -> dict[str, int]:
 
 
 def test_iterations_look_at_one_number_now_and_then():
-    """Of the products of a solve every fourth waits for one number, and nothing else crosses."""
+    """Every fourth product of a solve waits for one number; nothing else is copied."""
     with simulated_card() as card:
         options = {"terms": one_term(), "noise": {"mean_force": 1e-5, "mean_energy": 1e-5}}
         model = fitted(Iterative(tolerance=1e-8, rank=0, device="cuda"), molecule(12, noise=False), **options)
@@ -186,7 +186,7 @@ def test_iterations_look_at_one_number_now_and_then():
 
 
 def test_more_labels_do_not_cross_more_often():
-    """Labels go to the card once, whatever the number of blocks that they are streamed in."""
+    """Labels are copied to the GPU once, whatever the number of blocks that they are streamed in."""
     frames, counted = molecule(12), []
     for rows in (200, 200, 24):  # the first one fills memos
         solver = Sparse(inducing=6, block_rows=rows, device="cuda")
@@ -240,7 +240,7 @@ def walk(model, steps, **more):
 
 
 def test_samplers_run_on_the_device_of_the_model(name="sparse"):
-    """The same forces; random numbers of a card are others, so that trajectories are not compared."""
+    """The same forces; random numbers on a GPU differ, so trajectories are not compared."""
     frames = molecule(12)
     plain = fitted(SOLVERS[name], frames, terms=one_term(), baseline=None)
     x = torch.from_numpy(frames.positions)
@@ -250,7 +250,7 @@ def test_samplers_run_on_the_device_of_the_model(name="sparse"):
         model = fitted(replace(SOLVERS[name], device="cuda"), frames, terms=one_term(), baseline=None)
         frozen = model.frozen()
         for a, b in zip(frozen.energy_and_forces(x, 350.0), expected, strict=True):
-            assert a.device.type == "cpu"  # what comes from the processor goes back there
+            assert a.device.type == "cpu"  # input from the CPU is returned on the CPU
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
         for a, b in zip(frozen.energy_and_forces(x.to(CARD), 350.0), expected, strict=True):
             assert a.device == CARD
@@ -351,7 +351,7 @@ def test_devices_are_checked(spec):
     with pytest.raises(DataError, match="mps has no float64"):
         spec(device="mps")
     for wrong in ("gpu", "cuda:x", "", None, 0):
-        with pytest.raises(DataError, match="use 'cpu', 'cuda'"):
+        with pytest.raises(DataError, match="must be 'cpu', 'cuda'"):
             spec(device=wrong)
 
 
@@ -371,7 +371,7 @@ def test_a_card_that_is_not_there():
 
 @pytest.mark.parametrize("name", ["dense", "iterative", "sparse"])
 def test_no_tensor_forgets_its_device(name):
-    """Where the default device has no numbers, a model of the processor fits and predicts as ever."""
+    """With a default device that cannot hold numbers, a model on the CPU fits and predicts as usual."""
     frames = molecule(4)
     expected = everything(fitted(SOLVERS[name], frames, terms=two_terms()), frames)
     with torch.device("meta"):

@@ -173,7 +173,7 @@ print(json.dumps(found))
 def test_an_ordinary_script_in_several_processes(size, undisturbed):
     ended = [one.value() for one in run(size, SCRIPT.format(root=str(ROOT)))]
     assert {found[0] for found in ended} == {undisturbed}
-    assert len({found[1] for found in ended}) == 1  # without a seed, too, all have the same one
+    assert len({found[1] for found in ended}) == 1  # also without a seed, all have the same one
     assert all("process 1 was given other labels than process 0" in found[2] for found in ended)
 
 

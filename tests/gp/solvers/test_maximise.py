@@ -20,7 +20,8 @@ from kernelfe.gp.observations.levels import NoiseLevels
 from kernelfe.gp.observations.molecules import MoleculeSet
 from kernelfe.gp.prior.prior import Prior
 from kernelfe.gp.prior.term import Term
-from kernelfe.gp.solvers.dense import DensePosterior, dense_log_evidence, fit_dense
+from kernelfe.gp.solvers.dense import DensePosterior
+from kernelfe.gp.solvers.evidence import dense_log_evidence, fit_dense
 from kernelfe.gp.solvers.maximise import maximise
 from kernelfe.gp.solvers.specs import Dense
 from kernelfe.kernels import RBF, Matern52, SecondOrder
@@ -101,7 +102,7 @@ def test_gradient_by_differences_with_learned_noise_and_repeated_rows(kernel):
 
 
 def test_labels_of_small_units_keep_their_own_noise():
-    """Noise of 1e-6 eV/Å/K beside energies with a broad prior: no jitter may swamp it."""
+    """Noise of 1e-6 eV/Å/K and energies with a broad prior: jitter must not exceed the noise."""
     frames = variables(8, labels=("mean_energy", "thermal_response_force"))
     frames = frames.replace(noise={"mean_energy": 0.01, "thermal_response_force": 1e-6})
     sets, prior, noise = problem(frames, Term(None, RBF(lengthscale=1.5), THERMAL, (LAMBDA,)))

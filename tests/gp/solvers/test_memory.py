@@ -1,4 +1,4 @@
-"""What a fit does not copy, and that what it reads in place stays as it was."""
+"""Arrays that a fit does not copy, and arrays that it reads in place and does not change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_labels_take_the_memory_of_their_values_alone(baseline):
     fitted = molecules.fit_baseline(baseline, frames)
     found = storages(assemble.label_sets(frames, None, None, fitted, (1.0,)))
     own = sum(size for at, size in found.items() if at not in addresses(frames))
-    values = 4000 * 13 * 8 if baseline is None else 0  # without the baseline; where there is none, they are the labels
+    values = 4000 * 13 * 8 if baseline is None else 0  # minus the baseline; without one, they are the labels
     assert own == values + 4000 * 8 * 2  # which frame, and how many of each kind are in it
 
 

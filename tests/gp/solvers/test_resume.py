@@ -1,4 +1,4 @@
-"""Exact fits that are interrupted go on where they were: real signals, limits, foreign and damaged files."""
+"""Interrupted exact fits resume: real signals, limits, foreign and damaged files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_limit_leaves_what_a_larger_one_goes_on_from(half, frames, undisturbed
     assert files(half) == ["solution.ckpt", "start.ckpt"]
     with caplog.at_level(logging.WARNING):
         model = regressor(half, tolerance=TOLERANCE).fit(frames)
-    assert "going on from a residual of" in caplog.text
+    assert "resuming from a residual of" in caplog.text
     assert model.posterior_.solution.iterations < undisturbed.posterior_.solution.iterations
     close(model, undisturbed, frames)
     assert not half.exists()  # nothing is left of a fit that is complete

@@ -1,6 +1,6 @@
 """Hyperparameters of the exact model from all labels, without its Gram matrix: evidence by stochastic Lanczos.
 
-The objective is that of :func:`~kernelfe.gp.solvers.dense.fit_dense`, log N(y | prior mean, K + noise) and the weak
+The objective is that of :func:`~kernelfe.gp.solvers.evidence.fit_dense`, log N(y | prior mean, K + noise) and the weak
 priors, with the log density and its gradient of :func:`kernelfe.linalg.log_density`: unbiased, with a standard error.
 The probes of a search are those of one seed throughout, so that the optimiser sees one function, not noise.
 """
@@ -21,7 +21,7 @@ from ...observations.labels import LabelSet
 from ...observations.levels import NoiseLevels, noise_variances
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
-from ..dense import BLOCK_ENTRIES
+from ..exact import BLOCK_ENTRIES
 from ..maximise import maximise
 from .neighbours import local_gram
 from .operator import JetGram
@@ -87,7 +87,7 @@ def fit_lanczos(
     build
         Makes operator and preconditioner from ``prior`` and ``noise`` as they are when it is called.
     prior, labels, noise
-        As of :func:`~kernelfe.gp.solvers.dense.fit_dense`.
+        As of :func:`~kernelfe.gp.solvers.evidence.fit_dense`.
     settings
         Tolerance, probes, seed. The number of probes is settled at the start and kept.
     max_iter

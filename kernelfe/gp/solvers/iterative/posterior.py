@@ -1,15 +1,16 @@
 """Exact conditioning without a Gram: preconditioned conjugate gradients on products with jets.
 
-The posterior is that of :mod:`kernelfe.gp.solvers.dense` to the tolerance of the solver. Means cost one solve, done at the
-fit. Variances and covariances cost a solve per row, many rows at a time; their error is quadratic in the residual.
+The posterior is that of :mod:`kernelfe.gp.solvers.dense` to the tolerance of the solver. Means cost one solve, done at
+the fit. Variances and covariances cost a solve per row, many rows at a time; their error is quadratic in the residual.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -21,28 +22,43 @@ from ....linalg.preconditioner import LowRankAndLocal
 from ....runtime.leading import Call, lead
 from ....runtime.processes import Processes
 from ...observations.labels import LabelSet
-from ...posterior import weight_expansions, weight_means
+from ...observations.levels import NoiseLevels, noise_variances
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
-from ..specs import Iterative
+from ..exact import ExactPosterior
 from .operator import JetGram, SharedProducts
 from .preconditioner import LITTLE, MOST, precondition
 from .watch import Watched
 
 logger = logging.getLogger(__name__)
 
-#: Numbers in the right-hand sides of one batched solve.
+#: Numbers in the right-hand sides of one batched solve: 128 MiB each for right-hand side, solution and residual.
 BATCH_NUMBERS = 1 << 24
 
 
+class SolveSettings(Protocol):
+    """The settings of :class:`~kernelfe.Iterative` that a solve depends on."""
+
+    @property
+    def tolerance(self) -> float: ...
+    @property
+    def max_iterations(self) -> int: ...
+    @property
+    def rank(self) -> int | None: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def cache_gigabytes(self) -> float: ...
+
+
 def _of_other_frames(labels: list[LabelSet], known: list[LabelSet]) -> list[LabelSet]:
-    """Labels whose frames are numbered on from those that are known: they are others, of a data set of their own."""
+    """Labels with frame numbers that follow those of the known labels: they belong to another data set."""
     after = 1 + max((int(label.frame.max()) for label in known if label.frame is not None), default=-1)
     return [label if label.frame is None else replace(label, frame=label.frame + after) for label in labels]
 
 
 def in_double(pairs: list[PairProducts]) -> bool:
-    """Whether products are in double precision although single was asked for: there is nothing to refine then."""
+    """Whether products are in double precision although single was asked for: nothing is left to refine."""
     return all(each.dtype == torch.float64 for each in pairs)
 
 
@@ -54,7 +70,7 @@ class GivenProducts:
     product: Callable[[Tensor], Tensor]
 
 
-class IterativePosterior:
+class IterativePosterior(ExactPosterior):
     """Posterior by conjugate gradients.
 
     Parameters
@@ -68,15 +84,15 @@ class IterativePosterior:
     solver
         Tolerances and limits.
     weights
-        (K + noise)⁻¹ (y − prior mean), if known from a saved model: operator and preconditioner are then made when the
-        first covariance is asked for.
+        (K + noise)⁻¹ (y − prior mean), if known: operator and preconditioner are then made when the first covariance
+        is asked for.
     start
         First weights of the solve, from a model of fewer or other labels; None: zero.
     watched
-        What is shown and kept of the solve.
+        Progress display and checkpoint of the solve.
     processes
-        Who shares the products of the solve; None: this process does all of them. The result is the same to the last
-        bit. Covariances are asked for later, and by each process for itself.
+        Processes that share the products of the solve; None: this process does all of them. The result is the same to
+        the last bit. Covariances are asked for later, and by each process for itself.
 
     Raises
     ------
@@ -86,14 +102,14 @@ class IterativePosterior:
         If that happened on the first process, or another one failed.
     """
 
-    log_evidence: float = math.nan
+    reconditions: ClassVar[bool] = False  # every evaluation of its evidence would be a long computation
 
     def __init__(
         self,
         prior: Prior,
         labels: list[LabelSet],
-        noise,
-        solver: Iterative,
+        noise: NoiseLevels,
+        solver: SolveSettings,
         weights: Tensor | None = None,
         start: Tensor | None = None,
         watched: Watched | None = None,
@@ -106,21 +122,52 @@ class IterativePosterior:
         self._double: list[PairProducts] | None = None
         self._preconditioner: LowRankAndLocal | None = None
         self.solution: Solution | None = None
-        with torch.no_grad():
-            if weights is None:
+        if weights is None:
+            with torch.no_grad():
                 self.solution = self._fitted(start, watched, Processes() if processes is None else processes)
-                weights = self.solution.value.to(prior.device)  # that of another process comes by its processor
-            self.weights = weights
-            self.blocks = self.gram.blocks if self._gram is not None else [label.rows(prior) for label in labels]
-            self.expansions = weight_expansions(prior, self.blocks, weights)
-            self.mean_weights = weight_means(prior, self.blocks, weights)
+                weights = self.solution.value.to(prior.device)  # that of another process arrives in CPU memory
+        super().__init__(prior, labels, noise, weights)
 
-    def extended(self, labels: list[LabelSet]) -> IterativePosterior:
-        """The posterior given more labels, too: a solve that starts at the present solution."""
+    @cached_property
+    def blocks(self) -> list[RowBlock]:
+        """The rows of the labels."""
+        return self.gram.blocks if self._gram is not None else [label.rows(self.prior) for label in self.labels]
+
+    def extended(self, labels: list[LabelSet], levels: NoiseLevels) -> IterativePosterior:
+        """The posterior given more labels, by a solve that starts at the present solution."""
         with torch.no_grad():
             more = self.weights.new_zeros(sum(len(label) for label in labels))
         every = [*self.labels, *_of_other_frames(labels, self.labels)]
         return IterativePosterior(self.prior, every, self.noise, self.solver, start=torch.cat([self.weights, more]))
+
+    @torch.no_grad()
+    def with_observations(self, observations: LabelSet, covariance: Tensor | None = None) -> IterativePosterior:
+        """The posterior given virtual observations, which become labels.
+
+        With w for the present weights, B for the prior covariances of labels and observations, S for the posterior
+        covariance of the observations and d for their deviations from the posterior mean, the new weights are
+
+            (w − (K + noise)⁻¹ B v, v),   v = (S + noise)⁻¹ d.
+
+        That takes a solve with the present labels, refined by a second one: what stands for C ≥ 0 must be exact to a
+        small part of the error bars. Conjugate gradients on all labels would stop at an error relative to the
+        observations, and those that stand for C ≥ 0 may be large.
+        """
+        rows = observations.rows(self.prior)
+        variances, _ = noise_variances(observations, self.noise)
+        assert variances is not None
+        known = self.covariance(rows, rows) if covariance is None else covariance
+        factor = torch.linalg.cholesky(known + torch.diag(variances))
+        apart = observations.y.reshape(-1) - self.mean(rows)
+        v = torch.cholesky_solve(apart[:, None], factor)
+        b = self.cross(rows).T @ v
+        change = self.solve(b)
+        change = change + self.solve(self._missed(b, change))
+        weights = torch.cat([self.weights - change[:, 0], v[:, 0]])
+        every = [*self.labels, observations]
+        out = IterativePosterior(self.prior, every, self.noise, self.solver, weights=weights)
+        out.log_evidence = self.log_evidence
+        return out
 
     @property
     def gram(self) -> JetGram:
@@ -142,7 +189,7 @@ class IterativePosterior:
 
     @property
     def preconditioner(self) -> LowRankAndLocal:
-        """What makes the iterations few."""
+        """Preconditioner of the covariance, built on first use."""
         if self._preconditioner is None:
             dtype = torch.float32 if self.solver.precision == "mixed" else torch.float64
             self._preconditioner = precondition(self.gram, self.solver.rank, dtype=dtype, little=LITTLE, most=MOST)
@@ -174,7 +221,7 @@ class IterativePosterior:
         watched: Watched | None = None,
         products: list[Callable] | None = None,
     ) -> Solution:
-        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with what the solver says of it.
+        """(K + noise)⁻¹ b for b of shape (N,) or (N, k), with iterations, residual and time.
 
         ``products``: other ways to A x than those of :attr:`gram`, in double precision and, if wanted, in single.
         """
@@ -222,14 +269,6 @@ class IterativePosterior:
             self._double = self._single if ready else self.gram.products(self._cache_bytes, torch.float64)
             self._single = None
         return self.solved(b, products=[lambda x: self.gram.product(x, self._double)]).value
-
-    def cross(self, a: RowBlock) -> Tensor:
-        """Prior covariances of rows with all labels, shape (len(a), labels)."""
-        return torch.cat([self.prior.gram(a, block) for block in self.blocks], 1)
-
-    def features(self, a: RowBlock) -> Tensor:
-        """Linear in the rows: what :meth:`explained` reads, shape (len(a), labels)."""
-        return self.cross(a)
 
     def explained(self, left: Tensor, right: Tensor) -> Tensor:
         """Prior minus posterior covariance of rows, or combinations of rows, from their features."""

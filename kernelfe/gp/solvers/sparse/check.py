@@ -1,9 +1,9 @@
-"""The sparse answer beside the exact one, on as many labels as the exact one can be had for.
+"""Accuracy check of the sparse solver against the exact one on a subsample.
 
 With hyperparameters and inducing environments of a fit (before its last step, which takes all labels), both posteriors
-are conditioned on the same random frames and compared at others: by how many of the exact standard deviations sparse
-means are off, and how the standard deviations compare. That is what inducing environments cost at the size of the
-sample; more labels make the exact posterior narrower and what inducing environments cannot express larger in its units.
+are conditioned on the same random frames and compared at others: the error of sparse means in exact standard
+deviations, and the ratio of standard deviations. This is the cost of the inducing environments at the size of the
+sample. More labels make the exact posterior narrower, and errors of the inducing environments larger in its units.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -22,10 +22,8 @@ import torch
 from ....errors import SolverError
 from ....runtime.processes import Processes
 from ...observations.labels import LabelSet
-from ...posterior import predict_mean
 from ...prior.prior import Prior
 from ..dense import DensePosterior
-from ..specs import Sparse
 from .basis import SparseBasis
 from .orbits import orbit_size
 from .posterior import SparsePosterior, by_rows
@@ -35,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 #: Deviation of means, in standard deviations of the exact posterior, above which more inducing environments are taken.
 LARGE = 0.25
-#: Most inducing environments that are taken unasked.
+#: Most inducing environments that are taken automatically.
 MOST = 2400
-#: Label rows of the sample, and the share of frames more that are compared at.
+#: Label rows of the sample, and the number of frames for the comparison as a share of its frames.
 ROWS, HELD_OUT = 1500, 0.15
 
 
 @dataclass(frozen=True)
 class SolverCheck:
-    """A sparse model beside the exact one.
+    """A sparse model compared with the exact one.
 
     Parameters
     ----------
@@ -56,7 +54,7 @@ class SolverCheck:
     ratio
         Per kind: median of sparse standard deviation / exact standard deviation.
     seconds
-        What the check took: the exact answer, and the sparse ones with this number of inducing environments and fewer.
+        Time of the check: the exact answer, and the sparse ones with this number of inducing environments and fewer.
     """
 
     rows: int
@@ -79,12 +77,6 @@ class SolverCheck:
         )
 
 
-def enlarged(solver, check: SolverCheck | None):
-    """The solver spec with the inducing environments that the check asked for."""
-    more = check is not None and check.inducing > solver.inducing
-    return replace(solver, inducing=check.inducing) if more else solver  # type: ignore[union-attr]
-
-
 def shared_check(check: SolverCheck | None, processes: Processes) -> SolverCheck | None:
     """The check of process 0, on every process: on unequal machines theirs differ in the last digits."""
     own = json.dumps(None if check is None else asdict(check))
@@ -93,7 +85,7 @@ def shared_check(check: SolverCheck | None, processes: Processes) -> SolverCheck
 
 
 class Comparison:
-    """The exact answer on a sample, computed once, for any number of sparse ones to be compared with.
+    """The exact answer on a sample, computed once and compared with any number of sparse ones.
 
     Parameters
     ----------
@@ -115,7 +107,7 @@ class Comparison:
         self.prior, self.noise = prior, noise
         self.train, self.test = split(labels, ROWS if rows is None else rows, rng)
         exact = DensePosterior(prior, self.train, noise)
-        self.exact = [(predict_mean(exact, r), exact.variance(r).sqrt()) for r in self._rows()]
+        self.exact = [(exact.mean(r), exact.variance(r).sqrt()) for r in self._rows()]
         self.seconds = time.perf_counter() - begin
 
     def _rows(self) -> Iterator:
@@ -124,7 +116,7 @@ class Comparison:
 
     @torch.no_grad()
     def check(self, basis: SparseBasis, block_rows: int) -> SolverCheck:
-        """The sparse answer with these inducing environments beside the exact one."""
+        """Compare the sparse answer with these inducing environments with the exact one."""
         begin = time.perf_counter()
         stacked = accumulate(basis, self.train, block_rows)
         try:
@@ -135,7 +127,7 @@ class Comparison:
         widths: dict[str, list] = {}
         for label, rows, (mean, std) in zip(self.test, self._rows(), self.exact, strict=True):
             seen = std > 0.0
-            off.setdefault(label.kind, []).append((predict_mean(sparse, rows) - mean)[seen] / std[seen])
+            off.setdefault(label.kind, []).append((sparse.mean(rows) - mean)[seen] / std[seen])
             found = sparse.variance(rows).clamp_min(0.0).sqrt()[seen] / std[seen]
             widths.setdefault(label.kind, []).append(found)
         # several molecules have labels of the same kind
@@ -158,7 +150,7 @@ def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[
     train, test = [], []
     for label in labels:
         n = len(label.y)
-        if n < 2:  # nothing to compare with
+        if n < 2:  # no frame is left to compare at
             train.append(label)
             continue
         some = max(1, min(n - 1, round(rows * n / total)))
@@ -171,36 +163,33 @@ def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[
 
 @torch.no_grad()
 def checked_basis(
-    prior: Prior,
-    labels: list[LabelSet],
-    noise,
-    choose: Callable[[int], list],
-    solver: Sparse,
-    rng: np.random.Generator,
+    comparison: Comparison, choose: Callable[[int], list], count: int, gradients: bool, block_rows: int
 ) -> tuple[SparseBasis, SolverCheck]:
-    """A basis with as many inducing environments as the comparison asks for: from those of ``solver``, doubling.
+    """A basis with as many inducing environments as the comparison asks for: from ``count``, doubling.
 
     Parameters
     ----------
     choose
         Inducing environments of every term, given how many.
+    gradients, block_rows
+        As of :class:`~kernelfe.Sparse`.
 
     Warns
     -----
     UserWarning
         If the sparse answer is off by more than ``LARGE`` with ``MOST`` inducing environments, or all there are.
     """
-    comparison, count = Comparison(prior, labels, noise, rng), solver.inducing
-    basis = SparseBasis(prior, choose(count), solver.gradients)
-    found = comparison.check(basis, solver.block_rows)
+    prior = comparison.prior
+    basis = SparseBasis(prior, choose(count), gradients)
+    found = comparison.check(basis, block_rows)
     while found.worst > LARGE and 2 * count <= MOST:
         count *= 2
         logger.info("%s: %d are taken", found, count)
         larger = choose(count)
         if all(len(a) == len(b) for a, b in zip(larger, basis.inducing, strict=True)):
-            break  # there are no more
-        basis = SparseBasis(prior, larger, solver.gradients)
-        found = comparison.check(basis, solver.block_rows)
+            break  # the pool has no more
+        basis = SparseBasis(prior, larger, gradients)
+        found = comparison.check(basis, block_rows)
     if found.worst > LARGE:
         warnings.warn(
             f"{found}. Give solver=Sparse(inducing=..., gradients=True), whose inducing variables are slopes too, or "

@@ -1,8 +1,12 @@
-"""Fitting a sparse model: inducing environments, hyperparameters on a part of the labels, all labels streamed once."""
+"""The sparse solver: inducing environments, hyperparameters on a part of the labels, one pass over all labels."""
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,27 +14,32 @@ from torch import Tensor
 
 from ....errors import ModelFileError
 from ....runtime.checkpoint import Checkpoint
+from ....runtime.devices import DEVICE
 from ....runtime.processes import Processes
+from ....specs import Bound, Choice, Flag, OrNone, PathName, Whole
 from ...observations.labels import LabelSet
 from ...observations.levels import NoiseLevels, hyperparameters, share_hyperparameters
+from ...posterior import Posterior
 from ...prior.prior import Prior
+from ..base import Run, Solver
+from ..evidence import random_subsets
 from ..resume import START, sketch
-from ..specs import SEEDED, Sparse
 from .basis import SparseBasis
-from .check import checked_basis, shared_check
+from .check import Comparison, SolverCheck, checked_basis, shared_check
 from .evidence import fit_scales, fit_sparse
-from .inducing import choose
+from .inducing import SEEDED, SELECTIONS, choose
 from .orbits import orbit_size
 from .posterior import SparsePosterior, solve_sparse
 from .streaming import accumulate
 
 logger = logging.getLogger(__name__)
-#: Largest deviation from whiteness of a stored whitening: it is of the kernel as it was, which may be a user's class.
+
+#: Largest deviation from whiteness of a stored whitening, which a changed kernel (a user's class, say) exceeds.
 WHITE = 1e-6
 
 
 def start(basis: SparseBasis, noise: NoiseLevels) -> dict[str, Tensor]:
-    """What the sums over the labels depend on, by name."""
+    """The numbers on which the sums over the labels depend, by name."""
     out = hyperparameters(basis.prior, noise)
     for t, z in enumerate(basis.inducing):
         out |= {f"inducing.{t}": z, f"whitening.{t}": basis.whitenings[t].matrix}
@@ -45,7 +54,7 @@ def started(
     Parameters
     ----------
     own
-        Whether it was just made, and needs no test.
+        Whether it was made by this program just now, and needs no test.
 
     Raises
     ------
@@ -56,7 +65,7 @@ def started(
     terms = range(len(prior.terms))
     names = {*wanted, *(f"{what}.{t}" for what in ("inducing", "whitening") for t in terms)}
     if set(found) != names or any(found[name].shape != tensor.shape for name, tensor in wanted.items()):
-        raise ModelFileError("it holds other hyperparameters than the model has")
+        raise ModelFileError("its hyperparameters are not those of the model")
     found = {name: tensor.to(prior.device) for name, tensor in found.items()}
     before = {name: tensor.clone() for name, tensor in wanted.items()}
     for name, tensor in wanted.items():
@@ -76,7 +85,7 @@ def started(
             if not fits or not float(error) < WHITE:
                 for name, tensor in wanted.items():
                     tensor.copy_(before[name])
-                raise ModelFileError(f"the kernel of term {t} is another one than it was")
+                raise ModelFileError(f"the kernel of term {t} has changed")
     return basis
 
 
@@ -100,96 +109,186 @@ def resumed_basis(
     if not digest:
         return None
     if processes.first:
-        logger.warning("going on from %s: hyperparameters and inducing environments are there", checkpoint.folder)
+        logger.warning("resuming from %s (hyperparameters and inducing environments found)", checkpoint.folder)
     return started(processes.give(found), prior, noise, gradients, own=True), digest
 
 
-def fit_sparse_posterior(
-    solver: Sparse,
-    prior,
-    labels: list[LabelSet],
-    noise: NoiseLevels,
-    rng: np.random.Generator,
-    evidence: bool,
-    progress: bool,
-    automatic: bool = False,
-    checkpoint: Checkpoint | None = None,
-) -> SparsePosterior:
-    """Choose inducing environments, fit hyperparameters if ``evidence``, stream the labels and solve.
+@dataclass(frozen=True)
+class Sparse(Solver):
+    """Inducing environments and streamed normal equations: linear in the number of frames.
 
-    With ``automatic``, the answer is compared with the exact one on a sample first, and the number of inducing
-    environments raised where that asks for it (:mod:`kernelfe.gp.solvers.sparse.check`); a fit that goes on from a
-    checkpoint is not compared again.
-
-    Processes of the default group share the pass over all labels; the evidence, of a part of them, and the comparison
-    each does for itself, and the result of process 0 is taken.
+    Parameters
+    ----------
+    inducing
+        Inducing environments per term.
+    gradients
+        Use value and gradient at each of them (1 + D inducing variables) instead of the value.
+    block_rows
+        Label rows in memory at a time.
+    evidence_rows, evidence_inducing
+        Label rows and inducing environments with which length scales are fitted.
+    final_iterations
+        Steps of the last fit of prior scales and noise, with all labels and all inducing environments.
+    selection
+        Which environments become inducing: ``"pivots"`` (least explained by those chosen), ``"farthest"``,
+        ``"leverage"`` (at random by ridge leverage scores) or ``"kmeans"``.
+    checkpoint
+        Folder for intermediate results, from which an interrupted fit resumes; its files are removed when the fit is
+        complete. None: nothing is kept. A saved model does not carry it.
+    device
+        Where the fit, and predictions by it, compute: "cpu", "cuda" or "cuda:1".
     """
-    processes = Processes.current()
-    progress = progress and processes.first
-    processes.agree("labels", sketch(labels))
-    # drawn in any case: what comes after finds the generator as it would be
-    pools = environment_pools(prior, labels, rng)
-    seed = int(rng.integers(2**31)) if solver.selection in SEEDED else 0
-    few = random_subsets(labels, solver.evidence_rows, rng) if evidence else []
 
-    def inducing(count):
-        with torch.no_grad():
-            return [
-                _inducing(term, z, count, solver.selection, seed) for term, z in zip(prior.terms, pools, strict=True)
-            ]
+    inducing: int = 600
+    gradients: bool = False
+    block_rows: int = 8192
+    evidence_rows: int = 25_000
+    evidence_inducing: int = 100
+    final_iterations: int = 8
+    selection: str = "pivots"
+    checkpoint: str | None = None
+    device: str = "cpu"
+    shared: ClassVar[bool] = True
+    keeps_labels: ClassVar[bool] = False
 
-    check = None
-    found = resumed_basis(checkpoint, prior, noise, solver.gradients, processes)
-    if found is None:
-        if evidence:
-            with processes.section("the evidence"), progress_bar(progress, "evidence", None) as bar:
-                fit_sparse(
-                    prior,
-                    few,
-                    noise,
-                    inducing(min(solver.evidence_inducing, solver.inducing)),
-                    gradients=solver.gradients,
-                    block_rows=solver.block_rows,
-                    progress=bar,
-                )
-        share_hyperparameters(prior, noise, processes)
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "inducing": Whole(least=1),
+        "gradients": Flag(),
+        "block_rows": Whole(least=1),
+        "evidence_rows": Whole(least=1),
+        "evidence_inducing": Whole(least=1),
+        "final_iterations": Whole(least=0),
+        "selection": Choice(SELECTIONS),
+        "checkpoint": OrNone(PathName("folder")),
+        "device": DEVICE,
+    }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without the checkpoint: it belongs to a machine, not to a model."""
+        out = super().to_dict()
+        del out["checkpoint"]
+        return out
+
+    def fit(self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run) -> SparsePosterior:
+        """Choose inducing environments, fit hyperparameters if ``run.evidence``, stream the labels and solve.
+
+        With ``run.automatic``, the answer is compared with the exact one on a sample first, and the number of inducing
+        environments is raised where necessary (:mod:`kernelfe.gp.solvers.sparse.check`); a fit that resumes from a
+        checkpoint is not compared again.
+
+        Processes of the default group share the pass over all labels. The evidence, of a part of them, and the
+        comparison are computed by each process, and the result of process 0 is taken.
+        """
+        checkpoint, processes = self.kept(prior, labels, levels, run), Processes.current()
+        processes.agree("labels", sketch(labels))
+        # always drawn, so that later random numbers do not depend on whether a checkpoint is resumed
+        choice = self._choice(prior, labels, run)
+        few = random_subsets(labels, self.evidence_rows, run.rng) if run.evidence else []
+        check, found = None, resumed_basis(checkpoint, prior, levels, self.gradients, processes)
+        if found is None:
+            if run.evidence:
+                self._search(prior, few, levels, choice, run)
+            share_hyperparameters(prior, levels, processes)
+            basis, check = self._basis(prior, labels, levels, choice, run)
+            first = checkpoint is not None and processes.first
+            digest = checkpoint.write(START, start(basis, levels)) if first else ""  # type: ignore[union-attr]
+            digest = processes.gather_bytes(digest.encode())[0].decode()
+        else:
+            basis, digest = found
+        sums = None if checkpoint is None else checkpoint.belonging(digest)
+        return self._streamed(basis, labels, levels, run, check, sums)
+
+    def fit_hyperparameters(self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run) -> float:
+        """Fit prior and noise levels, in place, by the evidence of a sparse model of ``evidence_rows`` label rows."""
+        choice = self._choice(prior, labels, run)
+        self._search(prior, random_subsets(labels, self.evidence_rows, run.rng), levels, choice, run)
+        share_hyperparameters(prior, levels, Processes.current())
+        return math.nan
+
+    def condition(self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run) -> SparsePosterior:
+        """The posterior given all labels, with the hyperparameters as they are."""
+        run = replace(run, evidence=False)
+        basis, check = self._basis(prior, labels, levels, self._choice(prior, labels, run), run)
+        return self._streamed(basis, labels, levels, run, check)
+
+    def posterior_from(
+        self, prior: Prior, levels: NoiseLevels, labels: list[LabelSet] | None, tensors: dict[str, Tensor]
+    ) -> SparsePosterior:
+        """The posterior of a model file."""
+        return SparsePosterior.from_tensors(prior, self.gradients, tensors, self.block_rows)
+
+    def settled(self, posterior: Posterior) -> Sparse:
+        """The spec with the inducing environments that the comparison with the exact answer asked for."""
+        more = posterior.check is not None and posterior.check.inducing > self.inducing
+        return replace(self, inducing=posterior.check.inducing) if more else self
+
+    def _choice(self, prior: Prior, labels: list[LabelSet], run: Run) -> Callable[[int], list[Tensor]]:
+        """Inducing environments of every term, given how many, from a random pool."""
+        pools = environment_pools(prior, labels, run.rng)
+        seed = int(run.rng.integers(2**31)) if self.selection in SEEDED else 0
+
+        @torch.no_grad()
+        def inducing(count: int) -> list[Tensor]:
+            terms = zip(prior.terms, pools, strict=True)
+            return [_inducing(term, z, count, self.selection, seed) for term, z in terms]
+
+        return inducing
+
+    def _search(self, prior: Prior, few: list[LabelSet], levels: NoiseLevels, choice: Callable, run: Run) -> None:
+        """Fit the hyperparameters, in place, by the evidence of a part of the labels."""
+        processes = Processes.current()
+        with (
+            processes.section("the evidence"),
+            progress_bar(run.progress and processes.first, "evidence", None) as bar,
+        ):
+            fit_sparse(
+                prior,
+                few,
+                levels,
+                choice(min(self.evidence_inducing, self.inducing)),
+                gradients=self.gradients,
+                block_rows=self.block_rows,
+                progress=bar,
+            )
+
+    def _basis(
+        self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, choice: Callable, run: Run
+    ) -> tuple[SparseBasis, SolverCheck | None]:
+        """The basis, the same on all processes, and its comparison with the exact answer if ``run.automatic``."""
+        processes, check = Processes.current(), None
         with processes.section("the choice of inducing environments"), torch.no_grad():
-            if automatic:  # a generator of its own: the comparison changes no other random choice
-                basis, check = checked_basis(prior, labels, noise, inducing, solver, rng.spawn(1)[0])
+            if run.automatic:  # a generator of its own: the comparison changes no other random choice
+                comparison = Comparison(prior, labels, levels, run.rng.spawn(1)[0])
+                basis, check = checked_basis(comparison, choice, self.inducing, self.gradients, self.block_rows)
             else:
-                basis = SparseBasis(prior, inducing(solver.inducing), solver.gradients)
+                basis = SparseBasis(prior, choice(self.inducing), self.gradients)
         if processes.size > 1:  # eigenvectors of equal matrices differ by signs between machines
-            basis = started(processes.give(start(basis, noise), prior.device), prior, noise, solver.gradients, own=True)
+            given = processes.give(start(basis, levels), prior.device)
+            basis = started(given, prior, levels, self.gradients, own=True)
             check = shared_check(check, processes)
-        digest = checkpoint.write(START, start(basis, noise)) if checkpoint is not None and processes.first else ""
-        digest = processes.gather_bytes(digest.encode())[0].decode()
-    else:
-        basis, digest = found
-    nodes = None if checkpoint is None else checkpoint.belonging(digest)
-    with progress_bar(progress, "labels", sum(len(label) for label in labels) // processes.size) as bar:
-        stacked = accumulate(basis, labels, solver.block_rows, bar, processes=processes, checkpoint=nodes)
-    if evidence:  # a richer basis explains more: scales and noise once more, with all of it
-        fit_scales(prior, noise, stacked, solver.final_iterations)
-        share_hyperparameters(prior, noise, processes)
-    prior.requires_grad_(False)
-    posterior = solve_sparse(basis, labels, stacked, noise, solver.block_rows)
-    posterior.check = check
-    return posterior
+        return basis, check
 
-
-def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
-    """Random frames of every kind, with about ``rows`` rows in all; the same frames where kinds share them."""
-    total = sum(len(label) for label in labels)
-    if total <= rows:
-        return labels
-    fraction, out = rows / total, []
-    seed = int(rng.integers(2**31))
-    for label in labels:
-        n = len(label.y)
-        keep = max(1, min(n, round(fraction * n)))
-        index = np.sort(np.random.default_rng(seed).permutation(n)[:keep])
-        out.append(label.subset(torch.from_numpy(index).to(label.y.device)))
-    return out
+    def _streamed(
+        self,
+        basis: SparseBasis,
+        labels: list[LabelSet],
+        levels: NoiseLevels,
+        run: Run,
+        check: SolverCheck | None = None,
+        sums: Checkpoint | None = None,
+    ) -> SparsePosterior:
+        """The posterior by one pass over all labels; ``sums``: files for the sums over parts of them."""
+        processes, prior = Processes.current(), basis.prior
+        total = sum(len(label) for label in labels) // processes.size
+        with progress_bar(run.progress and processes.first, "labels", total) as bar:
+            stacked = accumulate(basis, labels, self.block_rows, bar, processes=processes, checkpoint=sums)
+        if run.evidence:  # a richer basis explains more: scales and noise once more, with all of it
+            fit_scales(prior, levels, stacked, self.final_iterations)
+            share_hyperparameters(prior, levels, processes)
+        prior.requires_grad_(False)
+        posterior = solve_sparse(basis, labels, stacked, levels, self.block_rows)
+        posterior.check = check
+        return posterior
 
 
 def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, size: int = 5000) -> list[torch.Tensor]:

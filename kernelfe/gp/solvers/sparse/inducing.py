@@ -12,9 +12,11 @@ from torch import Tensor
 from ....errors import DataError
 from ....kernels import Jets
 from ....linalg import Whitening
-from ..specs import SELECTIONS
 from .orbits import choose_orbits, norms
 
+#: Ways to select inducing environments, and those of them that use a seed.
+SELECTIONS = ("pivots", "farthest", "leverage", "kmeans")
+SEEDED = ("leverage", "kmeans")
 #: Share of its variance that may be left of an environment which is then not worth inducing: rounding.
 NEGLIGIBLE = 1e-13
 #: Landmarks of the leverage scores, for every inducing environment that is wanted, and at most.

@@ -72,7 +72,7 @@ class Pivoted:
 
 
 def build(prior, labels, noise, rank=60):
-    """What :func:`kernelfe.gp.solvers.iterative.evidence.fit_lanczos` asks for."""
+    """Arguments of :func:`kernelfe.gp.solvers.iterative.evidence.fit_lanczos`."""
 
     def at_present():
         operator = DenseOperator(prior, labels, noise)

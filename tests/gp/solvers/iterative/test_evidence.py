@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernelfe.errors import SolverError
-from kernelfe.gp.solvers.dense import dense_log_evidence, fit_dense
+from kernelfe.gp.solvers.evidence import dense_log_evidence, fit_dense
 from kernelfe.gp.solvers.iterative.evidence import fit_lanczos, lanczos_log_evidence, targets
 from kernelfe.linalg import LanczosSettings
 

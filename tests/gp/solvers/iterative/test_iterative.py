@@ -13,7 +13,7 @@ from kernelfe import Dense, FreeEnergyRegressor, Iterative, Term
 from kernelfe.descriptors import Distances, InverseDistances, Symmetrized, Variables
 from kernelfe.errors import DataError, SolverError
 from kernelfe.gp import condition
-from kernelfe.gp.solvers.dense import gram_matrix
+from kernelfe.gp.solvers.exact import gram_matrix
 from kernelfe.gp.solvers.iterative.neighbours import Neighbourhoods, spread_out
 from kernelfe.gp.solvers.iterative.operator import JetGram, factor_basis
 from kernelfe.gp.solvers.iterative.preconditioner import NUMBER, SmoothPart, left_over, precondition, rank_rule
@@ -341,7 +341,7 @@ def test_where_single_precision_does_not_converge_it_goes_on_in_double(noise):
 def test_a_kernel_that_tells_copies_apart_is_noticed_behind_symmetric_frames():
     frames = molecule(12)
     x = np.array(frames.positions)
-    for k in range(4):  # chains that are their own mirror images say nothing of the kernel
+    for k in range(4):  # chains equal to their mirror images do not test the kernel
         a, b, h = 1.5 + 0.04 * k, 0.7 + 0.02 * k, 1.0 + 0.03 * k
         x[k] = [[-a, 0.0, 0.0], [-b, h, 0.0], [b, h, 0.0], [a, 0.0, 0.0]]
     frames = frames.replace(positions=x)

@@ -8,7 +8,7 @@ import torch
 
 from kernelfe import Dense, FreeEnergyRegressor, Iterative, load
 from kernelfe.gp import pathwise_draws
-from kernelfe.gp.solvers.dense import dense_log_evidence
+from kernelfe.gp.solvers.evidence import dense_log_evidence
 from kernelfe.gp.solvers.iterative import evidence as label_covariance
 from kernelfe.gp.solvers.iterative.evidence import LabelCovariance, covariance_builder, lanczos_log_evidence, targets
 from kernelfe.gp.solvers.iterative.preconditioner import precondition

@@ -18,7 +18,8 @@ from kernelfe.gp import RelativeNoise, as_linear_operator, starting
 from kernelfe.gp.observations import assemble
 from kernelfe.gp.observations.levels import NoiseLevels
 from kernelfe.gp.observations.molecules import MoleculeSet
-from kernelfe.gp.solvers.dense import dense_log_evidence, gram_matrix
+from kernelfe.gp.solvers.evidence import dense_log_evidence
+from kernelfe.gp.solvers.exact import gram_matrix
 from kernelfe.gp.solvers.iterative.operator import JetGram
 from kernelfe.kernels import RBF, SecondOrder
 
@@ -151,7 +152,7 @@ def test_the_log_probability_of_gpytorch_has_the_gradients_of_the_evidence():
 
 
 def test_its_conjugate_gradients_give_what_they_give_with_the_matrix():
-    """They end at a residual of 1e-5, whatever tolerance is asked: that of kernelfe's own is what it says."""
+    """They stop at a residual of 1e-5, whatever the tolerance; kernelfe's own solver reaches its tolerance."""
     own = of_order_one()
     gram, matrix = JetGram(*own), Holder(*own)().detach()
     b = torch.ones(gram.rows, 2, dtype=torch.float64)

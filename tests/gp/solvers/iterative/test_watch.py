@@ -1,4 +1,4 @@
-"""What is shown of a long solve: iterations, residual, an estimate that says that it is one; lines in the log."""
+"""Display of a long solve: iterations, residual, remaining time marked as an estimate; lines in the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...systems import molecule, one_term
 
 
 class Bar:
-    """Records what a bar of tqdm is told."""
+    """Record the calls of a tqdm bar."""
 
     def __init__(self):
         self.count, self.said = 0, []

@@ -82,7 +82,7 @@ def test_deviation_and_ratio_are_those_of_the_predictions():
     exact = FreeEnergyRegressor(term, "dense", False, None).fit(frames[np.array(at)])
     mean, std = exact.predict(frames[np.array(held)], "mean_force", return_std=True)
     wanted, _ = comparison.exact[0]
-    # the broad prior of the mean functions is set from the data, of which there are fewer here
+    # the broad prior of the mean functions is set from the data, and there are fewer here
     assert float((wanted - torch.from_numpy(mean.reshape(-1))).abs().max()) < 1e-3 * std.min()
     assert 0.0 < found.deviation["mean_force"] < 3.0 and 0.5 < found.ratio["mean_force"] < 5.0
     assert found.seconds > 0.0

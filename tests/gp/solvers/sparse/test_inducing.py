@@ -8,8 +8,7 @@ import torch
 
 from kernelfe import FreeEnergyRegressor, Sparse
 from kernelfe.errors import DataError
-from kernelfe.gp.solvers.sparse.inducing import choose, farthest_points, leverage_scores
-from kernelfe.gp.solvers.specs import SELECTIONS
+from kernelfe.gp.solvers.sparse.inducing import SELECTIONS, choose, farthest_points, leverage_scores
 from kernelfe.kernels import RBF
 
 from ...systems import molecule, one_term
@@ -112,5 +111,5 @@ def test_orbits_are_chosen_whole_or_refused(selection):
 
 def test_unknown_selection_is_refused():
     for bad in (lambda: Sparse(selection="random"), lambda: choose(pool(), RBF(), 3, "random")):
-        with pytest.raises(DataError, match="'random': use one of 'pivots'"):
+        with pytest.raises(DataError, match="'random' must be 'pivots'"):
             bad()

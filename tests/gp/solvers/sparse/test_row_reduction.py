@@ -51,7 +51,7 @@ def test_normal_equations_are_those_of_all_rows(monkeypatch, noise, gradients):
     all_rows = accumulate(basis, labels, 8192)
     for name in ("gram", "rhs", "square", "count"):
         close(getattr(all_rows, name), getattr(fewer, name))
-    if noise != "blocks":  # of correlated rows only the turned ones know what is missed exactly
+    if noise != "blocks":  # for correlated rows only the rotated ones give the missed variance exactly
         close(all_rows.missing, fewer.missing)
     assert fewer.log_weight == pytest.approx(all_rows.log_weight, rel=ROUNDING)
 

@@ -10,7 +10,6 @@ import pytest
 
 from kernelfe import Frames, FreeEnergyRegressor, Sparse
 from kernelfe.gp import condition
-from kernelfe.gp.fitted import update
 from kernelfe.gp.solvers.sparse import posterior as sparse_solve
 from kernelfe.linalg import CONDITION_LIMIT
 
@@ -68,7 +67,7 @@ def test_added_frames_are_all_frames_at_once_either_way(monkeypatch, first_by_ro
     whole = sparse_solve.solve_sparse(at_once.posterior_.basis, *_labels(at_once, frames))
     monkeypatch.setattr(sparse_solve, "CONDITION_LIMIT", 0.0 if first_by_rows else CONDITION_LIMIT)
     model = fit(first, solver=solver)
-    monkeypatch.setattr(update, "CONDITION_LIMIT", 0.0 if then_by_rows else CONDITION_LIMIT)
+    monkeypatch.setattr(sparse_solve, "CONDITION_LIMIT", 0.0 if then_by_rows else CONDITION_LIMIT)
     later = condition(model, more)
     assert model.posterior_.conditioning.method == ("qr" if first_by_rows else "cholesky")
     assert later.posterior_.conditioning.method == ("qr" if then_by_rows else "cholesky")

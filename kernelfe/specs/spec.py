@@ -3,18 +3,48 @@
 Terms, kernels, thermal parts, solvers, descriptors and baselines are specs. ``fit`` reads them and
 builds fresh torch modules; it never changes a spec. They follow scikit-learn's parameter protocol
 (``get_params`` / ``set_params`` / ``clone``) and turn into JSON and back without running code.
+Their fields declare bounds (:mod:`kernelfe.specs.bounds`), which are checked when a spec is made or changed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from .errors import DataError, ModelFileError
+from ..errors import DataError, ModelFileError, require
+from .bounds import Bound, checked
 
 
 class Spec:
-    """Base of the frozen dataclasses that serve as parameters."""
+    """Base of the frozen dataclasses that serve as parameters.
+
+    A subclass declares what its fields may be in ``BOUNDS``. If it has a ``__post_init__`` of its own, for conditions
+    that concern several fields, that one calls ``super().__post_init__()`` first.
+    """
+
+    #: Bounds by field name; those of base classes hold as well, unless declared again.
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {}
+
+    @classmethod
+    def field_bounds(cls) -> dict[str, Bound]:
+        """Bounds of the fields by name, those of base classes included."""
+        declared: dict[str, Bound] = {}
+        for base in reversed(cls.__mro__):
+            declared |= vars(base).get("BOUNDS", {})
+        return declared
+
+    @property
+    def _title(self) -> str:
+        """The spec's name in messages about its fields."""
+        return type(self).__name__
+
+    def __post_init__(self) -> None:
+        for name, bound in self.field_bounds().items():
+            value = getattr(self, name)
+            given = checked(name, value, bound, self._title)
+            if given is not value:
+                object.__setattr__(self, name, given)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; with ``deep`` also those of nested specs as ``outer__inner``."""
@@ -29,41 +59,51 @@ class Spec:
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name (``outer__inner`` for nested specs) and return self.
 
-        Meant for scikit-learn's searches, which work on clones; everything else treats specs as frozen.
+        Meant for scikit-learn's searches, which work on clones; everything else treats specs as frozen. Values out of
+        bounds leave the spec as it was.
         """
+        before = self.get_params(deep=False)
         for key, value in params.items():
             name, _, inner = key.partition("__")
-            if name not in self.get_params(deep=False):
-                raise DataError(
-                    f"{type(self).__name__} has no parameter {name!r}; it has {list(self.get_params(deep=False))}"
-                )
+            require(name in before, f"{type(self).__name__} has no parameter {name!r}; it has {list(before)}")
             if inner:
                 nested = getattr(self, name)
-                if not hasattr(nested, "set_params"):
-                    raise DataError(
-                        f"{type(self).__name__}: {name!r} is {nested!r} without parameter {inner!r}; set {name} first"
-                    )
+                require(
+                    hasattr(nested, "set_params"),
+                    f"{type(self).__name__}: {name!r} is {nested!r} without parameter {inner!r}; set {name} first",
+                )
                 nested.set_params(**{inner: value})
             else:
                 object.__setattr__(self, name, value)
-        getattr(self, "__post_init__", lambda: None)()
+        try:
+            self.__post_init__()
+        except DataError:
+            for name, value in before.items():
+                object.__setattr__(self, name, value)
+            raise
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: the class name and its parameters."""
         return {
             "class": type(self).__name__,
-            **{key: _plain(value) for key, value in self.get_params(deep=False).items()},
+            **{key: to_plain(value) for key, value in self.get_params(deep=False).items()},
         }
 
 
-def _plain(value: Any) -> Any:
+def field_names(cls: type) -> set[str]:
+    """Names of the fields of a dataclass."""
+    return {field.name for field in fields(cls)}
+
+
+def to_plain(value: Any) -> Any:
+    """Return the JSON-ready form of a parameter; DataError if it has none."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
@@ -88,10 +128,11 @@ def from_dict(data: Any, classes: dict[str, type]) -> Any:
     if "class" not in data:
         return {key: from_dict(value, classes) for key, value in data.items()}
     name = data["class"]
-    if name not in classes:
-        raise ModelFileError(
-            f"the file uses the class {name!r}, which kernelfe does not know; if it is yours, pass classes=[{name}]"
-        )
+    require(
+        name in classes,
+        f"the file uses the class {name!r}, which is not a class of kernelfe; if it is yours, pass classes=[{name}]",
+        ModelFileError,
+    )
     arguments = {key: from_dict(value, classes) for key, value in data.items() if key != "class"}
     try:
         return classes[name](**arguments)

@@ -1,0 +1,77 @@
+"""Types and groups of command-line options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from .files import Source
+
+#: Files that exist.
+FILE = click.Path(exists=True, dir_okay=False)
+#: Seeds that every random number generator takes.
+SEED = click.IntRange(0, 2**63 - 1)
+
+
+class Numbers(click.ParamType):
+    """Numbers separated by commas."""
+
+    def __init__(self, kind: type, name: str):
+        self.kind, self.name = kind, name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """A tuple of numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 75,300", param, ctx)
+
+
+def gathered(name: str, group: type, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Options that a command takes as one object.
+
+    Parameters
+    ----------
+    name
+        Argument of the command that takes the object.
+    group
+        Dataclass whose fields have the names of the options.
+    options
+        Decorators made by ``click.option``, in the order of the help text.
+    """
+
+    def decorate(command: Any) -> Any:
+        @functools.wraps(command)
+        def packed(**given: Any) -> Any:
+            values = {field.name: given.pop(field.name) for field in fields(group)}
+            return command(**given, **{name: group(**values)})
+
+        for option in reversed(options):
+            packed = option(packed)
+        return packed
+
+    return decorate
+
+
+#: Options of commands that read frames.
+data_options = gathered(
+    "source",
+    Source,
+    click.option(
+        "--units",
+        help="Units of the file where it states none: ase, gromacs, openmm, mdanalysis, charmm, or pairs such as "
+        "energy=kJ/mol,length=nm.",
+    ),
+    click.option("--temperature", "-T", type=float, help="Temperature of all frames, K, where the file states none."),
+    click.option(
+        "--layout",
+        type=click.Choice(["sgdml", "cgnet", "mlcg", "chemtrain"]),
+        help="Names of the arrays in a .npz file of another program; its forces become labels.",
+    ),
+)

@@ -1,0 +1,71 @@
+"""The commands ``report`` and ``view``: a model compared with data, as a page and as input of a viewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .files import Source, parse_pairs, parse_torsions, require_folder
+from .options import FILE, data_options
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=FILE)
+@click.option("--output", "-o", default="report.html", show_default=True, type=click.Path(dir_okay=False))
+@data_options
+def report(model: str, data: str, output: str, source: Source) -> None:
+    """Compare a fitted MODEL with DATA: parity beside the noise, calibration of error bars, hyperparameters."""
+    from .. import load
+    from ..quickstart.collect import versions
+    from ..report import model_page, number
+
+    require_folder(output)
+    page, numbers = model_page(load(model), source.read(data), Path(model).name, versions())
+    page.write(output)
+    concave = numbers.pop("concavity")
+    for kind, found in numbers.items():
+        click.echo(
+            f"  {kind}: rmse {number(found['rmse'])}, noise {number(found['noise_floor'])} (eV, Å), "
+            f"rms z {number(found['z_rms'])}"
+        )
+    click.echo(f"  probability of a negative heat capacity: {100 * concave['mean_violation']:.1f} % on average")
+    click.echo(f"wrote {output}")
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=FILE)
+@click.option("--output", "-o", default="view.json.gz", show_default=True, type=click.Path(dir_okay=False))
+@click.option("--torsions", help="Dihedrals of beads for the map, such as 0,1,2,4;1,2,4,5.  [default: the backbone's]")
+@click.option("--elements", help="Chemical symbols of bead kinds that are none, such as CA=C,CB=C.")
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(2), help="Most frames shown.")
+@click.option("--page", type=FILE, help="chemiscope_standalone.html, for an .html output that needs no network.")
+@data_options
+def view(
+    model: str,
+    data: str,
+    output: str,
+    torsions: str | None,
+    elements: str | None,
+    limit: int,
+    page: str | None,
+    source: Source,
+) -> None:
+    """Write DATA with the predictions and uncertainties of a MODEL for the viewer chemiscope."""
+    from .. import load
+    from ..report import viewer_input, write_viewer
+
+    require_folder(output)
+    document = viewer_input(
+        load(model),
+        source.read(data),
+        name=Path(model).name,
+        torsions=None if torsions is None else parse_torsions(torsions),
+        elements=None if elements is None else parse_pairs(elements),
+        limit=limit,
+    )
+    write_viewer(document, output, page)
+    shown = len(document["properties"]["temperature"]["values"])
+    click.echo(f"wrote {shown} frames to {output}; open it at chemiscope.org, or see docs/howto/viewer.md")

@@ -1,0 +1,82 @@
+"""One fit: from training data to the fitted free energy."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+
+import numpy as np
+
+from ..errors import DataError
+from ..runtime.devices import device_of
+from ..runtime.processes import Processes, launched
+from ..runtime.seeds import generator
+from .conditioning import condition_in_turn, natural_levels
+from .default_terms import default_terms
+from .fitted.domain import Domain
+from .fitted.model import FreeEnergy, Noise, Provenance
+from .observations.levels import NoiseLevels
+from .observations.molecules import MoleculeSet
+from .observations.noise import CorrelatedNoise
+from .shared_baseline import fit_baseline
+from .solvers.base import Run
+from .solvers.specs import choose_solver
+from .starting import build_prior
+
+logger = logging.getLogger(__name__)
+
+
+def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
+    """Fit the free energy that an estimator describes.
+
+    In this order: baseline, labels without it, solver, terms with their starting numbers, hyperparameters by the
+    evidence, posterior.
+
+    Parameters
+    ----------
+    estimator
+        The :class:`~kernelfe.FreeEnergyRegressor`; its parameters are read, nothing of it is changed.
+    data
+        The training data.
+    """
+    if estimator.optimizer not in ("evidence", None):
+        raise DataError(f"optimizer={estimator.optimizer!r}: use 'evidence' or None")
+    baseline = fit_baseline(estimator.baseline, data)
+    labels = data.labels(estimator.labels, estimator.noise, baseline)
+    solver, reason = choose_solver(estimator.solver, sum(len(label) for label in labels))
+    logger.info("%s solver: %s", type(solver).__name__, reason)
+    terms = default_terms(data) if estimator.terms is None else estimator.terms
+    names, prior, noise_start, reference = build_prior(terms, data, labels)
+    temperatures = np.unique(data.temperature)
+    noise = NoiseLevels(noise_start, reference, exponent=len(temperatures) > 1)
+    # check the GPU before joining the process group, so that a missing one fails at once
+    spec = estimator.noise if isinstance(estimator.noise, CorrelatedNoise) else None
+    if device_of(solver).type != "cpu" and spec is not None:
+        raise DataError(
+            "CorrelatedNoise is estimated on the CPU: use device='cpu', or give noise= by label kind or None"
+        )
+    evidence = estimator.optimizer == "evidence"
+    automatic = isinstance(estimator.solver, str) and estimator.solver == "auto"
+    # under torchrun, processes share the work of a large fit; a dense one each does for itself
+    with launched(device=solver.device) if solver.shared else nullcontext(Processes()) as processes:
+        device = device_of(solver)
+        prior, noise, labels = prior.to(device), noise.to(device), [label.to(device) for label in labels]
+        rng = generator(estimator.random_state, solver, processes)
+        run = Run(rng, evidence, bool(estimator.progress), automatic)
+        found = condition_in_turn(spec, solver, prior, labels, noise, run)
+    posterior = found.posterior
+    return FreeEnergy(
+        posterior=posterior,
+        names=tuple(names),
+        molecules=data.fitted(labels),
+        baseline=baseline,
+        noise=Noise(natural_levels(found), noise.reference, found.levels.values(), found.noise),
+        provenance=Provenance(
+            solver.settled(posterior),
+            reason + posterior.remark(),
+            tuple(float(t) for t in temperatures),
+        ),
+        parameters=tuple(sorted(data.parameters)),
+        domain=Domain.of(list(prior.terms), data.parts[0]) if data.single else None,
+        temperature=float(estimator.temperature),
+    )

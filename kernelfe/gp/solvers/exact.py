@@ -1,0 +1,209 @@
+"""Exact posteriors, which keep the labels and solve with their covariance.
+
+A new exact solver is an :class:`ExactPosterior` with its own ``solve`` and an :class:`ExactSolver` that names it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...files.fields import take
+from ..observations.labels import LabelSet
+from ..observations.levels import NoiseLevels, add_noise, noise_variances
+from ..posterior import Correction, DrawnTerm, Nodes, Posterior, read_rows, weight_expansions, weight_means
+from ..prior.prior import Prior
+from ..prior.rows import RowBlock, frame_chunks
+from .base import Run, Solver
+
+#: Entries of a Gram block that is built at a time: 8 MiB, small enough to stay near the cache.
+BLOCK_ENTRIES = 1 << 20
+#: Rows of a block for which variances are solved for at a time.
+VARIANCE_ROWS = 512
+
+
+def gram_matrix(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Tensor:
+    """Covariance of all labels with their noise; only the lower triangle is filled in."""
+    blocks = [label.rows(prior) for label in labels]
+    total = sum(len(block) for block in blocks)
+    out = torch.empty(total, total, dtype=torch.float64, device=prior.device)
+    row = 0
+    for i, (label, a) in enumerate(zip(labels, blocks, strict=True)):
+        column = 0
+        for j, b in enumerate(blocks[: i + 1]):
+            step = max(1, BLOCK_ENTRIES // max(1, len(b) * a.components))
+            for start, stop in frame_chunks(a.frames, step):
+                top, bottom = row + start * a.components, row + stop * a.components
+                second = b if j < i else b.slice(0, stop)  # the lower triangle only
+                out[top:bottom, column : column + len(second)] = prior.gram(a.slice(start, stop), second)
+            column += len(b)
+        add_noise(out, row, label, noise)
+        row += len(a)
+    return out
+
+
+class ExactPosterior(Posterior):
+    """Posterior given labels that are kept; a subclass solves with their covariance.
+
+    Parameters
+    ----------
+    prior
+        Prior with its final hyperparameters.
+    labels
+        All labels.
+    noise
+        Learned noise levels.
+    weights
+        (K + noise)⁻¹ (y − prior mean), if known from a saved model; None: they are solved for.
+    """
+
+    labels: list[LabelSet]
+    reconditions: ClassVar[bool] = True
+
+    def __init__(self, prior: Prior, labels: list[LabelSet], noise: NoiseLevels, weights: Tensor | None = None):
+        self.prior, self.labels, self.noise = prior, labels, noise
+        with torch.no_grad():
+            self.weights = self.fitted_weights() if weights is None else weights
+            self.expansions = weight_expansions(prior, self.blocks, self.weights)
+            self.mean_weights = weight_means(prior, self.blocks, self.weights)
+
+    @abstractmethod
+    def solve(self, b: Tensor) -> Tensor:
+        """(K + noise)⁻¹ b for b of shape (labels,) or (labels, k)."""
+
+    @cached_property
+    def blocks(self) -> list[RowBlock]:
+        """The rows of the labels."""
+        return [label.rows(self.prior) for label in self.labels]
+
+    def target(self) -> Tensor:
+        """y − prior mean, shape (labels,)."""
+        y = torch.cat([label.y.reshape(-1) for label in self.labels])
+        return y - torch.cat([block.prior_mean for block in self.blocks])
+
+    def fitted_weights(self) -> Tensor:
+        """(K + noise)⁻¹ (y − prior mean), shape (labels,)."""
+        return self.solve(self.target())
+
+    # ------------------------------------------------------------------ predictions
+
+    def cross(self, a: RowBlock) -> Tensor:
+        """Prior covariances of rows with all labels, shape (len(a), labels)."""
+        return torch.cat([self.prior.gram(a, block) for block in self.blocks], 1)
+
+    def features(self, a: RowBlock) -> Tensor:
+        """Prior covariances with all labels, shape (len(a), labels)."""
+        return self.cross(a)
+
+    def explained(self, left: Tensor, right: Tensor) -> Tensor:
+        """Prior minus posterior covariance of combinations of rows, from combinations of their features."""
+        return left @ self.solve(right.T.contiguous())
+
+    def variance(self, a: RowBlock) -> Tensor:
+        """Posterior variances, shape (len(a),)."""
+        parts = []
+        for start, stop in frame_chunks(a.frames, max(1, VARIANCE_ROWS // a.components)):
+            part = a.slice(start, stop)
+            cross = self.cross(part).T.contiguous()
+            parts.append(self.prior.diagonal(part) - (cross * self.solve(cross)).sum(0))
+        return torch.cat(parts).clamp_min(0.0)
+
+    # ------------------------------------------------------------------ more observations
+
+    def extended(self, labels: list[LabelSet], levels: NoiseLevels) -> Self:
+        """The posterior given more labels; their noise levels are those of the fit."""
+        return type(self)(self.prior, [*self.labels, *labels], self.noise)
+
+    def with_observations(self, observations: LabelSet, covariance: Tensor | None = None) -> Self:
+        """The posterior given virtual observations, which become labels."""
+        out = type(self)(self.prior, [*self.labels, observations], self.noise)
+        out.log_evidence = self.log_evidence
+        return out
+
+    def reconditioned(self, prior: Prior, levels: NoiseLevels) -> Self:
+        """The posterior given the same labels, with other hyperparameters."""
+        return type(self)(prior, self.labels, levels)
+
+    # ------------------------------------------------------------------ draws and file
+
+    def correction(self, terms: Sequence[DrawnTerm], rng: np.random.Generator, n: int) -> Correction:
+        """−K(·, X) (K + noise)⁻¹ (f(X) + ε) for draws f from the prior and draws ε of the noise."""
+        prior, mean = self.prior, None
+        if prior.mean is not None:
+            scale = prior.mean.variances(prior.device).sqrt()[:, None]
+            mean = scale * normal(rng, prior.device, len(prior.mean.offset), prior.mean.size, n)
+        observed = torch.cat([read_rows(block, terms, mean, n) for block in self.blocks])
+        observed += torch.cat([_noise(label, self.noise, rng, n) for label in self.labels])
+        return _expanded(prior, self.blocks, -self.solve(observed), mean)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights; all else is computed from the labels."""
+        return {"weights": self.weights}
+
+
+class ExactSolver(Solver):
+    """Base of the specs of exact solvers, whose posterior is an :class:`ExactPosterior`."""
+
+    #: The class of the posterior.
+    posterior: ClassVar[type[ExactPosterior]]
+
+    def condition(self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run) -> ExactPosterior:
+        """The posterior given all labels, with the hyperparameters as they are."""
+        return self.posterior(prior, labels, levels)
+
+    def posterior_from(
+        self, prior: Prior, levels: NoiseLevels, labels: list[LabelSet] | None, tensors: dict[str, Tensor]
+    ) -> ExactPosterior:
+        """The posterior of a model file; nothing is solved for until a covariance is asked for."""
+        assert labels is not None
+        return self.posterior(prior, labels, levels, stored_weights(labels, tensors))
+
+
+def stored_weights(labels: list[LabelSet], tensors: dict[str, Tensor]) -> Tensor:
+    """The weights of an exact posterior in a model file, one for each label row."""
+    return take(tensors, "weights", sum(len(label) for label in labels))
+
+
+def normal(rng: np.random.Generator, like: torch.device, *shape: int) -> Tensor:
+    """Standard normal numbers, the same on every device."""
+    return torch.from_numpy(rng.standard_normal(shape)).to(like)
+
+
+def _noise(label: LabelSet, noise: NoiseLevels, rng: np.random.Generator, n: int) -> Tensor:
+    """Draws of the noise of a label set, shape (rows, n)."""
+    variances, _ = noise_variances(label, noise)
+    if variances is not None:
+        return variances.sqrt()[:, None] * normal(rng, variances.device, len(variances), n)
+    assert label.noise is not None
+    frames, m = label.y.shape
+    return (torch.linalg.cholesky(label.noise) @ normal(rng, label.noise.device, frames, m, n)).flatten(0, 1)
+
+
+def _expanded(prior: Prior, blocks: list[RowBlock], weights: Tensor, mean: Tensor | None) -> Correction:
+    """K(·, X) weights, weights (rows, n), as expansions; its part in the mean functions is added to ``mean``."""
+    row, n = 0, weights.shape[1]
+    out: list[list[Nodes]] = [[] for _ in prior.terms]
+    for block in blocks:
+        own = weights[row : row + len(block)]
+        row += len(block)
+        by_frame = own.reshape(block.frames, block.components, n)
+        for term, reads, nodes in zip(prior.terms, block.terms, out, strict=True):
+            for read in reads:
+                jets = read.jets
+                local = by_frame if jets.frame is None else by_frame[jets.frame]
+                if jets.label is not None:
+                    local = torch.gather(local, 1, jets.label[:, :, None].expand(-1, -1, n))
+                factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
+                c = None if jets.c is None else torch.einsum("er,ern->en", jets.c, local)
+                w = None if jets.w is None else torch.einsum("erd,ern->edn", jets.w, local)
+                nodes.append(Nodes(jets.z, c, w, factors))
+        if mean is not None:
+            for features, factors in block.mean:
+                mean = mean + torch.einsum("ix,ik,in->xkn", features, factors * prior.mean.variances(prior.device), own)  # type: ignore[union-attr]
+    return Correction(out, mean)

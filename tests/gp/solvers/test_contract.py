@@ -1,0 +1,114 @@
+"""Every solver keeps the contract; a new one is one class and its posterior, in one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kernelfe import Dense, FreeEnergyRegressor, Iterative, Sparse
+from kernelfe.errors import DataError
+from kernelfe.gp import hyperparameter_ensemble
+from kernelfe.gp.solvers.exact import ExactPosterior, ExactSolver, gram_matrix
+from kernelfe.testing import check_solver
+
+from ..systems import molecule, one_term
+
+SOLVERS = [
+    Dense(),
+    Iterative(tolerance=1e-10),
+    Iterative(tolerance=1e-10, evidence_rows=None, precision="double"),
+    Sparse(inducing=10),
+    Sparse(inducing=10, gradients=True, selection="farthest"),
+]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_contract(solver):
+    check_solver(solver)
+
+
+# ------------------------------------------------------------------ a solver in one file
+
+
+class EigenPosterior(ExactPosterior):
+    """Exact posterior by the eigenvectors of the covariance of the labels."""
+
+    _eigen: tuple[Tensor, Tensor] | None = None
+
+    def solve(self, b: Tensor) -> Tensor:
+        if self._eigen is None:
+            with torch.no_grad():
+                self._eigen = torch.linalg.eigh(gram_matrix(self.prior, self.labels, self.noise))
+        values, vectors = self._eigen
+        rotated = vectors.T @ b
+        return vectors @ (rotated / (values if b.ndim == 1 else values[:, None]))
+
+
+@dataclass(frozen=True)
+class Eigen(ExactSolver):
+    """Exact conditioning by an eigenvalue decomposition."""
+
+    evidence_rows: int = 30
+    posterior: ClassVar[type[ExactPosterior]] = EigenPosterior
+
+
+def test_a_solver_of_ones_own_passes_the_contract():
+    check_solver(Eigen())
+
+
+def test_its_ensemble_is_that_of_dense():
+    frames = molecule(6)
+    models = [FreeEnergyRegressor(one_term(), solver, False).fit(frames) for solver in (Eigen(200), Dense(200))]
+    found, wanted = (hyperparameter_ensemble(m, 3).predict(molecule(4, seed=5), "mean_force") for m in models)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-7)
+
+
+class WrongPosterior(EigenPosterior):
+    """Right means, wrong covariances."""
+
+    def explained(self, left: Tensor, right: Tensor) -> Tensor:
+        return 0.9 * super().explained(left, right)
+
+
+@dataclass(frozen=True)
+class Wrong(Eigen):
+    """A solver with wrong covariances."""
+
+    posterior: ClassVar[type[ExactPosterior]] = WrongPosterior
+
+
+def test_the_check_finds_a_wrong_solver():
+    with pytest.raises(AssertionError, match="the fit, standard deviation"):
+        check_solver(Wrong())
+
+
+def test_what_only_some_posteriors_have_is_refused_with_advice():
+    posterior = FreeEnergyRegressor(one_term(), "dense", False, None).fit(molecule(4)).posterior_
+    assert not posterior.linear
+    with pytest.raises(DataError, match="solver='sparse'"):
+        posterior.linear_features(posterior.blocks[0])
+    with pytest.raises(DataError, match="solver='sparse'"):
+        posterior.moved(posterior.weights, posterior.weights)
+    sparse = FreeEnergyRegressor(one_term(), Sparse(4), False, None).fit(molecule(4)).posterior_
+    with pytest.raises(DataError, match="solver='dense'"):
+        sparse.reconditioned(sparse.prior, None)
+
+
+def test_linear_features_are_those_of_the_weights():
+    """f·w is the mean without the prior mean, L⁻¹f of unit covariance, and a step along L⁻ᵀv changes the mean by it."""
+    model = FreeEnergyRegressor(one_term(), Sparse(6), False, None).fit(molecule(8))
+    posterior, label = model.posterior_, FreeEnergyRegressor(one_term(), "dense", False, None)
+    rows = label.fit(molecule(5, seed=2)).posterior_.labels[0].rows(posterior.prior)
+    features = posterior.linear_features(rows)
+    whitened = posterior.lower.T @ posterior.weights
+    torch.testing.assert_close(features @ whitened + rows.prior_mean, posterior.mean(rows), rtol=0, atol=1e-10)
+    torch.testing.assert_close(features @ features.T, posterior.reducible(rows), rtol=0, atol=1e-12)
+    v = torch.randn(len(whitened), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moved = posterior.moved(v, posterior.lower)
+    torch.testing.assert_close(moved.mean(rows) - posterior.mean(rows), features @ v, rtol=0, atol=1e-9)
+    assert moved.log_evidence == posterior.log_evidence
