@@ -18,7 +18,7 @@ from kernelfe import CorrelatedNoise, FreeEnergyRegressor
 from kernelfe.analysis import dihedral_angles, jensen_shannon_divergence, periodic_histogram
 from kernelfe.gp import joint_predictive
 from kernelfe.quickstart import LABEL_SETS, TARGET, Case, Sampler, training_rows
-from kernelfe.quickstart.cases import PHI, PSI, data, sample_model
+from kernelfe.quickstart.cases import PHI, PSI, SAMPLING, data, sample_model
 
 #: Noise models, one per row of the table.
 DESCRIPTIONS = {
@@ -71,7 +71,8 @@ def main() -> None:
     torch.set_num_threads(1)
     sampler = Sampler()
     if arguments.quick:
-        sampler = Sampler(replicas=100, burn_in=10, steps=20, effective=10, longest=20)
+        protocol = SAMPLING.with_options(burn_in=10, steps=20)
+        sampler = Sampler(replicas=100, effective=10, longest=20, protocol=protocol)
     print("| noise | frames per temperature | forces | torques | energy | all labels | χ²/labels | divergence |")
     print("|---|---|---|---|---|---|---|---|")
     columns = ("mean_force", "generalized_force", "mean_energy", "log density", "chi2", "divergence")

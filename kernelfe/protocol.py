@@ -1,30 +1,57 @@
-"""What a sampler or a calculator needs from a model: three small protocols and two adapters.
+"""Protocols of a free energy: what samplers, calculators, trainers and deployment require of a model.
 
-Any object with these methods can be sampled with :mod:`kernelfe.simulate` and driven from ASE; it need not come from
-kernelfe. All tensors live on the device of ``positions``, units are eV, Å and K. A model may work in another floating
-type than that of ``positions``; samplers convert what it returns.
+Any object with these methods can be sampled with :mod:`kernelfe.simulate`, refined with :mod:`kernelfe.training` and
+driven from ASE; it need not come from kernelfe. Each protocol is small, and a model offers those it can:
+
+==================================  ==============================================  ===================================
+protocol                            methods                                         required by
+==================================  ==============================================  ===================================
+:class:`FreeEnergyModel`            ``energy_and_forces``                           samplers, calculators
+:class:`PeriodicFreeEnergyModel`    ``energy_forces_stress``                        calculators of periodic systems
+:class:`ObservableModel`            ``observables``                                 extra results of calculators
+:class:`LinearModel`                ``features``, ``with_weights``, mean, lower     relative entropy
+:class:`DifferentiableModel`        ``energy``, ``parameters``                      gradient-based trainers
+==================================  ==============================================  ===================================
+
+:class:`LinearBase` and :class:`DifferentiableBase` supply forces by automatic differentiation, so that a model of your
+own is one short class. :func:`kernelfe.testing.check_model` checks it.
+
+All tensors live on the device of ``positions``, units are eV, Å and K. A model may work in another floating type than
+that of ``positions``; samplers convert the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
 @runtime_checkable
 class FreeEnergyModel(Protocol):
-    """The one method every sampler relies on.
+    """Energies and forces: the one method every sampler requires.
 
     An implementation must not keep or change ``positions`` (the sampler updates them in place after the call) and must
     return new tensors at every call. It should return +∞ or NaN, not raise, for configurations outside its domain:
     Monte Carlo moves then reject them and dynamics stops with a :class:`~kernelfe.simulate.SamplingError`.
 
-    An optional attribute ``kinds`` (tuple of str, one per bead, or None) lets the calculator refuse other molecules. An
-    optional attribute ``domain`` (a :class:`TrainingDomain`, or None) lets samplers and calculators stop where the
-    model knows nothing.
+    Optional attributes, used where they exist and are not None:
+
+    ``kinds``
+        Tuple of str, one per bead: calculators refuse other molecules.
+    ``domain``
+        A :class:`TrainingDomain`: samplers and calculators stop outside of it.
+    ``stiff_bonds``
+        Sequence of (i, j, stiffness in eV/Å²): samplers choose a stable time step, and the bonds of torsion moves.
+    ``temperatures``
+        Temperatures of the training data, K: trainers warn outside their range.
+    ``device``
+        Device on which the model computes: samplers keep the replicas there.
     """
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -46,20 +73,20 @@ class FreeEnergyModel(Protocol):
 
 
 class TrainingDomain(Protocol):
-    """Where a model was trained."""
+    """Region of configurations that the training data cover."""
 
     def score(self, coordinates: Tensor, cell: Tensor | None = None) -> Tensor:
         """Score of configurations (n, beads, 3), shape (n,): 1 at the edge of the training data."""
         ...
 
     def culprit(self, coordinates: Tensor) -> str:
-        """What is most unusual about one configuration (beads, 3), in words."""
+        """Description of the most unusual coordinate of one configuration (beads, 3)."""
         ...
 
 
 @dataclass(frozen=True)
 class DomainInCell:
-    """A :class:`TrainingDomain` asked about configurations in one constant cell (3, 3), Å."""
+    """:class:`TrainingDomain` for configurations in one constant cell (3, 3), Å."""
 
     domain: TrainingDomain
     cell: Tensor
@@ -69,13 +96,13 @@ class DomainInCell:
         return self.domain.score(coordinates, self.cell.to(coordinates).expand(len(coordinates), 3, 3))
 
     def culprit(self, coordinates: Tensor) -> str:
-        """What is most unusual about one configuration (beads, 3), in words."""
+        """Description of the most unusual coordinate of one configuration (beads, 3)."""
         return self.domain.culprit(coordinates)
 
 
 @runtime_checkable
 class PeriodicFreeEnergyModel(FreeEnergyModel, Protocol):
-    """A model that knows periodic cells and their strain."""
+    """Model of periodic systems, with its derivative by strain."""
 
     def energy_forces_stress(
         self, positions: Tensor, cell: Tensor, temperature: float | Tensor
@@ -85,7 +112,7 @@ class PeriodicFreeEnergyModel(FreeEnergyModel, Protocol):
         Parameters
         ----------
         positions
-            (n, beads, 3), Å; need not be wrapped into the cell.
+            (n, beads, 3), Å; wrapped into the cell or not.
         cell
             (n, 3, 3), Å, lattice vectors as rows.
         temperature
@@ -95,14 +122,14 @@ class PeriodicFreeEnergyModel(FreeEnergyModel, Protocol):
         -------
         energy, forces, stress
             As :meth:`FreeEnergyModel.energy_and_forces`, and (∂A/∂strain)/V in eV/Å³, shape (n, 6), Voigt order
-            xx, yy, zz, yz, xz, xy, ASE's sign. The kinetic part N kT/V of the pressure is not in it.
+            xx, yy, zz, yz, xz, xy, ASE's sign. It excludes the kinetic part N kT/V of the pressure.
         """
         ...
 
 
 @runtime_checkable
 class ObservableModel(FreeEnergyModel, Protocol):
-    """A model that predicts further observables of the same free energy, and their uncertainty."""
+    """Model that predicts further observables of the same free energy, and their uncertainty."""
 
     def observables(
         self,
@@ -135,6 +162,145 @@ class ObservableModel(FreeEnergyModel, Protocol):
         ...
 
 
+@runtime_checkable
+class LinearModel(FreeEnergyModel, Protocol):
+    """Model that is linear in normally distributed weights: A(R; T) = w·φ(R, T) + baseline(R, T).
+
+    The weights have the mean ``mean``, shape (W,), and the precision (inverse covariance) L Lᵀ with the lower
+    triangular Cholesky factor L = ``lower``, shape (W, W). ``energy_and_forces`` uses the mean. The baseline holds
+    everything that does not depend on the weights and may be zero.
+
+    An optional method ``descriptors(positions)`` returns coordinates (n, columns) whose time series show how slowly
+    configurations change; without it, trainers use the distances between beads.
+
+    :class:`LinearBase` implements all but ``features``.
+    """
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the weights, (W,)."""
+        ...
+
+    @property
+    def lower(self) -> Tensor:
+        """Lower triangular Cholesky factor of the precision of the weights, (W, W)."""
+        ...
+
+    def features(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """Features φ(R, T) of a batch of configurations: the derivatives of A by the weights.
+
+        Parameters
+        ----------
+        positions
+            (n, beads, 3), Å.
+        temperature
+            K; one number or shape (n,).
+
+        Returns
+        -------
+        Tensor
+            (n, W), eV per unit of the weights.
+        """
+        ...
+
+    def with_weights(self, mean: Tensor, lower: Tensor) -> Self:
+        """Model of the same type with another distribution of the weights; this one does not change.
+
+        Parameters
+        ----------
+        mean
+            (W,).
+        lower
+            (W, W), Cholesky factor of the precision.
+        """
+        ...
+
+
+@runtime_checkable
+class DifferentiableModel(FreeEnergyModel, Protocol):
+    """Model whose energy torch differentiates by its parameters θ and by the positions.
+
+    A ``torch.nn.Module`` with a method ``energy`` has all of it but ``energy_and_forces``, which
+    :class:`DifferentiableBase` supplies.
+    """
+
+    def parameters(self) -> Iterable[Tensor]:
+        """Parameters θ: leaf tensors with ``requires_grad``, in a fixed order; trainers change them in place."""
+        ...
+
+    def energy(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """A(R; T) with its graph: differentiable by ``positions`` and by the parameters.
+
+        Parameters
+        ----------
+        positions
+            (n, beads, 3), Å.
+        temperature
+            K; one number or shape (n,).
+
+        Returns
+        -------
+        Tensor
+            (n,), eV; row i depends on configuration i only.
+        """
+        ...
+
+
+class DifferentiableBase(ABC):
+    """Base of models that define ``energy``: forces by automatic differentiation."""
+
+    @abstractmethod
+    def energy(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """A(R; T) in eV, shape (n,), differentiable by the positions."""
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """A(R; T) in eV, shape (n,), and −∇A in eV/Å, shape (n, beads, 3)."""
+        with torch.enable_grad():
+            x = positions.detach().clone().requires_grad_()
+            energy = self.energy(x, temperature)
+            (gradient,) = torch.autograd.grad(energy.sum(), x)
+        return energy.detach(), gradient.neg_()
+
+
+class LinearBase(DifferentiableBase):
+    """Base of :class:`LinearModel`: a subclass defines ``features``, and ``baseline_energy`` if it has a baseline.
+
+    Both must be differentiable by the positions with torch.
+
+    Parameters
+    ----------
+    mean
+        (W,), means of the weights.
+    lower
+        (W, W), Cholesky factor of their precision; one number for a multiple of the identity: 1/standard deviation.
+    """
+
+    def __init__(self, mean: Tensor, lower: Tensor | float):
+        self.mean = torch.as_tensor(mean, dtype=torch.float64)
+        self.lower = torch.as_tensor(lower, dtype=torch.float64)
+        if self.lower.ndim == 0:
+            self.lower = self.lower * torch.eye(len(self.mean), dtype=torch.float64)
+
+    @abstractmethod
+    def features(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """Features φ(R, T), shape (n, W), differentiable by the positions."""
+
+    def baseline_energy(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """Part of A that does not depend on the weights, eV, shape (n,)."""
+        return positions.new_zeros(len(positions))
+
+    def energy(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """A(R; T) at the mean weights in eV, shape (n,), differentiable by the positions."""
+        phi = self.features(positions, temperature)
+        return phi @ self.mean.to(phi) + self.baseline_energy(positions, temperature)
+
+    def with_weights(self, mean: Tensor, lower: Tensor) -> Self:
+        """Model with another distribution of the weights; shares everything else with this one."""
+        out: Any = copy.copy(self)
+        LinearBase.__init__(out, mean, lower)
+        return out
+
+
 @dataclass(frozen=True)
 class FixedTemperature:
     """A(·; T0) as one Hamiltonian: the thermostat may run at any temperature, the energy does not follow.
@@ -155,8 +321,13 @@ class FixedTemperature:
 
     @property
     def domain(self) -> TrainingDomain | None:
-        """That of the model."""
+        """Domain of the model."""
         return getattr(self.model, "domain", None)
+
+    @property
+    def stiff_bonds(self) -> Sequence[tuple[int, int, float]] | None:
+        """Stiff bonds of the model."""
+        return getattr(self.model, "stiff_bonds", None)
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T0) in eV, shape (n,), and −∇A(R; T0) in eV/Å, shape (n, beads, 3); ``temperature`` is ignored."""
@@ -165,7 +336,7 @@ class FixedTemperature:
 
 @dataclass(frozen=True)
 class FixedCell:
-    """A periodic model in one constant cell, for sampling at constant volume.
+    """Periodic model in one constant cell, for sampling at constant volume.
 
     Parameters
     ----------
@@ -180,9 +351,14 @@ class FixedCell:
 
     @property
     def domain(self) -> TrainingDomain | None:
-        """That of the model, in the constant cell."""
+        """Domain of the model, in the constant cell."""
         domain = getattr(self.model, "domain", None)
         return None if domain is None else DomainInCell(domain, self.cell)
+
+    @property
+    def stiff_bonds(self) -> Sequence[tuple[int, int, float]] | None:
+        """Stiff bonds of the model."""
+        return getattr(self.model, "stiff_bonds", None)
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) in eV, shape (n,), and −∇A in eV/Å, shape (n, beads, 3), in the constant cell."""
@@ -192,10 +368,14 @@ class FixedCell:
 
 
 __all__ = [
+    "DifferentiableBase",
+    "DifferentiableModel",
     "DomainInCell",
     "FixedCell",
     "FixedTemperature",
     "FreeEnergyModel",
+    "LinearBase",
+    "LinearModel",
     "ObservableModel",
     "PeriodicFreeEnergyModel",
     "TrainingDomain",

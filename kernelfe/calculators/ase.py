@@ -15,11 +15,11 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers
 from ase.io import write
 
-from ..errors import DataError, DomainError
+from ..errors import DomainError, require
 from ..protocol import FreeEnergyModel, ObservableModel, PeriodicFreeEnergyModel, TrainingDomain
-from .fitted import FittedModel
+from .fitted import fitted_model
 
-#: Results beyond ASE's own → (quantity key, whether it is the standard deviation that is meant).
+#: Results beyond ASE's own → (quantity key, True for its standard deviation).
 EXTRA_RESULTS: dict[str, tuple[str, bool]] = {
     "mean_energy": ("mean_energy", False),
     "entropy": ("entropy", False),
@@ -58,19 +58,21 @@ class FreeEnergyCalculator(Calculator):
     ----------
     model
         A :class:`~kernelfe.protocol.FreeEnergyModel`, or a fitted estimator, which is wrapped in a
-        :class:`~kernelfe.calculators.FittedModel`.
+        :class:`~kernelfe.calculators.FittedModel`. Periodic systems need a
+        :class:`~kernelfe.protocol.PeriodicFreeEnergyModel`, such as the estimator of periodic frames or its frozen
+        model; their Atoms object needs a cell and ``pbc=True``.
     temperature
         K. Changing it (``calc.temperature = 350`` or ``calc.set(temperature=350)``) empties the cache.
     extras
         Extra results to compute with every evaluation.
     outside
-        What to do with configurations outside of the model's training data: "warn" (once, when the score exceeds 1, and
-        raise when it exceeds 2), "raise" (already above 1), or "ignore". The score is the result ``domain_score``.
+        Treatment of configurations outside the model's training data: "warn" (once, when the score exceeds 1, and raise
+        when it exceeds 2), "raise" (above 1), or "ignore". The score is the result ``domain_score``.
     restart
         File (of any format that ASE writes, .traj keeps velocities) to which the last configuration within the training
         data is written before an error is raised.
     device
-        Where positions are handed to the model; None: where the model computes.
+        Device of the positions passed to the model; None: that of the model.
     **kwargs
         Passed to ``ase.calculators.calculator.Calculator``.
 
@@ -80,7 +82,7 @@ class FreeEnergyCalculator(Calculator):
         If the temperature is not positive and finite, or the model does not offer one of ``extras``; when evaluated, if
         number or kinds of beads do not fit the model or a periodic system meets a model without cells.
     DomainError
-        When evaluated, if a configuration is far outside of the training data.
+        When evaluated, if a configuration is far outside the training data.
     """
 
     discard_results_on_any_change = True  # else set(temperature=...) would leave stale results behind
@@ -97,7 +99,7 @@ class FreeEnergyCalculator(Calculator):
         **kwargs: Any,
     ):
         if not isinstance(model, FreeEnergyModel):
-            model = FittedModel(model)
+            model = fitted_model(model)
         self.model = model
         self.device = torch.device(getattr(model, "device", None) or "cpu" if device is None else device)
         self.implemented_properties = ["energy", "free_energy", "forces"]
@@ -106,11 +108,9 @@ class FreeEnergyCalculator(Calculator):
         if isinstance(model, ObservableModel):
             self.implemented_properties.extend(EXTRA_RESULTS)
         unknown = [name for name in extras if name not in EXTRA_RESULTS or name not in self.implemented_properties]
-        if unknown:
-            offered = [name for name in self.implemented_properties if name in EXTRA_RESULTS]
-            raise DataError(f"extras={unknown}: {type(model).__name__} offers {offered or 'none'}")
-        if outside not in OUTSIDE:
-            raise DataError(f"outside={outside!r}: use one of {', '.join(OUTSIDE)}")
+        offered = [name for name in self.implemented_properties if name in EXTRA_RESULTS]
+        require(not unknown, f"extras={unknown}: {type(model).__name__} offers {offered or 'none'}")
+        require(outside in OUTSIDE, f"outside={outside!r}: use one of {', '.join(OUTSIDE)}")
         self.domain = getattr(model, "domain", None)
         if self.domain is not None:
             self.implemented_properties.append("domain_score")
@@ -129,19 +129,19 @@ class FreeEnergyCalculator(Calculator):
         self.set(temperature=value)
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Change parameters (``temperature``) and forget all results; returns what changed.
+        """Change parameters (``temperature``) and discard all results; returns the changes.
 
         Raises
         ------
         DataError
             If the temperature is not positive and finite, or there is no such parameter.
         """
-        if unknown := sorted(set(kwargs) - {"temperature"}):
-            raise DataError(f"FreeEnergyCalculator has no parameter {', '.join(unknown)}; it has temperature")
+        unknown = sorted(set(kwargs) - {"temperature"})
+        require(not unknown, f"FreeEnergyCalculator has no parameter {', '.join(unknown)}; it has temperature")
         if "temperature" in kwargs:
             value = kwargs["temperature"]
-            if not isinstance(value, (int, float, np.number)) or not 0 < float(value) < np.inf:
-                raise DataError(f"temperature={value!r} must be one positive number, K")
+            positive = isinstance(value, (int, float, np.number)) and 0 < float(value) < np.inf
+            require(positive, f"temperature={value!r} must be one positive number, K")
             kwargs["temperature"] = float(value)
         return super().set(**kwargs)
 
@@ -180,12 +180,12 @@ class FreeEnergyCalculator(Calculator):
             if self.restart is not None:
                 self._sound = self.get_atoms().copy()
             return
-        what = f"a configuration lies outside of the model's training data: {domain.culprit(positions[0])}"
+        what = f"a configuration is outside the model's training data: {domain.culprit(positions[0])}"
         if score > OUTSIDE[self.outside]:
             if self.restart is not None and self._sound is not None:
                 try:
                     write(os.fspath(self.restart), self._sound)
-                except Exception as failed:  # whatever ASE's writers raise must not hide where the run has gone
+                except Exception as failed:  # an error of ASE's writers must not hide that of the run
                     what += f". The last configuration within them could not be written ({failed})"
                 else:
                     what += f". The last configuration within them is in {os.fspath(self.restart)}"
@@ -221,18 +221,20 @@ class FreeEnergyCalculator(Calculator):
         kinds = getattr(self.model, "kinds", None)
         if kinds is not None:
             _check_kinds(atoms, tuple(kinds))
-        if not np.all(np.isfinite(atoms.positions)):
-            raise DataError("positions contain a non-finite value; if dynamics has blown up, reduce its timestep")
+        require(
+            np.all(np.isfinite(atoms.positions)),
+            "positions contain a non-finite value; if dynamics has become unstable, reduce its timestep",
+        )
         positions = torch.from_numpy(atoms.positions.copy())[None].to(self.device)
         if not atoms.pbc.any():
             return positions, None
-        if "stress" not in self.implemented_properties:
-            raise DataError(
-                f"the system is periodic (pbc={atoms.pbc.tolist()}) but {type(self.model).__name__} knows no cells; "
-                "unwrap the molecule and set atoms.pbc = False"
-            )
-        if not atoms.pbc.all():
-            raise DataError(f"pbc={atoms.pbc.tolist()}: the model needs all three directions periodic, or none")
+        periodic = atoms.pbc.tolist()
+        require(
+            "stress" in self.implemented_properties,
+            f"the system is periodic (pbc={periodic}) but {type(self.model).__name__} has no cells; "
+            "unwrap the molecule and set atoms.pbc = False",
+        )
+        require(all(periodic), f"pbc={periodic}: the model needs all three directions periodic, or none")
         return positions, torch.from_numpy(np.array(atoms.cell))[None].to(self.device)
 
 
@@ -242,8 +244,8 @@ def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
     Kinds are read from ``atoms.arrays["kinds"]`` if there, else from the chemical symbols if all kinds of the model are
     symbols and no atom is X; other names (CA, W1) cannot be told from an Atoms object, and only the number is checked.
     """
-    if len(atoms) != len(kinds):
-        raise DataError(f"the model has {len(kinds)} beads, the Atoms object {len(atoms)}: map the atoms first")
+    fits = len(atoms) == len(kinds)
+    require(fits, f"the model has {len(kinds)} beads, the Atoms object {len(atoms)}: map the atoms first")
     if "kinds" in atoms.arrays:
         found = tuple(str(kind) for kind in atoms.arrays["kinds"])
     else:
@@ -251,8 +253,7 @@ def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
         if "X" in found or any(kind not in atomic_numbers for kind in kinds):
             return
     for bead, (has, needs) in enumerate(zip(found, kinds, strict=True)):
-        if has != needs:
-            raise DataError(f"bead {bead} is {has!r}, the model needs {needs!r}: reorder or rename the beads")
+        require(has == needs, f"bead {bead} is {has!r}, the model needs {needs!r}: reorder or rename the beads")
 
 
 def _probability_below_zero(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -262,7 +263,7 @@ def _probability_below_zero(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 
 
 def _numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:
-    """First configuration of a batch as an array of its own."""
+    """First configuration of a batch as a new array."""
     return np.array(torch.as_tensor(value)[0].detach().cpu().numpy(), dtype=float)
 
 

@@ -1,15 +1,16 @@
-"""A fitted estimator as the model a calculator drives: fast forces, and any observable with its uncertainty."""
+"""Fitted estimator as the model of a calculator: fast forces, and any observable with its uncertainty."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from ..protocol import TrainingDomain
+from ..errors import require
+from ..protocol import PeriodicFreeEnergyModel, TrainingDomain
 
 
 class FittedModel:
@@ -32,11 +33,11 @@ class FittedModel:
     """
 
     def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
-        if not (hasattr(estimator, "frozen") and hasattr(estimator, "predict")):
-            raise DataError(
-                f"{type(estimator).__name__} has neither energy_and_forces(positions, temperature) nor frozen() and "
-                "predict(); pass a fitted FreeEnergyRegressor or a kernelfe.protocol.FreeEnergyModel"
-            )
+        require(
+            hasattr(estimator, "frozen") and hasattr(estimator, "predict"),
+            f"{type(estimator).__name__} has neither energy_and_forces(positions, temperature) nor frozen() and "
+            "predict(); pass a fitted FreeEnergyRegressor or a kernelfe.protocol.FreeEnergyModel",
+        )
         self.estimator, self.parameters = estimator, parameters
         self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
         self.device: torch.device | None = getattr(self.frozen, "device", None)
@@ -60,10 +61,9 @@ class FittedModel:
         Raises
         ------
         DataError
-            If there is a cell: these estimators are asked about molecules.
+            If there is a cell: these estimators predict observables of molecules.
         """
-        if cell is not None:
-            raise DataError("FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
+        require(cell is None, "FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
         x = positions.detach().cpu().numpy()
         t = temperature.cpu().numpy() if isinstance(temperature, Tensor) else temperature
         found: dict[str, Tensor] = {}
@@ -76,4 +76,48 @@ class FittedModel:
         return found
 
 
-__all__ = ["FittedModel"]
+@dataclass(frozen=True)
+class PeriodicFittedModel:
+    """Estimator fitted to periodic frames as a :class:`~kernelfe.protocol.PeriodicFreeEnergyModel`.
+
+    Parameters
+    ----------
+    frozen
+        Its frozen model.
+    kinds
+        Kinds of the beads, or None.
+    """
+
+    frozen: PeriodicFreeEnergyModel
+    kinds: tuple[str, ...] | None
+
+    @property
+    def device(self) -> torch.device | None:
+        """Device of the frozen model."""
+        return getattr(self.frozen, "device", None)
+
+    @property
+    def domain(self) -> TrainingDomain | None:
+        """Training domain of the frozen model."""
+        return getattr(self.frozen, "domain", None)
+
+    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Energies and forces without a cell, which frozen periodic models refuse."""
+        return self.frozen.energy_and_forces(positions, temperature)
+
+    def energy_forces_stress(
+        self, positions: Tensor, cell: Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A(R; T), −∇A and the excess stress of the frozen model; see the protocol."""
+        return self.frozen.energy_forces_stress(positions, cell, temperature)
+
+
+def fitted_model(estimator: Any) -> FittedModel | PeriodicFittedModel:
+    """Model of a calculator from a fitted estimator, by whether it was fitted to periodic frames."""
+    found = FittedModel(estimator)
+    if isinstance(found.frozen, PeriodicFreeEnergyModel):
+        return PeriodicFittedModel(found.frozen, found.kinds)
+    return found
+
+
+__all__ = ["FittedModel", "PeriodicFittedModel", "fitted_model"]

@@ -1,4 +1,4 @@
-"""What ``kernelfe sample`` does: read, run, and leave nothing of an early end unsaid."""
+"""Sampling of ``kernelfe sample``: load a model, sample it, write samples; on early exit write partial results."""
 
 from __future__ import annotations
 
@@ -35,85 +35,76 @@ def draw(
     Raises
     ------
     KernelfeError
-        Where something cannot be read, run or written. A run that ends early leaves its samples and its last sound
-        state in files, which are named.
+        If something cannot be read, run or written. A run that ends early writes its samples and its last valid state
+        to files, which the message names.
     """
     import numpy as np
 
     from .. import load
-    from ..simulate import DomainGuard, SamplingError, load_state, run_langevin, run_replica_exchange, uniform_masses
+    from ..simulate import (
+        DomainGuard,
+        LangevinProtocol,
+        SamplingError,
+        load_state,
+        run_langevin,
+        run_replica_exchange,
+        uniform_masses,
+    )
     from ..simulate import sample as advance
 
     if Path(output).suffix not in (".npz", ".xyz", ".extxyz", ".traj"):
         raise DataError(f"cannot write {output}: use .npz, .xyz, .extxyz or .traj")
     require_folder(output)
     fitted = load(model)
-    # a start needs no temperature; one is given so that files without any can be read
+    # a start needs no temperature; the first one is given so that files without temperatures can be read
     source = start_frames(start, units, temperatures[0])
     fitted.check_frames(source)
     warn_temperatures(fitted, temperatures)
     seed, replicas = options["seed"], options["replicas"]
     rng = np.random.default_rng([seed, 1])
-    dynamics: dict[str, Any] = {
+    numbers = {name: options[name] for name in ("timestep", "friction", "steps", "burn_in", "stride", "seed")}
+    guard = DomainGuard(stop=options["stop"], restart=Path(output).with_suffix(".restart.npz"))
+    moves = "auto" if options["moves"] else None
+    protocol = LangevinProtocol(moves=moves, guard=guard, **numbers).for_bonds(source.bonds)
+    run_options: dict[str, Any] = {
         "masses": uniform_masses(source.positions.shape[1], options["mass"]),
-        "timestep": options["timestep"],
-        "friction": options["friction"],
-    }
-    common: dict[str, Any] = {
-        "steps": options["steps"],
-        "burn_in": options["burn_in"],
-        "stride": options["stride"],
-        "moves": torsion_moves(source) if options["moves"] else None,
         "progress": sys.stderr.isatty(),
-        "guard": DomainGuard(stop=options["stop"], restart=Path(output).with_suffix(".restart.npz")),
     }
     frozen = fitted.frozen()
     try:
         if exchange:
             x0 = source.positions[rng.integers(len(source), size=replicas * len(temperatures))]
             x0 = x0.reshape(replicas, len(temperatures), *x0.shape[1:])
-            result = run_replica_exchange(frozen, x0, temperatures, ladders=replicas, seed=seed, **dynamics, **common)
+            result = run_replica_exchange(frozen, x0, temperatures, protocol, ladders=replicas, **run_options)
             runs = list(result.trajectories)
             click.echo("accepted swaps: " + ", ".join(f"{rate:.2f}" for rate in result.swap_acceptance))
         elif restart is not None:
             state = load_state(restart, seed=seed)
             check_restart(state, source, temperatures[0], restart)
-            runs = [advance(frozen, state, **common)]
+            runs = [advance(frozen, state, protocol, progress=run_options["progress"])]
         else:
             x0 = source.positions[rng.integers(len(source), size=replicas)]
-            runs = [run_langevin(frozen, x0, temperatures[0], seed=seed, **dynamics, **common)]
+            runs = [run_langevin(frozen, x0, temperatures[0], protocol, **run_options)]
     except (SamplingError, KeyboardInterrupt) as error:
         run = getattr(error, "trajectory", None)
         if run is not None and len(run) and not exchange:
             partial = str(Path(output).with_suffix(f".partial{Path(output).suffix}"))
             write_samples([run], temperatures, source, partial)
             error.add_note(f"The samples so far are in {partial}.")
-        if isinstance(error, KeyboardInterrupt):  # of which the command says no more than that it was aborted
+        if isinstance(error, KeyboardInterrupt):  # click prints only that the command was aborted
             click.echo(" ".join(["Interrupted.", *getattr(error, "__notes__", [])]), err=True)
         raise
     written = write_samples(runs, temperatures, source, output)
     if runs[0].outside:
-        click.echo(f"{100 * runs[0].outside:.2g} % of the configurations lie beyond the edge of the training data")
+        click.echo(f"{100 * runs[0].outside:.2g} % of the configurations are beyond the edge of the training data")
     if runs[0].acceptance is not None:
         moved = zip(runs[0].acceptance.names, runs[0].acceptance.rate, strict=True)
         click.echo("accepted moves: " + ", ".join(f"{name} {rate:.2f}" for name, rate in moved))
     click.echo(f"wrote {written} samples to {output}")
 
 
-def torsion_moves(source: Any) -> Any:
-    """Rotations about the bonds of the start frames; None where nothing can be rotated."""
-    from ..simulate import TorsionMoves
-
-    if source.bonds is None:
-        return None
-    try:
-        return TorsionMoves(source.bonds)
-    except DataError:
-        return None
-
-
 def warn_temperatures(model: Any, temperatures: Any) -> None:
-    """Say on standard error when a temperature lies outside the training range."""
+    """Warn on standard error of temperatures outside the training range."""
     low, high = min(model.temperatures_), max(model.temperatures_)
     for t in temperatures:
         if not low <= t <= high:

@@ -1,7 +1,7 @@
-"""The fits of the comparison: which frames, which labels, and one fit with its sampling from beginning to end.
+"""Cases of the comparison: their frames and labels, and one fit with its sampling from beginning to end.
 
-Nothing is shared between cases: each finds its hyperparameters and its noise from its own frames, and is sampled from
-its own start. Cases run in processes of one thread each, so results do not depend on how many run at a time.
+Nothing is shared between cases: each fits its hyperparameters and its noise to its own frames, and is sampled from its
+own start. Cases run in processes of one thread each, so results do not depend on how many run at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from ..errors import DataError
 from ..files.npz import save_npz
 from ..frames import Frames
 from ..gp import FreeEnergyRegressor
-from ..simulate import TorsionMoves, Trajectory, run_langevin, sample, uniform_masses
+from ..simulate import LangevinProtocol, Trajectory, run_langevin, sample, uniform_masses
+from ..specs import Spec
 from ..statistics import replica_effective_sample_size
 from ..training import minimize_relative_entropy
 
@@ -48,37 +49,45 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "forces + torques": ("mean_force", "generalized_force"),
     "all": ("mean_force", "mean_energy", "generalized_force"),
 }
-#: All labels and, by relative entropy, where the frames were found.
+#: All labels and, by relative entropy, the density of the frames.
 DENSITY = "all + density"
 
 
+#: Langevin dynamics with torsion moves after every step. Three rounds of moves give a third more decorrelated samples
+#: per second than one. No guard: models of few data are sampled as well, and the divergence judges the result.
+SAMPLING = LangevinProtocol(
+    timestep=5.0,
+    friction=10.0,
+    steps=200,
+    stride=5,
+    burn_in=60,
+    moves="auto",
+    moves_every=1,
+    move_rounds=3,
+    guard=None,
+)
+
+
 @dataclass(frozen=True)
-class Sampler:
-    """How a model is sampled: BAOAB Langevin with torsion moves after every step, all replicas in one batch.
+class Sampler(Spec):
+    """Sampling of a model, all replicas in one batch.
 
     Parameters
     ----------
     replicas
         Independent replicas, started from random training frames.
-    burn_in, steps, stride
-        Steps of ``timestep`` fs; production is extended until ``effective`` is reached.
-    rounds
-        Rounds of torsion moves after each step.
     effective
         Wanted number of decorrelated samples.
     longest
         Most steps of production.
+    protocol
+        The dynamics; production is extended until ``effective`` is reached.
     """
 
     replicas: int = 1000
-    burn_in: int = 60
-    steps: int = 200
-    stride: int = 5
-    rounds: int = 3  # of moves after each step: a third more decorrelated samples per second than one
     effective: int = 30_000
     longest: int = 800
-    timestep: float = 5.0
-    friction: float = 10.0
+    protocol: LangevinProtocol = SAMPLING
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Case:
     size
         Frames per temperature.
     subset, subsets
-        Which of the disjoint training subsets.
+        Number of this and of all disjoint training subsets.
     temperatures
         Of the training frames, K.
     seed
@@ -111,12 +120,12 @@ class Case:
 
     @property
     def single(self) -> bool:
-        """Whether only one temperature is trained on."""
+        """True if only one temperature is trained on."""
         return len(self.temperatures) == 1
 
     @property
     def density(self) -> bool:
-        """Whether a second model is made, conditioned on the density of the frames, too."""
+        """True if a second model is made, which is also conditioned on the density of the frames."""
         return self.labels == "all" and not self.single
 
     @property
@@ -202,7 +211,7 @@ def _assess(model: FreeEnergyRegressor, case: Case, train: Frames, sampler: Samp
     truth = reference.probability[reference.temperatures.tolist().index(TARGET)]
     test = frames[frames.temperature == UNSEEN][::5]
     held_out = {kind: parity(model, test, kind).summary() for kind in model.noise_}
-    if case.keep is not None:  # of two models the later one is kept
+    if case.keep is not None:  # the later of two models is kept
         every = max(1, len(run) * run.positions.shape[1] // 20_000)
         positions = run.flat()[::every]
         save_npz(Path(case.keep) / "samples.npz", {"positions": positions, "temperature": np.array(TARGET)})
@@ -233,35 +242,20 @@ def sample_model(model: FreeEnergyRegressor, start: Frames, sampler: Sampler, se
     """Samples of exp(−A(R; T)/kT) at the target temperature, as many portions as the wanted size needs."""
     if start.positions is None or start.bonds is None:
         raise DataError("sampling starts from bead positions of a bonded molecule, which these frames lack")
-    # a stream of its own, so that the start is independent of the random numbers of the dynamics
+    # a separate stream: the start is independent of the random numbers of the dynamics
     rows = np.random.default_rng([seed, 1]).integers(len(start), size=sampler.replicas)
-    # full turns: the torsions decorrelate in some ten steps, whatever the barriers
-    moves = TorsionMoves(start.bonds)
-    frozen = model.frozen()
-    common: dict[str, Any] = {"moves": moves, "moves_every": 1, "stride": sampler.stride, "progress": False}
-    common["move_rounds"] = sampler.rounds
-    common["guard"] = None  # models of too little data are sampled too: the divergence judges where they went
-    run = run_langevin(
-        frozen,
-        start.positions[rows],
-        TARGET,
-        masses=uniform_masses(start.positions.shape[1]),
-        timestep=sampler.timestep,
-        friction=sampler.friction,
-        steps=sampler.steps,
-        burn_in=sampler.burn_in,
-        seed=seed,
-        **common,
-    )
-    done = sampler.steps
+    protocol = sampler.protocol.for_bonds(start.bonds).with_options(seed=seed)
+    frozen, positions = model.frozen(), start.positions[rows]
+    run = run_langevin(frozen, positions, TARGET, protocol, masses=uniform_masses(positions.shape[1]), progress=False)
+    done = protocol.steps
     while done < sampler.longest:
         found = effective_samples(dihedral_angles(run.positions, (PHI, PSI)))
         if found >= sampler.effective:
             break
         missing = min(1.05 * done * (sampler.effective / found - 1.0), sampler.longest - done, done)
-        more_steps = sampler.stride * max(1, math.ceil(missing / sampler.stride))
+        more_steps = protocol.stride * max(1, math.ceil(missing / protocol.stride))
         assert run.state is not None
-        more = sample(frozen, run.state, steps=more_steps, **common)
+        more = sample(frozen, run.state, protocol, steps=more_steps, burn_in=0, progress=False)
         run.positions = np.concatenate([run.positions, more.positions])
         run.energies = np.concatenate([run.energies, more.energies])
         run.acceptance = more.acceptance

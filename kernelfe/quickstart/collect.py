@@ -1,4 +1,4 @@
-"""From the results of the cases to numbers that can be quoted: means, spreads, floors, frames for equal divergence."""
+"""Summary of the results of the cases: means, spreads, floors, frames for equal divergence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..datasets import Reference
 from .cases import DENSITY, LABEL_SETS, TARGET, TRAIN_TEMPERATURES
 from .plan import Plan
 
-#: Packages whose versions decide the numbers.
+#: Packages whose versions affect the numbers.
 PACKAGES = ("kernelfe", "numpy", "scipy", "torch", "gpytorch", "linear_operator", "scikit-learn", "matplotlib")
 
 
@@ -66,7 +66,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
 
 
 def floors(reference: Reference, results: Sequence[dict[str, Any]], effective: float, seed: int) -> dict[str, float]:
-    """What a perfect model would show against this reference, and where it comes from.
+    """Divergence of a perfect model from this reference, and its sources.
 
     Small divergences of independent errors add, and halves of a sample differ by four times the error of the whole: the
     reference and the model's samples contribute a quarter of the divergence of their halves each.
@@ -86,7 +86,7 @@ def floors(reference: Reference, results: Sequence[dict[str, Any]], effective: f
 
 
 def frame_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times more frames plain forces need for the mean divergence of each other label set."""
+    """Ratio of the frames that plain forces need for the mean divergence of each other label set."""
     means = {name: {n: float(np.mean(v)) for n, v in curve.items()} for name, curve in curves(rows).items()}
     plain = means.get("forces", {})
     out = []
@@ -163,7 +163,7 @@ def metrics(results: Sequence[dict[str, Any]], reference: Reference, plan: Plan,
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Versions of Python and of the packages that affect the numbers."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

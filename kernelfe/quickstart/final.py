@@ -1,4 +1,4 @@
-"""The largest model with all labels, looked at closely: parity, decomposition, heat capacity, hyperparameters."""
+"""Analysis of the largest model with all labels: parity, decomposition, heat capacity, hyperparameters."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ from ..statistics import block_standard_error
 from ..units import BOLTZMANN
 from .cases import PHI, PSI, TARGET
 
-#: Bins per torsion of the maps of entropy and heat capacity: 20°, so that bins hold enough samples.
-MAP_BINS = 18
-#: Samples of the model that averages are taken over; error bars count them as independent.
-AVERAGED = 10_000
-
 
 @dataclass
 class Final:
@@ -36,7 +31,9 @@ class Final:
     figures: dict[str, Figure]
 
 
-def analyse(folder: Path, frames: Frames, reference: Reference, seed: int) -> Final:
+def analyse(
+    folder: Path, frames: Frames, reference: Reference, seed: int, map_bins: int = 18, averaged: int = 10_000
+) -> Final:
     """Analyse the model and the samples that a case left in a folder.
 
     Parameters
@@ -48,24 +45,28 @@ def analyse(folder: Path, frames: Frames, reference: Reference, seed: int) -> Fi
     reference
         Of the target temperature.
     seed
-        Of the configurations chosen for error bands.
+        Seed of the configurations chosen for error bands.
+    map_bins
+        Bins per torsion of the maps of entropy and heat capacity: 20°, so that bins hold enough samples.
+    averaged
+        Samples of the model that averages are taken over; error bars count them as independent.
     """
     model = load(folder / "model.kfe")
     x = load_npz(folder / "samples.npz")["positions"].astype(float)
-    x = x[:: max(1, len(x) // AVERAGED)]
+    x = x[:: max(1, len(x) // averaged)]
     test = frames[frames.temperature == TARGET]
     rng = np.random.default_rng([seed, 3])
     angles, bins = dihedral_angles(x, (PHI, PSI)), len(reference.edges) - 1
     parities = [parity(model, test, kind) for kind in ("mean_force", "generalized_force", "mean_energy")]
     along = decomposition(model, x, bin_index(angles[:, 1], bins), bins, TARGET, rng=rng)
-    cells = bin_index(angles, MAP_BINS)
-    maps = decomposition(model, x, cells[:, 0] * MAP_BINS + cells[:, 1], MAP_BINS**2, TARGET, rng=rng)
+    cells = bin_index(angles, map_bins)
+    maps = decomposition(model, x, cells[:, 0] * map_bins + cells[:, 1], map_bins**2, TARGET, rng=rng)
     psi = bin_index(dihedral_angles(test.coordinates, (PSI,))[:, 0], bins)
     energies = conditional_averages(test.labels["mean_energy"], psi, bins)
     figures = {
         "parity": parity_figure(parities),
         "decomposition": decomposition_figure(along, "ψ", marginal(reference), energies),
-        "maps": maps_figure(maps, MAP_BINS),
+        "maps": maps_figure(maps, map_bins),
     }
     numbers = {
         "parity": {found.kind: found.summary() for found in parities},

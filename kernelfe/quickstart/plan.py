@@ -1,4 +1,4 @@
-"""Which cases the quickstart runs, and running them on all cores."""
+"""Cases of the quickstart, and running them on all cores."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..errors import DataError, KernelfeError
-from .cases import LABEL_SETS, TARGET, Case, Sampler, run_case
+from ..errors import KernelfeError, require
+from .cases import LABEL_SETS, SAMPLING, TARGET, Case, Sampler, run_case
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared.
+    """Extent of the comparison.
 
     Parameters
     ----------
@@ -28,15 +28,15 @@ class Plan:
     subsets
         Disjoint training subsets of each size.
     sampler
-        How every model is sampled.
+        Sampling of every model.
     seed
-        Of everything random.
+        Seed of all random numbers.
     single
         Frames of each single-temperature fit at the target temperature; 0 for none.
     single_subsets
         Disjoint subsets of those.
     small
-        Whether this is the reduced version, which reports must say.
+        True for the reduced version; reports state it.
     """
 
     sizes: tuple[int, ...] = (75, 300, 1250)
@@ -48,23 +48,22 @@ class Plan:
     small: bool = False
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(self.sizes) < 2 or self.subsets < 1:
-            raise DataError(
-                f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one "
-                "subset is needed"
-            )
-        if not 0 <= self.seed < 2**63:
-            raise DataError(f"seed={self.seed}: give a whole number from 0 to 2⁶³ − 1")
+        require(
+            self.sizes and min(self.sizes) >= 2 and self.subsets >= 1,
+            f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one subset is "
+            "needed",
+        )
+        require(0 <= self.seed < 2**63, f"seed={self.seed}: give a whole number from 0 to 2⁶³ − 1")
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
 
     @classmethod
     def reduced(cls, seed: int = 0) -> Plan:
-        """One subset, two sizes, a tenth of the samples: to see that everything works."""
-        sampler = Sampler(replicas=250, burn_in=60, steps=100, effective=3000, longest=200)
+        """One subset, two sizes, a tenth of the samples: a check that everything works."""
+        sampler = Sampler(replicas=250, effective=3000, longest=200, protocol=SAMPLING.with_options(steps=100))
         return cls(sizes=(75, 300), subsets=1, sampler=sampler, seed=seed, single=0, small=True)
 
     def cases(self, folder: str | None = None) -> list[Case]:
-        """Every fit, longest first, so that no core is left with the longest at the end."""
+        """Every fit, longest first, so that the longest does not run alone at the end."""
         out: list[Case] = []
         for size in self.sizes:
             for labels in LABEL_SETS:
@@ -94,12 +93,12 @@ def run_cases(
     Parameters
     ----------
     workers
-        Processes; None: one per available core, at most four (each takes up to about 1 GiB).
+        Processes; None: one per available core, at most four (each uses up to about 1 GiB).
 
     Raises
     ------
     KernelfeError
-        The first error of a case, or that a worker was ended from outside. The other cases are dropped.
+        The first error of a case, or the end of a worker from outside. The other cases are dropped.
     """
     count = worker_count(workers, len(cases))
     # a fresh interpreter per worker: forking a process that has used torch's threads may hang
@@ -130,7 +129,7 @@ def worker_count(workers: int | None, cases: int) -> int:
 def one_thread() -> None:
     """Start of a worker: cores are shared by running cases side by side, not by threads.
 
-    Warnings of single fits would tear the progress bar: what they say is in the results, and in the report.
+    Warnings of single fits would break the progress bar; their content is in the results and in the report.
     """
     import torch
 

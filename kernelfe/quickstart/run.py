@@ -157,7 +157,7 @@ def _compare(folder: Path, plan: Plan, package: str, workers: int | None, progre
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many threads of torch inside the block; afterwards as many as before, for whatever else the caller does."""
+    """Set the number of torch threads inside the block and restore it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -167,7 +167,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def write_json(path: Path, numbers: dict[str, Any]) -> None:
-    """Write numbers as JSON, atomically; what is not finite becomes null, as JSON has no NaN."""
+    """Write numbers as JSON, atomically; values that are not finite become null, as JSON has no NaN."""
     text = json.dumps(_plain(numbers), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as aside:
         aside.write_text(text + "\n", encoding="utf-8")

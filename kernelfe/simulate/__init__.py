@@ -6,11 +6,13 @@ from .exchange import ExchangeResult, exchange_exponent, run_replica_exchange
 from .guard import DomainGuard
 from .langevin import langevin_init, langevin_step, run_langevin, sample
 from .moves import Move, TorsionMoves, metropolis
+from .protocol import LangevinProtocol
 from .state import LangevinState, MoveStatistics, SamplingError, Trajectory, load_state, uniform_masses
 
 __all__ = [
     "DomainGuard",
     "ExchangeResult",
+    "LangevinProtocol",
     "LangevinState",
     "Move",
     "MoveStatistics",

@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
-from .guard import GUARD, DomainGuard
-from .langevin import Action, MoveAction, drive, langevin_init
-from .moves import Move
+from .langevin import drive, langevin_init, move_actions
+from .protocol import LangevinProtocol, chosen
 from .state import LangevinState, Trajectory, as_tensor, evaluate
 
 
@@ -53,7 +53,7 @@ def exchange_exponent(own: Tensor, cross: Tensor, beta: Tensor, partner: Tensor)
 
 
 class ExchangeAction:
-    """Swap neighbouring temperatures, even and odd pairs in turn, in every ladder.
+    """Swap neighbouring temperatures, alternately even and odd pairs, in every ladder.
 
     Replica ``ladder * rungs + rung`` always has the temperature of its rung; swaps move configurations. Alternating
     even and odd pairs keeps the target density invariant and mixes faster than random pairs (Syed et al., J. R. Stat.
@@ -63,15 +63,15 @@ class ExchangeAction:
     def __init__(self, ladders: int, rungs: int, every: int):
         self.ladders, self.rungs, self.every = ladders, rungs, every
         self.round = 0
-        self.walker = torch.arange(ladders * rungs)  # which walker sits in each replica
-        # per walker, the end of the ladder it saw last: 1 bottom, −1 top, 0 neither yet
+        self.walker = torch.arange(ladders * rungs)  # walker in each replica
+        # per walker, the end of the ladder it visited last: 1 bottom, −1 top, 0 neither yet
         self.heading = torch.zeros(ladders * rungs, dtype=torch.long)
         self._partners = [self.partners(parity) for parity in (0, 1)]
         self.reset()
 
     def reset(self) -> None:
-        """Forget the statistics of the burn-in."""
-        # counted where the replicas are: nothing waits for the numbers
+        """Discard the statistics of the burn-in."""
+        # counted on the device of the replicas: nothing waits for the numbers
         self._counts = self.walker.new_zeros(2, self.rungs)
         self.half_trips = torch.zeros_like(self.walker)
 
@@ -135,7 +135,7 @@ class ExchangeAction:
 
 @dataclass
 class ExchangeResult:
-    """What a replica exchange returns.
+    """Result of a replica exchange.
 
     Parameters
     ----------
@@ -171,21 +171,13 @@ def run_replica_exchange(
     model: FreeEnergyModel,
     positions: np.ndarray | Tensor,
     temperatures: Sequence[float] | np.ndarray,
+    protocol: LangevinProtocol | None = None,
     *,
     masses: Sequence[float] | np.ndarray | Tensor,
-    timestep: float,
-    friction: float = 5.0,
-    steps: int,
     swap_every: int = 20,
-    stride: int = 10,
-    burn_in: int = 0,
     ladders: int = 1,
-    seed: int = 0,
-    moves: Move | None = None,
-    moves_every: int = 10,
     progress: bool = True,
-    guard: DomainGuard | None = GUARD,
-    dtype: torch.dtype = torch.float64,
+    **options: Any,
 ) -> ExchangeResult:
     """Sample exp(−A(R; T)/kT) at several temperatures with swaps between neighbours, many ladders in one batch.
 
@@ -197,12 +189,12 @@ def run_replica_exchange(
         Å; (beads, 3) for all, (rungs, beads, 3) for every ladder, or (ladders, rungs, beads, 3).
     temperatures
         (rungs,), K, strictly monotonic, at least two.
+    protocol, masses, progress, **options
+        As in :func:`~kernelfe.simulate.run_langevin`.
     swap_every
         Steps between rounds of swaps; rounds alternate between even and odd pairs.
     ladders
         Independent ladders.
-    masses, timestep, friction, steps, stride, burn_in, seed, moves, moves_every, progress, guard, dtype
-        As in :func:`~kernelfe.simulate.run_langevin`.
 
     Returns
     -------
@@ -217,10 +209,12 @@ def run_replica_exchange(
         far.
     """
     ladder = np.asarray(temperatures, dtype=float)
-    if ladder.ndim != 1 or len(ladder) < 2 or not (np.all(np.diff(ladder) > 0) or np.all(np.diff(ladder) < 0)):
-        raise DataError(f"temperatures={temperatures!r}: expected at least two, strictly monotonic, K")
-    if ladders < 1:
-        raise DataError(f"ladders={ladders}: at least one is needed")
+    require(
+        ladder.ndim == 1 and len(ladder) >= 2 and (np.all(np.diff(ladder) > 0) or np.all(np.diff(ladder) < 0)),
+        f"temperatures={temperatures!r}: expected at least two, strictly monotonic, K",
+    )
+    require(ladders >= 1 and swap_every >= 1, f"ladders={ladders} and swap_every={swap_every} must be at least 1")
+    protocol = chosen(protocol, options)
     rungs = len(ladder)
     start = as_tensor(positions)
     try:
@@ -231,19 +225,9 @@ def run_replica_exchange(
             f"positions have shape {tuple(start.shape)}, expected (beads, 3), ({rungs}, beads, 3) or "
             f"({ladders}, {rungs}, beads, 3)"
         ) from error
-    state = langevin_init(
-        model,
-        start,
-        np.tile(ladder, ladders),
-        masses=masses,
-        timestep=timestep,
-        friction=friction,
-        seed=seed,
-        dtype=dtype,
-    )
+    state = langevin_init(model, start, np.tile(ladder, ladders), protocol, masses=masses)
     swaps = ExchangeAction(ladders, rungs, swap_every)
-    actions: list[Action] = [swaps] if moves is None else [MoveAction(moves, moves_every), swaps]
-    joint = drive(model, state, steps, stride, burn_in, actions, progress, guard)
+    joint = drive(model, state, protocol, [*move_actions(protocol, model), swaps], progress)
     shape = (len(joint), ladders, rungs)
     positions_by_rung = joint.positions.reshape(*shape, *joint.positions.shape[2:])
     energies_by_rung = joint.energies.reshape(shape)

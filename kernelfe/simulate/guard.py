@@ -1,9 +1,9 @@
-"""Stopping a run before it turns to nonsense: replicas that leave the training data of the model.
+"""Stop a run that leaves the training domain of its model.
 
-Every so many steps all replicas are scored by the model's domain (1 at the edge of the training data). Up to ``stop``
-they are counted, since a few per mille of sound samples lie just beyond what training happened to visit; further out
-the run ends with a :class:`~kernelfe.simulate.SamplingError` that names replica and culprit and carries the state of
-the last check, from which it can be continued.
+At regular intervals all replicas are scored by the model's domain (1 at the edge of the training data). Scores between
+1 and ``stop`` are counted, since a few per mille of valid samples lie just outside the training frames; beyond ``stop``
+the run ends with a :class:`~kernelfe.simulate.SamplingError` that names the replica and its most unusual coordinate,
+and carries the state of the last check, from which the run can be continued.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .state import LangevinState, SamplingError
 
 @dataclass(frozen=True)
 class DomainGuard(Spec):
-    """How a run is watched.
+    """Interval and limit of the checks of a run.
 
     Parameters
     ----------
@@ -56,21 +56,19 @@ class DomainGuard(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.restart is None:
-            return
-        file = Path(self.restart)  # now, not when a long run has ended badly
+        file = None if self.restart is None else Path(self.restart)  # checked at once, not at the end of a long run
         require(
-            file.parent.is_dir() and not file.is_dir(),
+            file is None or (file.parent.is_dir() and not file.is_dir()),
             f"DomainGuard: restart={self.restart!r} must be the path of a file in a folder that exists",
         )
 
 
-#: What samplers do unless told otherwise.
+#: Default guard of samplers.
 GUARD = DomainGuard()
 
 
 class DomainWatch:
-    """A :class:`DomainGuard` at work: one action of a run."""
+    """Action of a run that applies a :class:`DomainGuard`."""
 
     def __init__(self, guard: DomainGuard, model: FreeEnergyModel, state: LangevinState):
         self.guard, self.every = guard, guard.every
@@ -83,13 +81,13 @@ class DomainWatch:
             outside = torch.nonzero(score > 1.0).flatten().tolist()
             if outside:
                 warnings.warn(
-                    f"{len(outside)} of {len(score)} replicas start outside of the model's training data, replica "
+                    f"{len(outside)} of {len(score)} replicas start outside the model's training data, replica "
                     f"{outside[0]} for example: {self.domain.culprit(state.positions[outside[0]])}",
                     stacklevel=4,
                 )
 
     def reset(self) -> None:
-        """Forget the counts of the burn-in."""
+        """Discard the counts of the burn-in."""
         self.checked = self.outside = 0
 
     @property
@@ -106,12 +104,12 @@ class DomainWatch:
         self.sound = state.copy()
 
     def finish(self, error: BaseException) -> None:
-        """Hand the last sound state to whoever handles ``error``, and write it to the restart file."""
+        """Attach the last valid state to ``error`` and write it to the restart file."""
         error.state = self.sound  # type: ignore[attr-defined]
         if self.guard.restart is not None:
             try:
                 self.sound.save(self.guard.restart)
-            except (KernelfeError, OSError) as failed:  # must not take the place of what ended the run
+            except (KernelfeError, OSError) as failed:  # must not replace the error that ended the run
                 error.add_note(f"The restart file could not be written: {failed}")
             else:
                 error.add_note(f"The state at step {self.sound.step} is in {os.fspath(self.guard.restart)}.")
@@ -123,14 +121,14 @@ class DomainWatch:
         assert self.domain is not None
         worst = bad[int(score[bad].argmax())]
         raise SamplingError(
-            f"{len(bad)} of {len(score)} replicas are far outside of the model's training data at step {state.step}; "
+            f"{len(bad)} of {len(score)} replicas are far outside the model's training data at step {state.step}; "
             f"replica {worst}: {self.domain.culprit(state.positions[worst])}. "
             + (
                 "Start from configurations like those of training."
                 if state.step == 0
-                else "The model is no guide there. Try a smaller timestep or temperatures within those of training, "
-                "add training frames there, or raise DomainGuard(stop=…). The samples so far are in the exception's "
-                ".trajectory, the last sound state in .state."
+                else "Predictions are not reliable there. Try a smaller timestep or temperatures within those of "
+                "training, add training frames there, or raise DomainGuard(stop=…). The samples so far are in the "
+                "exception's .trajectory, the last sound state in .state."
             ),
             bad,
             state.step,

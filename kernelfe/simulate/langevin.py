@@ -12,26 +12,27 @@ Nothing removes the motion of the centre of mass: that would leave 3 degrees of 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import DataError
+from ..errors import require
 from ..protocol import FreeEnergyModel
 from ..units import BOLTZMANN
-from .guard import GUARD, DomainGuard, DomainWatch
+from .guard import DomainWatch
 from .moves import Move, metropolis
+from .protocol import LangevinProtocol, chosen
 from .record import Record
 from .stability import check_stability
 from .state import FEMTOSECOND, LangevinState, MoveStatistics, Trajectory, as_tensor, evaluate, integrator_constants
 
-#: Steps between checks of the kinetic temperature; energies and forces are checked at every step.
+#: Steps between checks of the kinetic temperature; energies and forces are checked at every step. On a GPU both are
+#: checked at this interval, since every check waits for the queued work. Changes no result of a stable run.
 KINETIC_EVERY = 20
 
 
@@ -39,12 +40,10 @@ def langevin_init(
     model: FreeEnergyModel,
     positions: np.ndarray | Tensor,
     temperature: float | Sequence[float] | np.ndarray | Tensor,
+    protocol: LangevinProtocol | None = None,
     *,
     masses: Sequence[float] | np.ndarray | Tensor,
-    timestep: float,
-    friction: float = 5.0,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
+    **options: Any,
 ) -> LangevinState:
     """Prepare replicas: evaluate the model and draw velocities from the Maxwell–Boltzmann distribution.
 
@@ -56,16 +55,12 @@ def langevin_init(
         (replicas, beads, 3), Å; copied to the device of the model, if it has one.
     temperature
         K; one number or (replicas,).
+    protocol
+        Time step, friction, seed and floating type of the run.
     masses
         (beads,), u; see :func:`~kernelfe.simulate.uniform_masses`.
-    timestep
-        fs.
-    friction
-        1/ps; 0 gives velocity Verlet at constant energy.
-    seed
-        Seed of all random numbers.
-    dtype
-        torch.float64 or torch.float32.
+    **options
+        Fields of the protocol to replace.
 
     Returns
     -------
@@ -78,29 +73,29 @@ def langevin_init(
     SamplingError
         If the model is not finite at the start.
     """
+    protocol = chosen(protocol, options)
+    dtype = protocol.torch_dtype
     start = as_tensor(positions).to(device=getattr(model, "device", None), dtype=dtype, copy=True).contiguous()
-    if start.ndim != 3 or start.shape[-1] != 3 or 0 in start.shape:
-        raise DataError(
-            f"positions have shape {tuple(start.shape)}, expected (replicas, beads, 3); "
-            "use positions[None].repeat(replicas, 0) to start several replicas from one configuration"
-        )
+    require(
+        start.ndim == 3 and start.shape[-1] == 3 and 0 not in start.shape,
+        f"positions have shape {tuple(start.shape)}, expected (replicas, beads, 3); "
+        "use positions[None].repeat(replicas, 0) to start several replicas from one configuration",
+    )
     n, beads, _ = start.shape
     weight = as_tensor(masses).to(start).reshape(-1)
-    if weight.shape != (beads,) or not bool((torch.isfinite(weight) & (weight > 0)).all()):
-        raise DataError(f"masses must be {beads} positive numbers (u), one per bead; see simulate.uniform_masses")
+    require(
+        weight.shape == (beads,) and bool((torch.isfinite(weight) & (weight > 0)).all()),
+        f"masses must be {beads} positive numbers (u), one per bead; see simulate.uniform_masses",
+    )
     kelvin = as_tensor(temperature).to(start)
-    if kelvin.ndim > 1 or (kelvin.ndim == 1 and len(kelvin) != n):
-        raise DataError(f"temperature has shape {tuple(kelvin.shape)}, expected one number or ({n},)")
-    if not bool((torch.isfinite(kelvin) & (kelvin > 0)).all()):
-        raise DataError("temperature must be positive and finite (K)")
-    if not (timestep > 0 and math.isfinite(timestep)) or not (friction >= 0 and math.isfinite(friction)):
-        raise DataError(f"timestep={timestep!r} fs must be positive, friction={friction!r} 1/ps must not be negative")
-    if not bool(torch.isfinite(start).all()):
-        raise DataError("positions contain a non-finite value")
+    require(kelvin.shape in ((), (n,)), f"temperature has shape {tuple(kelvin.shape)}, expected one number or ({n},)")
+    require((torch.isfinite(kelvin) & (kelvin > 0)).all(), "temperature must be positive and finite (K)")
+    require(torch.isfinite(start).all(), "positions contain a non-finite value")
 
     kelvin = kelvin.expand(n).clone()
-    constants = integrator_constants(kelvin, weight, float(timestep), float(friction))
-    generator = torch.Generator(device=start.device).manual_seed(int(seed))
+    timestep, friction = protocol.time_step(model, weight.tolist()), float(protocol.friction)
+    constants = integrator_constants(kelvin, weight, timestep, friction)
+    generator = torch.Generator(device=start.device).manual_seed(int(protocol.seed))
     thermal = (BOLTZMANN * kelvin[:, None, None] / weight[:, None]).sqrt()
     velocities = torch.randn(start.shape, generator=generator, dtype=dtype, device=start.device).mul_(thermal)
     energy, forces = evaluate(model, start, constants["model_temperature"])
@@ -111,8 +106,8 @@ def langevin_init(
         forces=forces,
         temperature=kelvin,
         masses=weight,
-        timestep=float(timestep),
-        friction=float(friction),
+        timestep=timestep,
+        friction=friction,
         generator=generator,
         **constants,
     )
@@ -141,7 +136,7 @@ def langevin_step(model: FreeEnergyModel, state: LangevinState) -> LangevinState
     Raises
     ------
     SamplingError
-        If energies or forces are not finite any more, or kinetic energies explode.
+        If energies or forces are no longer finite, or kinetic energies explode.
     """
     x, v = state.positions, state.velocities
     half = 0.5 * state.timestep * FEMTOSECOND
@@ -157,7 +152,7 @@ def langevin_step(model: FreeEnergyModel, state: LangevinState) -> LangevinState
     v.addcmul_(state.forces, state.kick)
     state.step += 1
     kinetic = state.step % KINETIC_EVERY == 0
-    if kinetic or not x.is_cuda:  # on a card every look waits for all that was queued; what is not finite stays so
+    if kinetic or not x.is_cuda:  # on a GPU every check waits for the queue; non-finite values stay non-finite
         check_stability(state, kinetic)
     return state
 
@@ -171,7 +166,7 @@ class Action(Protocol):
         """Act on the state in place."""
 
     def reset(self) -> None:
-        """Forget the statistics of the burn-in."""
+        """Discard the statistics of the burn-in."""
 
 
 class MoveAction:
@@ -190,31 +185,28 @@ class MoveAction:
         self.statistics = MoveStatistics(tuple(self.moves.names), np.zeros(kinds, int), np.zeros(kinds, int))
 
 
+def move_actions(protocol: LangevinProtocol, model: FreeEnergyModel) -> list[Action]:
+    """The Monte Carlo moves of a protocol as an action; "auto" turns about the stiff bonds of the model."""
+    bonds = [(i, j) for i, j, _ in getattr(model, "stiff_bonds", None) or ()]
+    moves = protocol.for_bonds(bonds or None).moves
+    return [] if moves is None else [MoveAction(moves, protocol.moves_every, protocol.move_rounds)]  # type: ignore[arg-type]
+
+
 def drive(
     model: FreeEnergyModel,
     state: LangevinState,
-    steps: int,
-    stride: int,
-    burn_in: int,
+    protocol: LangevinProtocol,
     actions: Sequence[Action],
     progress: bool,
-    guard: DomainGuard | None = None,
 ) -> Trajectory:
     """Run burn-in and production, apply the actions, record every ``stride`` production steps.
 
-    Whatever interrupts the run (an instability, an error in the model, Ctrl-C) leaves with the samples collected so far
-    as its attribute ``trajectory`` and, with a ``guard``, the last sound state as ``state``.
+    Whatever interrupts the run (an instability, an error in the model, Ctrl-C) carries the samples collected so far
+    as its attribute ``trajectory`` and, with a guard, the last sound state as ``state``.
     """
-    if steps < 1 or stride < 1 or burn_in < 0 or any(action.every < 1 for action in actions):
-        raise DataError(
-            f"steps={steps}, stride={stride}, burn_in={burn_in}: steps, stride and the intervals of moves and swaps "
-            "must be at least 1, burn_in at least 0"
-        )
-    samples = steps // stride
-    if samples == 0:
-        raise DataError(f"steps={steps} is less than stride={stride}: nothing would be recorded")
-    record, begin = Record(samples, state), time.perf_counter()
-    watch = None if guard is None else DomainWatch(guard, model, state)
+    steps, stride, burn_in = protocol.steps, protocol.stride, protocol.burn_in
+    record, begin = Record(steps // stride, state), time.perf_counter()
+    watch = None if protocol.guard is None else DomainWatch(protocol.guard, model, state)
     actions = [*actions] if watch is None else [*actions, watch]
 
     def collect() -> Trajectory:
@@ -255,45 +247,45 @@ def drive(
 def sample(
     model: FreeEnergyModel,
     state: LangevinState,
+    protocol: LangevinProtocol | None = None,
     *,
-    steps: int,
-    stride: int = 10,
-    burn_in: int = 0,
-    moves: Move | None = None,
-    moves_every: int = 10,
-    move_rounds: int = 1,
     progress: bool = True,
-    guard: DomainGuard | None = GUARD,
+    **options: Any,
 ) -> Trajectory:
-    """Run from a state, for example the ``state`` of an earlier trajectory; the arguments are :func:`run_langevin`'s.
+    """Continue from a state, for example the ``state`` of an earlier trajectory.
+
+    Time step, friction, random numbers and floating type are those of the state, not of the protocol.
+
+    Parameters
+    ----------
+    model
+        The free energy model.
+    state
+        Replicas; advanced in place.
+    protocol
+        Length of the run, moves and guard.
+    progress
+        Show a progress bar.
+    **options
+        Fields of the protocol to replace.
 
     Returns
     -------
     Trajectory
-        With ``state`` advanced in place.
     """
-    actions = [] if moves is None else [MoveAction(moves, moves_every, move_rounds)]
-    return drive(model, state, steps, stride, burn_in, actions, progress, guard)
+    protocol = chosen(protocol, options)
+    return drive(model, state, protocol, move_actions(protocol, model), progress)
 
 
 def run_langevin(
     model: FreeEnergyModel,
     positions: np.ndarray | Tensor,
     temperature: float | Sequence[float] | np.ndarray | Tensor,
+    protocol: LangevinProtocol | None = None,
     *,
     masses: Sequence[float] | np.ndarray | Tensor,
-    timestep: float,
-    friction: float = 5.0,
-    steps: int,
-    stride: int = 10,
-    burn_in: int = 0,
-    seed: int = 0,
-    moves: Move | None = None,
-    moves_every: int = 10,
-    move_rounds: int = 1,
     progress: bool = True,
-    guard: DomainGuard | None = GUARD,
-    dtype: torch.dtype = torch.float64,
+    **options: Any,
 ) -> Trajectory:
     """Sample exp(−A(R; T)/kT) with BAOAB Langevin dynamics, all replicas in one batch.
 
@@ -305,25 +297,14 @@ def run_langevin(
         (replicas, beads, 3), Å.
     temperature
         K; one number or (replicas,).
+    protocol
+        Time step, length, moves, guard and seed of the run; None: ``LangevinProtocol()``.
     masses
         (beads,), u; :func:`~kernelfe.simulate.uniform_masses` where only averages matter.
-    timestep
-        fs.
-    friction
-        1/ps.
-    steps, stride, burn_in
-        Production steps, steps between samples, and steps before production that are not recorded.
-    seed
-        Same seed, same trajectory, bitwise on one CPU.
-    moves, moves_every, move_rounds
-        Monte Carlo moves (:class:`~kernelfe.simulate.TorsionMoves`), so many rounds every so many steps.
     progress
         Show a progress bar.
-    guard
-        How to watch that replicas stay within the training data of the model; None: not at all. Models without a
-        ``domain`` are not watched, but keep a state to restart from.
-    dtype
-        torch.float64 or torch.float32.
+    **options
+        Fields of the protocol to replace, for example ``timestep=2.0, steps=5000``.
 
     Returns
     -------
@@ -338,21 +319,9 @@ def run_langevin(
         If the run becomes unstable or leaves the training data; its ``trajectory`` holds the samples so far, its
         ``state`` the last sound state.
     """
-    state = langevin_init(
-        model, positions, temperature, masses=masses, timestep=timestep, friction=friction, seed=seed, dtype=dtype
-    )
-    return sample(
-        model,
-        state,
-        steps=steps,
-        stride=stride,
-        burn_in=burn_in,
-        moves=moves,
-        moves_every=moves_every,
-        move_rounds=move_rounds,
-        progress=progress,
-        guard=guard,
-    )
+    protocol = chosen(protocol, options)
+    state = langevin_init(model, positions, temperature, protocol, masses=masses)
+    return sample(model, state, protocol, progress=progress)
 
 
 __all__ = ["langevin_init", "langevin_step", "run_langevin", "sample"]

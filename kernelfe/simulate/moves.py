@@ -8,28 +8,29 @@ density they are independent of R, so the joint density is invariant as well, an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..geometry.topology import dihedrals_of, fragment
 from ..protocol import FreeEnergyModel
-from ..specs import OneOrMore, Real, checked
+from ..specs import Bound, Each, OneOrMore, OrNone, Real, Spec, Whole
 from ..units import BOLTZMANN
 from .state import LangevinState, MoveStatistics, evaluate
 
 
 class Move(Protocol):
-    """A family of symmetric proposals of unit Jacobian.
+    """Family of symmetric proposals of unit Jacobian."""
 
-    ``names`` holds one name per kind of move in the family, for the statistics.
-    """
-
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per kind of move in the family, for the statistics."""
+        ...
 
     def propose(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Propose one move per replica.
@@ -71,7 +72,7 @@ def metropolis(
     Returns
     -------
     Tensor
-        (n,) bool, which replicas accepted.
+        (n,) bool, True for replicas that accepted.
     """
     proposal, kind = moves.propose(state.positions, state.generator)
     energy, forces = evaluate(model, proposal, state.model_temperature)
@@ -98,15 +99,16 @@ def _rotatable(bonds: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...
     return tuple(axes)
 
 
-class TorsionMoves:
+@dataclass(frozen=True, repr=False)
+class TorsionMoves(Spec):
     """Rotate the fragment behind a bond rigidly about that bond, one random bond per replica and round.
 
     Let i–j be the bond, u its direction and S the beads on one side of it. The proposal turns every bead of S by an
     angle θ about the line through i and j: bond lengths and angles stay, the torsions about i–j shift by θ. Beads i and
     j do not move, so the map is a fixed rotation of the other beads: unit Jacobian; bond and θ are drawn independently
     of R, and θ and −θ are equally likely: symmetric. Replicas therefore hop over torsional barriers with exact detailed
-    balance. Energies of proposals are trusted: the model must be repulsive where beads overlap (a baseline), since
-    moves reach places that dynamics would not.
+    balance. Energies of proposals are used without a check: the model must be repulsive where beads overlap (a
+    baseline), since moves reach configurations that dynamics would not.
 
     Parameters
     ----------
@@ -125,32 +127,46 @@ class TorsionMoves:
         If an axis is not a bond or lies in a ring, if there is nothing to rotate, or a width is outside (0, π].
     """
 
-    def __init__(
-        self,
-        bonds: Sequence[tuple[int, int]],
-        axes: Sequence[tuple[int, int]] | None = None,
-        width: float | Sequence[float] = math.pi,
-    ):
-        self.bonds = tuple((int(i), int(j)) for i, j in bonds)
-        given = checked("width", width, OneOrMore(Real(above=0.0, most=math.pi)), "TorsionMoves")
-        self.width: tuple[float, ...] = given if isinstance(given, tuple) else (given,)
-        sides: list[tuple[int, ...]] = []
-        self.axes: tuple[tuple[int, int], ...]
-        if axes is None:
-            self.axes = _rotatable(self.bonds)
-            if not self.axes:
-                raise DataError("TorsionMoves: no bond outside rings has further beads on both sides")
-        else:
-            self.axes = tuple((int(i), int(j)) for i, j in axes)
-            if not self.axes:
-                raise DataError("TorsionMoves: axes is empty; pass pairs of beads, or None for every rotatable bond")
-        for i, j in self.axes:
-            sides.append(tuple(bead for bead in fragment(self.bonds, i, j) if bead != j))
-            if not sides[-1]:
-                raise DataError(f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
-        self.names = tuple(f"torsion {i}-{j}" for i, j in self.axes)
-        self._sides = tuple(sides)
-        self._beads = 1 + max(max(bond) for bond in self.bonds)
+    bonds: Sequence[tuple[int, int]]
+    axes: Sequence[tuple[int, int]] | None = None
+    width: float | Sequence[float] = math.pi
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "bonds": Each(Each(Whole(least=0), count=2)),
+        "axes": OrNone(Each(Each(Whole(least=0), count=2))),
+        "width": OneOrMore(Real(above=0.0, most=math.pi)),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        missing = "axes is empty"
+        if self.axes is None:
+            missing = "no bond outside rings has further beads on both sides"
+            object.__setattr__(self, "axes", _rotatable(tuple(self.bonds)))
+        axes = tuple(self.axes or ())
+        require(axes, f"TorsionMoves: {missing}; pass axes, pairs of beads that are bonded")
+        self.__dict__.pop("_sides", None)  # computed anew after set_params
+        for (i, j), side in zip(axes, self._sides, strict=True):
+            require(side, f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per axis."""
+        return tuple(f"torsion {i}-{j}" for i, j in self.axes or ())
+
+    @cached_property
+    def _sides(self) -> tuple[tuple[int, ...], ...]:
+        """Beads that turn about each axis."""
+        bonds = tuple(self.bonds)
+        return tuple(tuple(bead for bead in fragment(bonds, i, j) if bead != j) for i, j in self.axes or ())
+
+    @property
+    def _widths(self) -> tuple[float, ...]:
+        return self.width if isinstance(self.width, tuple) else (self.width,)  # type: ignore[return-value]
+
+    @cached_property
+    def _beads(self) -> int:
+        return 1 + max(max(bond) for bond in self.bonds)
 
     def __repr__(self) -> str:
         return f"TorsionMoves(axes={self.axes}, width={self.width})"
@@ -164,12 +180,12 @@ class TorsionMoves:
             If the positions have fewer beads than the bonds name.
         """
         n, beads, _ = positions.shape
-        if beads < self._beads:
+        if beads < self._beads:  # checked here: moves are made before the positions are known
             raise DataError(f"TorsionMoves: bonds name bead {self._beads - 1}, the positions have {beads} beads")
         device = positions.device
-        mask, ends, widths = _constants(self.axes, self._sides, self.width, beads, (positions.dtype, device))
-        kind = torch.randint(len(self.axes), (n,), generator=generator, device=device)
-        width = widths[torch.randint(len(self.width), (n,), generator=generator, device=device)]
+        mask, ends, widths = _constants(self.axes, self._sides, self._widths, beads, (positions.dtype, device))
+        kind = torch.randint(len(self._sides), (n,), generator=generator, device=device)
+        width = widths[torch.randint(len(widths), (n,), generator=generator, device=device)]
         angle = (2 * torch.rand(n, generator=generator, dtype=positions.dtype, device=device) - 1) * width
 
         frame = torch.arange(n, device=device)
@@ -185,9 +201,9 @@ class TorsionMoves:
         return torch.where(mask[kind][:, :, None], turned, positions), kind
 
 
-@lru_cache(maxsize=32)  # a memo of a pure function: asked for with every round
+@lru_cache(maxsize=32)  # a memo of a pure function, called in every round
 def _constants(axes, sides, width, beads: int, like: tuple[torch.dtype, torch.device]) -> tuple[Tensor, Tensor, Tensor]:
-    """Which beads each kind of move turns, (kinds, beads); the ends of its axis, (kinds, 2); widths."""
+    """Beads that each kind of move turns, (kinds, beads); the ends of its axis, (kinds, 2); widths."""
     dtype, device = like
     with torch.inference_mode(False):
         mask = torch.zeros(len(axes), beads, dtype=torch.bool, device="cpu")

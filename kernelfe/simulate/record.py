@@ -1,4 +1,4 @@
-"""What a run keeps of its replicas; from a card samples come back many at a time."""
+"""Record of the samples of a run; samples are copied from a GPU in batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .state import LangevinState
 
-#: Numbers that wait on a card before they are brought back: half a gigabyte of them in double precision.
+#: Numbers kept on a GPU before they are copied to the CPU: half a gigabyte in double precision.
 WAITING_NUMBERS = 1 << 26
 
 
@@ -18,7 +18,7 @@ class Record:
     Parameters
     ----------
     samples
-        How many there will be.
+        Number of samples of the run.
     state
         The replicas.
     """
@@ -32,7 +32,7 @@ class Record:
         self._patience = max(1, WAITING_NUMBERS // state.positions.numel())
 
     def take(self, state: LangevinState) -> None:
-        """Keep the replicas as they are now."""
+        """Record the present replicas."""
         if state.positions.is_cuda:
             self._waiting.append((state.positions.clone(), state.energy.clone()))
             if len(self._waiting) >= self._patience:
@@ -53,6 +53,6 @@ class Record:
         part = slice(self._done, self._done + len(self._waiting))
         self._positions[part] = torch.stack([positions for positions, _ in self._waiting]).cpu().numpy()
         self._energies[part] = torch.stack([energy for _, energy in self._waiting]).cpu().numpy()
-        # on a card a run is not looked at after every step: what blew up before that was noticed is no sample
+        # on a GPU a run is not checked after every step: configurations after an instability are not samples
         unsound = np.flatnonzero(~np.isfinite(self._energies[part]).all(1))
         self._done, self._waiting = part.start + int(unsound[0]) if len(unsound) else part.stop, []

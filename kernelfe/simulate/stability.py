@@ -1,4 +1,4 @@
-"""Whether replicas are still in the finite world: energies, forces and kinetic temperatures."""
+"""Detection of non-finite or exploding replicas: energies, forces and kinetic temperatures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINETIC_LIMIT = 100.0
 
 
 def check_stability(state: LangevinState, kinetic: bool = True) -> None:
-    """Raise if a replica has left the finite world.
+    """Raise if energies, forces or kinetic temperatures of a replica are not finite or far too large.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The state of a batch of replicas, what a run returns, and what it raises."""
+"""State of a batch of replicas, result of a run, and its error."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase import units as _ase
 from torch import Tensor
 
-from ..errors import DataError, KernelfeError, ModelFileError
+from ..errors import DataError, KernelfeError, ModelFileError, require
 from ..files.npz import load_npz, save_npz
 from ..protocol import FreeEnergyModel
 from ..specs import OrNone, Whole, checked
-from ..units import BOLTZMANN
-
-#: One femtosecond in Å·sqrt(u/eV), the unit of time that goes with eV, Å and u.
-FEMTOSECOND: float = _ase.fs
+from ..units import BOLTZMANN, FEMTOSECOND
 
 
 def uniform_masses(beads: int, mass: float = 12.0) -> np.ndarray:
     """Equal masses for sampling.
 
-    Configurational averages do not depend on the masses: exp(−A/kT) holds none. Equal masses near 12 u are therefore a
-    sound choice for sampling and often a better one than physical masses, whose lightest bead dictates the time step
-    (ω·dt < 2, ω² = stiffness/mass). Physical masses matter only where time itself is read from the trajectory.
+    Configurational averages do not depend on the masses: exp(−A/kT) contains none. Equal masses near 12 u are
+    therefore a good choice for sampling and often a better one than physical masses, whose lightest bead limits the
+    time step (ω·dt < 2, ω² = stiffness/mass). Physical masses matter only where time itself is read from the
+    trajectory.
 
     Parameters
     ----------
@@ -47,8 +44,8 @@ def uniform_masses(beads: int, mass: float = 12.0) -> np.ndarray:
     DataError
         If ``beads`` is not positive, or ``mass`` is not positive and finite.
     """
-    if beads < 1 or not (mass > 0 and np.isfinite(mass)):
-        raise DataError(f"uniform_masses(beads={beads!r}, mass={mass!r}): both must be positive")
+    positive = beads >= 1 and mass > 0 and np.isfinite(mass)
+    require(positive, f"uniform_masses(beads={beads!r}, mass={mass!r}): both must be positive")
     return np.full(int(beads), float(mass))
 
 
@@ -96,7 +93,7 @@ class LangevinState:
     gauss: Tensor | None = field(default=None, repr=False)  # buffer of the noise
 
     def copy(self) -> LangevinState:
-        """A copy that further steps of this state leave alone."""
+        """Copy that further steps of this state do not change."""
         generator = torch.Generator(device=self.generator.device)
         generator.set_state(self.generator.get_state())
         changing = {name: getattr(self, name).clone() for name in ("positions", "velocities", "energy", "forces")}
@@ -123,36 +120,38 @@ class LangevinState:
 
 _FORMAT = "kernelfe-langevin 1"
 _SAVED = ("positions", "velocities", "energy", "forces", "temperature", "masses")
-#: Largest restart file that is read, bytes unpacked.
+#: Largest restart file that is read, bytes after decompression: protects the memory from damaged files.
 MAX_STATE = 4 << 30
 
 
 def load_state(
     path: str | os.PathLike[str], seed: int | None = None, device: str | torch.device = "cpu"
 ) -> LangevinState:
-    """A state written by :meth:`LangevinState.save`, to be continued with :func:`~kernelfe.simulate.sample`.
+    """Read a state written by :meth:`LangevinState.save`, to be continued with :func:`~kernelfe.simulate.sample`.
 
     Parameters
     ----------
     path
         The file.
     seed
-        Continue with other random numbers than those that would have come: the way out of a run that ended badly, and
-        the only way from a card to the processor or back, which draw theirs differently.
+        Continue with other random numbers than the stored ones: for a run that failed, and required between CPU and
+        GPU, whose generators differ.
     device
-        Where the run is continued: that of the model.
+        Device of the continued run: that of the model.
 
     Raises
     ------
     ModelFileError
-        If the file is damaged, inconsistent, or no such state.
+        If the file is damaged, inconsistent, or not such a state.
     DataError
-        If ``seed`` is not a seed.
+        If the seed is not a whole number.
     """
     seed = checked("seed", seed, OrNone(Whole(least=0, most=2**63 - 1)))
     arrays = load_npz(path, max_bytes=MAX_STATE)
-    if str(arrays.get("format", "")) != _FORMAT:
-        raise ModelFileError(f"{path} is no state of a Langevin run: write one with LangevinState.save")
+    found = str(arrays.get("format", ""))
+    require(
+        found == _FORMAT, f"{path} is not a state of a Langevin run: write one with LangevinState.save", ModelFileError
+    )
     try:
         tensors = {name: torch.from_numpy(np.array(arrays[name])).to(device) for name in _SAVED}
         n, beads, _ = tensors["positions"].shape
@@ -165,17 +164,17 @@ def load_state(
         fits &= all(bool((tensors[name] > 0).all()) for name in ("temperature", "masses"))
         timestep, friction, step = arrays["numbers"].tolist()
         if not (fits and 0 < timestep < np.inf and 0 <= friction < np.inf and 0 <= step < 2**53):
-            raise ValueError("shapes or numbers that cannot be")
+            raise ValueError("inconsistent shapes or numbers")
         generator = torch.Generator(device=tensors["positions"].device)
         if seed is None:
             random = torch.from_numpy(np.array(arrays["generator"]))
             if random.shape != generator.get_state().shape:
-                raise ValueError("its random numbers are those of another kind of device, pass seed=")
+                raise ValueError("its random numbers belong to another kind of device, pass seed=")
             generator.set_state(random)
         else:
             generator.manual_seed(int(seed))
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{path} is no sound state of a Langevin run ({error}); write it again") from error
+        raise ModelFileError(f"{path} is not a valid state of a Langevin run ({error}); write it again") from error
     return LangevinState(
         **tensors,
         timestep=timestep,
@@ -187,7 +186,7 @@ def load_state(
 
 
 def integrator_constants(temperature: Tensor, masses: Tensor, timestep: float, friction: float) -> dict[str, Any]:
-    """The fields of a :class:`LangevinState` that follow from others.
+    """Fields of a :class:`LangevinState` that follow from others.
 
     Parameters
     ----------
@@ -210,7 +209,7 @@ def integrator_constants(temperature: Tensor, masses: Tensor, timestep: float, f
 
 
 class MoveStatistics:
-    """How often each kind of Monte Carlo move was tried and accepted, burn-in excluded.
+    """Attempts and acceptances of each kind of Monte Carlo move, burn-in excluded.
 
     Parameters
     ----------
@@ -223,10 +222,10 @@ class MoveStatistics:
     def __init__(self, names: tuple[str, ...], attempts: np.ndarray, accepted: np.ndarray):
         self.names = names
         self._counts = np.stack([attempts, accepted])
-        self._waiting: Tensor | None = None  # counts where the replicas are: nothing waits for them
+        self._waiting: Tensor | None = None  # on the device of the replicas: nothing waits for them
 
     def add(self, kind: Tensor, accept: Tensor) -> None:
-        """Count moves of these kinds, and which of them were accepted, shapes (n,)."""
+        """Count moves of these kinds and the accepted ones, shapes (n,)."""
         if self._waiting is None:
             self._waiting = kind.new_zeros(2, len(self.names))
         self._waiting[0].index_add_(0, kind, torch.ones_like(kind))
@@ -278,7 +277,7 @@ class Trajectory:
         State after the last step, for continuing with :func:`~kernelfe.simulate.sample`; None for one temperature out
         of a replica exchange.
     outside
-        Share of the configurations checked in production that lay outside of the model's training data (score above 1,
+        Share of the configurations checked in production that were outside the model's training data (score above 1,
         see :class:`~kernelfe.simulate.DomainGuard`), over all replicas; None where nothing was checked.
     """
 
@@ -300,18 +299,18 @@ class Trajectory:
 
 
 class SamplingError(KernelfeError, RuntimeError):
-    """A run became unstable, or left the training data of its model.
+    """Instability of a run, or departure from the training data of its model.
 
     Attributes
     ----------
     replicas
         Indices of the replicas concerned.
     step
-        Step, burn-in included, at which it was noticed.
+        Step, burn-in included, at which it was detected.
     trajectory
         Samples collected before that.
     state
-        State at the last check before that, None if there was none; :meth:`LangevinState.save` writes it.
+        State at the last check before that, None without one; :meth:`LangevinState.save` writes it.
     """
 
     def __init__(self, message: str, replicas: Sequence[int] = (), step: int = 0, trajectory: Trajectory | None = None):
@@ -349,7 +348,7 @@ def evaluate(model: FreeEnergyModel, positions: Tensor, temperature: float | Ten
     Raises
     ------
     DataError
-        If a shape is not what the protocol asks for.
+        If a shape is not that of the protocol.
     """
     energy, forces = model.energy_and_forces(positions, temperature)
     if energy.shape != positions.shape[:1] or forces.shape != positions.shape:

@@ -11,14 +11,14 @@ from torch import Tensor
 from ..kernels import Jets
 from ..kernels.base import Kernel
 from ..specs import Spec
-from ._common import check_spec, close, slope
+from ._common import central, check_spec, close, slope
 
-#: Step of differences by the logarithm of a hyperparameter.
+#: Step of fourth-order differences by the logarithm of a hyperparameter: balances their error with rounding.
 _STEP = 1e-3
 
 
 def check_kernel(kernel: Any, dimension: int = 3, tolerance: float = 1e-9) -> None:
-    """Check everything that models use of a kernel.
+    """Check every part of a kernel that models use.
 
     Spec and parameters, the map of environments, derivatives, limits at coincident points, symmetry, positivity, the
     fast products, and gradients by the hyperparameters: each against a definition that shares no code with it,
@@ -108,7 +108,7 @@ def _check_environments(kernel: Kernel, z: Tensor, generator, tolerance: float, 
 
 
 def _check_derivatives(kernel: Kernel, a: Tensor, b: Tensor, tolerance: float, name: str) -> None:
-    """The Gram of values and slopes is what differentiating κ(z, z') gives, by the environments as they come."""
+    """The Gram of values and slopes is the derivative of κ(z, z') by the environments as given."""
     dimension = a.shape[1]
     if kernel.STATIONARY:
         ones = kernel.gram(kernel.embed(Jets.values(a)), kernel.embed(Jets.values(a))).reshape(5, 5).diagonal()
@@ -161,7 +161,7 @@ def _check_products(kernel: Kernel, a: Tensor, b: Tensor, generator, tolerance: 
         square = kernel.gram(part, part).reshape(5 * size, 5 * size)
         close(kernel.diagonal(part).reshape(-1), square.diagonal(), tolerance, message)
     slopes = getattr(kernel, "SLOPE", None)
-    if slopes is not None:  # the fast path of frozen models believes it
+    if slopes is not None:  # used by the fast path of frozen models
         k0, k1, _ = kernel.functions(torch.linspace(0.0, 5.0, 7, dtype=torch.float64))  # type: ignore[attr-defined]
         close(k1, slopes * k0, 1e-12, f"{name}: SLOPE={slopes} is not κ'/κ; set SLOPE = None")
     width = jets_b.z.shape[1]
@@ -200,7 +200,7 @@ def _check_gradients(spec: Kernel, a: Tensor, b: Tensor, generator, name: str) -
                 moved[k] += step * _STEP
                 with torch.no_grad():
                     values.append(float(total(logs | {key: moved})))
-            numeric = (8.0 * (values[2] - values[1]) - (values[3] - values[0])) / (12.0 * _STEP)
+            numeric = central(values, _STEP)
             error = abs(float(gradient[k]) - numeric)
             allowed = 1e-6 * (abs(numeric) + float(total(logs).detach().abs()) + 1.0)
             assert error <= allowed, (

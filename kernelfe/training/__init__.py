@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .acquisition import Proposal, expected_divergence, propose
 from .active import ActiveLearning, ActivePlan, ActiveRound, learn_actively
-from .relative_entropy import RelativeEntropyFit, Round, minimize_relative_entropy
+from .relative_entropy import RelativeEntropyFit, RelativeEntropyPlan, Round, minimize_relative_entropy
 
 __all__ = [
     "ActiveLearning",
@@ -12,6 +12,7 @@ __all__ = [
     "ActiveRound",
     "Proposal",
     "RelativeEntropyFit",
+    "RelativeEntropyPlan",
     "Round",
     "expected_divergence",
     "learn_actively",

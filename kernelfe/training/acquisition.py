@@ -1,18 +1,18 @@
-"""Which configurations to label next: those that bring the model's ensemble closest to the truth.
+"""Choice of configurations to label next: those that bring the model's ensemble closest to the truth.
 
 If A has the error δA, the ensemble p ∝ e^{−A/kT} of the model is away from that of the truth by the relative entropy
 
     D ≈ Var_p(δA)/2(kT)²
 
-to lowest order (constants in δA do nothing). Under the posterior δA is a Gaussian process, so the **expected**
+to lowest order (constants in δA have no effect). Under the posterior δA is a Gaussian process, so the **expected**
 divergence over samples R_1…R_n of the model,
 
     ⟨D⟩ = (1/2n(kT)²) Σ_j Var[A(R_j) − (1/n)Σ_i A(R_i)],
 
-is known before anything is measured, and so is what it will be after labels at any configurations with known noise:
-Gaussian posteriors narrow by the same amount whatever the labels say. Configurations are chosen one by one, each the
-one that lowers ⟨D⟩ most given those before it. For an exact (dense) posterior the promise is exact; a sparse one counts
-what its inducing environments miss as further noise of the labels and promises a little less than it keeps.
+is known before anything is measured, and so is its value after labels at any configurations with known noise: Gaussian
+posteriors narrow by the same amount whatever the values of the labels. Configurations are chosen one by one, each the
+one that lowers ⟨D⟩ most given those before it. For an exact (dense) posterior the prediction is exact; a sparse one
+counts the part that its inducing environments miss as further noise of the labels and predicts a slightly smaller gain.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ..errors import DataError, SolverError
+from ..errors import SolverError, require
 from ..frames import Frames
 from ..frames.checks import mapping, numbers
 from ..gp import FreeEnergyRegressor
 from ..units import BOLTZMANN
 
-#: Largest number of label rows of all candidates together: their covariance is held as a matrix.
+#: Largest number of label rows of all candidates together: their covariance is held as a matrix (512 MB).
 MAX_ROWS = 8000
 
 
@@ -52,7 +52,7 @@ class Proposal:
 
 
 def expected_divergence(model: FreeEnergyRegressor, samples: Frames) -> float:
-    """⟨D⟩, the relative entropy that the model's own error bars let expect; see the module's formula.
+    """Relative entropy ⟨D⟩ expected from the model's own error bars; see the module's formula.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def expected_divergence(model: FreeEnergyRegressor, samples: Frames) -> float:
     Raises
     ------
     DataError
-        If the samples are none, or not of the model's beads.
+        If there are no samples, or they are not of the model's beads.
     """
     _check(model, samples)
     with torch.no_grad():
@@ -87,13 +87,13 @@ def propose(
     model
         Fitted model.
     candidates
-        Configurations and temperatures that could be labelled.
+        Configurations and temperatures to choose from.
     samples
         As in :func:`expected_divergence`.
     batch
-        How many to choose.
+        Number of configurations to choose.
     noise
-        Label kind to the standard deviation that such a label will have; its keys say what is measured.
+        Label kind to the standard deviation of such a label; its keys are the kinds that are measured.
 
     Raises
     ------
@@ -101,20 +101,24 @@ def propose(
         If there are fewer candidates than wanted, a noise is not positive, the frames are not of the model's beads, or
         the candidates have too many label rows.
     SolverError
-        If the noise is too small beside the rounding of the posterior covariance.
+        If the noise is too small compared with the rounding of the posterior covariance.
     """
     _check(model, samples)
     _check(model, candidates)
     noise = mapping(noise, "noise", "{'mean_force': 0.03}")
-    if not isinstance(batch, (int, np.integer)) or not 1 <= batch <= len(candidates):
-        raise DataError(f"batch={batch}: choose at least one, and at most the {len(candidates)} candidates")
-    if not noise or any(not 0.0 < float(numbers(v, f"noise of {key!r}", ())) < np.inf for key, v in noise.items()):
-        raise DataError(f"noise={dict(noise)}: give a positive standard deviation for every kind that is measured")
+    require(
+        isinstance(batch, (int, np.integer)) and 1 <= batch <= len(candidates),
+        f"batch={batch}: choose at least one, and at most the {len(candidates)} candidates",
+    )
+    require(
+        noise and all(0.0 < float(numbers(v, f"noise of {key!r}", ())) < np.inf for key, v in noise.items()),
+        f"noise={dict(noise)}: give a positive standard deviation for every kind that is measured",
+    )
     with torch.no_grad():
         blocks = [_rows(model, key, candidates) for key in noise]
         total = sum(len(block) for block in blocks)
-        if total > MAX_ROWS:
-            raise DataError(f"{len(candidates)} candidates have {total} labels, more than {MAX_ROWS}: pass fewer")
+        fits = total <= MAX_ROWS
+        require(fits, f"{len(candidates)} candidates have {total} labels, more than {MAX_ROWS}: pass fewer")
         target = _rows(model, "free_energy", samples)
         covariance = model.posterior_.covariance
         joint = torch.cat([torch.cat([covariance(a, b) for b in blocks], 1) for a in blocks])
@@ -128,7 +132,7 @@ def propose(
 
 
 def _greedy(joint: Tensor, cross: Tensor, noise: Tensor, rows_of: Tensor, batch: int) -> tuple[list[int], list[float]]:
-    """Choices and by how much each lowers ⟨D⟩; ``joint`` and ``cross`` are overwritten by what they become.
+    """Choices, and the decrease of ⟨D⟩ by each; ``joint`` and ``cross`` are overwritten.
 
     Parameters
     ----------
@@ -147,8 +151,8 @@ def _greedy(joint: Tensor, cross: Tensor, noise: Tensor, rows_of: Tensor, batch:
         lower, failed = torch.linalg.cholesky_ex(blocks)
         if bool(failed.any()):
             raise SolverError(
-                f"the labels of candidate {int(failed.argmax())} are known to rounding beside the stated noise: state "
-                "the noise that the labels will really have, or choose fewer"
+                f"the labels of candidate {int(failed.argmax())} have rounding errors of the size of the stated noise: "
+                "state the noise that the labels will really have, or choose fewer"
             )
         gain = torch.linalg.solve_triangular(lower, cross[rows_of], upper=False).square().sum((1, 2))
         gain[chosen] = -torch.inf
@@ -165,10 +169,9 @@ def _greedy(joint: Tensor, cross: Tensor, noise: Tensor, rows_of: Tensor, batch:
 
 def _check(model: FreeEnergyRegressor, frames: Frames) -> None:
     check_is_fitted(model, "model_")
-    if not isinstance(frames, Frames) or not len(frames):
-        raise DataError("candidates and samples must be Frames with at least one row")
-    if model.molecules_ is not None:
-        raise DataError("proposals need a model of one molecule: pass model.for_molecule(frames)")
+    rows = isinstance(frames, Frames) and len(frames)
+    require(rows, "candidates and samples must be Frames with at least one row")
+    model.model_.molecules.one("a proposal")
     model.check_frames(frames)
 
 

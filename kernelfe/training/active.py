@@ -1,45 +1,47 @@
-"""Active learning: the model says where it must be told more, a driver finds it out, the model takes it in.
+"""Active learning: choose configurations where a label helps most, have them labelled, update the model.
 
-Each round draws samples of the present model at the temperatures that matter, and candidates at all temperatures that a
-driver may be asked about; chooses the candidates whose labels would lower the expected divergence most
+Each round draws samples of the present model at the target temperatures, and candidates at all temperatures that a
+driver can label; chooses the candidates whose labels would lower the expected divergence most
 (:mod:`kernelfe.training.acquisition`); has them labelled; and conditions the model on the labels
-(:func:`kernelfe.gp.fitted.update.condition`), with hyperparameters fitted anew, from where they were, every few rounds.
+(:func:`kernelfe.gp.fitted.update.condition`). Every few rounds the hyperparameters are fitted again, from their present
+values.
 
-Candidates far outside of the training data are left out: the model's ensemble reaches there only by mistake, and an
-all-atom run may not start there. The domain grows with every label, so new places are reached step by step.
+Candidates far outside the training data are left out: the model's ensemble reaches them only by mistake, and an
+all-atom run may fail there. The domain grows with every label, so new regions are reached step by step.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import InitVar, dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import clone
 from tqdm import tqdm
 
-from ..errors import DataError, require
+from ..errors import require
 from ..frames import Frames
-from ..frames.checks import numbers
 from ..gp import FreeEnergyRegressor, condition
-from ..simulate import SamplingError, TorsionMoves, run_langevin, uniform_masses
-from ..specs import Bound, Real, Spec, Whole
+from ..simulate import LangevinProtocol, SamplingError, run_langevin, uniform_masses
+from ..specs import Bound, Flag, OneOrMore, OrNone, Real, Spec, Whole
 from .acquisition import expected_divergence, propose
 
 logger = logging.getLogger(__name__)
 
-#: How often the sampling of a model is tried, with replicas that were lost started elsewhere and shorter steps.
-ATTEMPTS = 6
+#: Default sampling of a round. No guard: replicas that stray are left out by their domain score.
+SAMPLING = LangevinProtocol(
+    timestep=5.0, friction=10.0, steps=200, stride=1, burn_in=200, moves="auto", moves_every=1, guard=None
+)
 
-#: Takes configurations with temperatures and a seed, gives them back with labels and their noise.
+#: Takes configurations with temperatures and a seed, returns them with labels and their noise.
 Driver = Callable[[Frames, int], Frames]
 
 
 @dataclass(frozen=True)
 class ActivePlan(Spec):
-    """How an active-learning loop proceeds.
+    """Temperatures, sizes and sampling of an active-learning loop.
 
     Parameters
     ----------
@@ -51,8 +53,25 @@ class ActivePlan(Spec):
         Domain score beyond which candidates are left out.
     refit
         Rounds between fits of the hyperparameters; 0: never.
-    replicas, steps, burn_in, timestep, friction
-        Of the Langevin dynamics that draws samples and candidates: fs, 1/ps.
+    replicas
+        Replicas of the Langevin dynamics that draws samples and candidates.
+    protocol
+        The dynamics; its ``stride``, ``seed`` and ``guard`` are not used.
+    target
+        Temperatures, K, at which the ensemble of the model shall be right; None: those of its training data.
+    temperatures
+        Temperatures, K, at which configurations can be labelled; None: those of the training data.
+    at_random
+        Choose among the same candidates at random: the reference of a choice by uncertainty.
+    seed
+        Seed of all random numbers; the driver gets seeds derived from it.
+    attempts
+        Attempts at sampling a model, each with the unstable replicas started elsewhere and a time step ``shorter``
+        times the one before.
+    shorter
+        See ``attempts``.
+    steps, burn_in, timestep, friction
+        Replace those of ``protocol``.
     """
 
     rounds: int = 5
@@ -62,34 +81,47 @@ class ActivePlan(Spec):
     farthest: float = 2.0
     refit: int = 2
     replicas: int = 200
-    steps: int = 200
-    burn_in: int = 200
-    timestep: float = 5.0
-    friction: float = 10.0
+    protocol: LangevinProtocol = SAMPLING
+    target: float | Sequence[float] | None = None
+    temperatures: Sequence[float] | None = None
+    at_random: bool = False
+    seed: int = 0
+    attempts: int = 6
+    shorter: float = 0.7
+    steps: InitVar[int | None] = None
+    burn_in: InitVar[int | None] = None
+    timestep: InitVar[float | None] = None
+    friction: InitVar[float | None] = None
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
-        **dict.fromkeys(("rounds", "batch", "candidates", "samples", "replicas", "steps"), Whole(least=1)),
-        **dict.fromkeys(("refit", "burn_in"), Whole(least=0)),
-        **dict.fromkeys(("farthest", "timestep", "friction"), Real(above=0.0, finite=False)),
+        **dict.fromkeys(("rounds", "batch", "candidates", "samples", "replicas", "attempts"), Whole(least=1)),
+        **dict.fromkeys(("refit", "seed"), Whole(least=0)),
+        "farthest": Real(above=0.0, finite=False),
+        "shorter": Real(above=0.0, most=1.0),
+        "at_random": Flag(),
+        **dict.fromkeys(("target", "temperatures"), OrNone(OneOrMore(Real(above=0.0)))),
     }
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *given: Any) -> None:  # nothing is given by set_params
+        named = zip(("steps", "burn_in", "timestep", "friction"), given, strict=False)
+        options = {name: value for name, value in named if value is not None}
+        object.__setattr__(self, "protocol", self.protocol.with_options(**options))
         super().__post_init__()
         require(self.batch <= self.candidates, f"ActivePlan: a batch of {self.batch} needs at least as many candidates")
 
 
 @dataclass(frozen=True)
 class ActiveRound:
-    """What one round did.
+    """Record of one round.
 
     Parameters
     ----------
     expected, promised
-        Expected divergence ⟨D⟩ before the round, and what the proposal promised for after it.
+        Expected divergence ⟨D⟩ before the round, and the prediction of the proposal for after it.
     chosen
         The configurations that were labelled, with their labels.
     left_out
-        Share of the candidates that lay too far outside of the training data.
+        Share of the candidates that are too far outside the training data.
     """
 
     expected: float
@@ -109,7 +141,7 @@ class ActiveLearning:
     frames
         All frames it was conditioned on, with their noise.
     rounds
-        What every round did.
+        Record of every round.
     """
 
     model: FreeEnergyRegressor
@@ -122,43 +154,34 @@ def learn_actively(
     frames: Frames,
     driver: Driver,
     *,
-    target: float | Sequence[float],
-    temperatures: Sequence[float],
     noise: Mapping[str, float],
     plan: ActivePlan | None = None,
-    at_random: bool = False,
-    seed: int = 0,
     progress: bool = True,
     callback: Callable[[int, FreeEnergyRegressor], None] | None = None,
+    **options: Any,
 ) -> ActiveLearning:
-    """Improve a model where its ensemble depends on what it does not know.
+    """Improve a model where its ensemble depends on missing data.
 
     Parameters
     ----------
     model
-        Fitted to ``frames``; left as it was.
+        Fitted to ``frames``; not changed.
     frames
         The labelled frames to begin with: positions of the beads of a molecule.
     driver
         Labels configurations, for example ``lambda f, seed: ensemble.sample(f, structures, 10.0, seed=seed)`` with a
-        :class:`kernelfe.allatom.RestrainedEnsemble`. The noise of its labels must come with them.
-    target
-        Temperatures, K, at which the ensemble of the model shall be right.
-    temperatures
-        Temperatures, K, at which configurations may be labelled.
+        :class:`kernelfe.allatom.RestrainedEnsemble`. Its labels must include their noise.
     noise
-        Label kind to the standard deviation the driver's labels will have, about; its keys are what the choice reckons
-        with. After the first round the median of what the driver stated is used.
+        Label kind to the approximate standard deviation of the driver's labels; its keys are the kinds that the choice
+        takes into account. After the first round the median of the stated noise is used.
     plan
-        How many rounds, candidates and samples.
-    at_random
-        Choose among the same candidates at random instead: what a choice by uncertainty is to be compared with.
-    seed
-        Of everything random; the driver gets seeds derived from it.
+        Target temperatures, rounds, sizes, seed and sampling.
     progress
         Show a progress bar.
     callback
         Called with the round and the model after each.
+    **options
+        Fields of the plan to replace, for example ``target=350.0, temperatures=(300.0, 450.0), seed=1``.
 
     Returns
     -------
@@ -168,26 +191,24 @@ def learn_actively(
     ------
     DataError
         If the frames are not of bead positions without a cell, a temperature is not positive, the driver returns other
-        rows, no noise or not the labels reckoned with, or too few candidates lie near the training data.
+        rows, no noise or not the expected labels, or too few candidates are near the training data.
 
     Notes
     -----
-    Whatever interrupts the loop (an error of the driver, Ctrl-C) leaves with the rounds completed so far as its
-    attribute ``learned``, an :class:`ActiveLearning`: labels that were paid for are not lost.
+    An exception that ends the loop (an error of the driver, Ctrl-C) carries the rounds completed so far as its
+    attribute ``learned``, an :class:`ActiveLearning`, so that no labels are lost.
     """
-    plan = ActivePlan() if plan is None else plan
-    if frames.positions is None or frames.cell is not None or frames.parameters:
-        raise DataError("active learning samples the model: it needs bead positions, without cell and parameters")
-    targets, offered = (np.unique(numbers(t, n)) for t, n in ((target, "target"), (temperatures, "temperatures")))
-    for name, t in (("target", targets), ("temperatures", offered)):
-        if not len(t) or not (np.isfinite(t) & (t > 0.0)).all():
-            raise DataError(f"{name}={t.tolist()}: give at least one, positive and finite (K)")
-    rng = np.random.default_rng(seed)
+    plan = replace(plan or ActivePlan(), **options)
+    require(
+        frames.positions is not None and frames.cell is None and not frames.parameters,
+        "active learning samples the model: it needs bead positions, without cell and parameters",
+    )
+    rng = np.random.default_rng(plan.seed)
     learned = ActiveLearning(model, _with_noise(model, frames), ())
     expected_noise = dict(noise)
     try:
         for number in tqdm(range(plan.rounds), unit="round", desc="active learning", disable=not progress):
-            one = _round(learned, driver, targets, offered, expected_noise, plan, at_random, rng)
+            one = _round(learned, driver, expected_noise, plan, rng)
             known = Frames.concatenate([learned.frames, one.chosen])
             learned = ActiveLearning(learned.model, known, (*learned.rounds, one))  # labels first, then the model
             for kind in expected_noise:
@@ -197,7 +218,7 @@ def learn_actively(
             else:
                 model = condition(learned.model, one.chosen)
             learned = ActiveLearning(model, known, learned.rounds)
-            logger.info("round %d: expected divergence %.4f, promised %.4f", number, one.expected, one.promised)
+            logger.info("round %d: expected divergence %.4f, predicted %.4f", number, one.expected, one.promised)
             if callback is not None:
                 callback(number, model)
     except BaseException as error:
@@ -206,22 +227,21 @@ def learn_actively(
     return learned
 
 
-def _round(
-    learned: ActiveLearning, driver: Driver, targets, offered, noise: Mapping[str, float], plan, at_random: bool, rng
-) -> ActiveRound:
+def _round(learned: ActiveLearning, driver: Driver, noise: Mapping[str, float], plan: ActivePlan, rng) -> ActiveRound:
     """Sample, choose, and have labelled."""
     model, known = learned.model, learned.frames
+    targets, offered = (np.unique(t or model.temperatures_) for t in (plan.target, plan.temperatures))
     samples = _draw(model, known, targets, plan.samples, plan, rng)
     pool = _draw(model, known, offered, -(-plan.candidates // len(offered)), plan, rng)
     near = model.domain_score(pool) <= plan.farthest
     candidates, sound = pool[near], samples[model.domain_score(samples) <= plan.farthest]
     for count, least, name in ((len(candidates), plan.batch, "candidates"), (len(sound), 2, "samples")):
-        if count < least:
-            raise DataError(
-                f"only {count} {name} lie near the training data, {least} are needed: begin with more frames, or raise "
-                "farthest"
-            )
-    if at_random:
+        require(
+            count >= least,
+            f"only {count} {name} are near the training data, {least} are needed: begin with more frames, or raise "
+            "farthest",
+        )
+    if plan.at_random:
         rows = rng.choice(len(candidates), plan.batch, replace=False)
         expected, promised = expected_divergence(model, sound), float("nan")
     else:
@@ -234,13 +254,13 @@ def _round(
 
 
 def _with_noise(model: FreeEnergyRegressor, frames: Frames) -> Frames:
-    """Frames whose noise is given: what the fit learned, where nothing was stated."""
+    """Frames with noise of every label: that learned by the fit where none was stated."""
     noise = dict(frames.noise)
     for kind, values in frames.labels.items():
         if kind in noise:
             continue
-        if kind not in model.noise_:
-            raise DataError(f"labels {kind!r} were not fitted, and their noise is unknown: drop them (drop_labels)")
+        learned = kind in model.noise_
+        require(learned, f"labels {kind!r} were not fitted, and their noise is unknown: drop them (drop_labels)")
         level, power = model.noise_[kind]
         sigma = level * (frames.temperature / model.noise_temperature_) ** power
         noise[kind] = np.broadcast_to(sigma.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
@@ -257,39 +277,29 @@ def _draw(model: FreeEnergyRegressor, frames: Frames, temperatures, count: int, 
         gap = np.abs(frames.temperature - t)
         starts.append(rng.choice(np.flatnonzero(gap == gap.min()), share))
     at, start = np.repeat(temperatures, share), frames.positions[np.concatenate(starts)]
-    try:
-        moves = None if frames.bonds is None else TorsionMoves(frames.bonds)
-    except DataError:  # no bond that could turn
-        moves = None
-    stride, timestep = max(1, plan.steps // rounds), plan.timestep
-    for attempt in range(ATTEMPTS):
+    stride = max(1, plan.protocol.steps // rounds)
+    protocol = replace(plan.protocol.for_bonds(frames.bonds), steps=stride * rounds, stride=stride, guard=None)
+    for attempt in range(plan.attempts):
         try:
             run = run_langevin(
                 model.frozen(),
                 start,
                 at,
+                replace(protocol, seed=int(rng.integers(2**62))),
                 masses=uniform_masses(frames.positions.shape[1]),
-                timestep=timestep,
-                friction=plan.friction,
-                steps=stride * rounds,
-                stride=stride,
-                burn_in=plan.burn_in,
-                moves=moves,
-                moves_every=1,
-                seed=int(rng.integers(2**62)),
                 progress=False,
-                guard=None,  # who strays is left out by the domain score, nothing else ends the round
             )
             break
-        except SamplingError as error:  # a model of few labels may have pits: who falls into one starts elsewhere
+        except SamplingError as error:  # a model of few labels may have deep holes: start those replicas elsewhere
             lost = list(error.replicas)
             kept = np.setdiff1d(np.arange(len(start)), lost)
-            if attempt == ATTEMPTS - 1 or not len(kept):
+            if attempt == plan.attempts - 1 or not len(kept):
                 raise
             same = [kept[at[kept] == at[k]] for k in lost]
             for k, others in zip(lost, same, strict=True):
                 start[k] = start[rng.choice(others if len(others) else kept)]
-            timestep *= 0.7
+            shorter = protocol.time_step(model.frozen(), uniform_masses(frames.positions.shape[1])) * plan.shorter
+            protocol = replace(protocol, timestep=shorter)
     temperature = np.tile(at, rounds)
     rows = np.concatenate([np.flatnonzero(temperature == t)[:count] for t in temperatures])
     return Frames.from_arrays(
@@ -298,12 +308,14 @@ def _draw(model: FreeEnergyRegressor, frames: Frames, temperatures, count: int, 
 
 
 def _check_labels(chosen: Frames, asked: Frames, noise: Mapping[str, float]) -> None:
+    """Raise DataError unless a driver returned the rows of the request with labels and their noise."""
+    wrong = ""
     if not isinstance(chosen, Frames) or chosen.shape != asked.shape:
-        raise DataError("the driver must return Frames with the rows it was asked about, in their order")
-    bare = [kind for kind in chosen.labels if kind not in chosen.noise]
-    if not chosen.labels or bare:
-        raise DataError(
-            f"the driver returned {'labels ' + ', '.join(bare) + ' without noise' if bare else 'no labels'}"
-        )
-    if absent := [kind for kind in noise if kind not in chosen.labels or not chosen.present[kind].any()]:
-        raise DataError(f"the driver returned no labels {absent[0]!r}, which noise= reckons with: leave it out there")
+        wrong = "something other than Frames with the rows it was asked about, in their order"
+    elif not chosen.labels:
+        wrong = "no labels"
+    elif bare := [kind for kind in chosen.labels if kind not in chosen.noise]:
+        wrong = f"labels {', '.join(bare)} without noise"
+    elif absent := [kind for kind in noise if kind not in chosen.labels or not chosen.present[kind].any()]:
+        wrong = f"no labels {absent[0]!r}, which noise= names: remove it there"
+    require(not wrong, f"the driver returned {wrong}")

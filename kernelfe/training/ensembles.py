@@ -1,4 +1,4 @@
-"""The likelihood of where frames are found, as samples of a model see it (:mod:`~kernelfe.training.relative_entropy`).
+"""Likelihood of the positions of frames, estimated from samples of a model.
 
 Everything is in whitened coordinates v = Lᵀ(w − μ) of the weights, in which the posterior of the linear labels is a
 standard normal distribution.
@@ -6,18 +6,37 @@ standard normal distribution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-#: Share of the samples that reweighting must leave effective: less, and the step of a round is shortened.
-TRUSTED = 0.3
-#: Samples on a side below which its averages are not known.
+#: Samples on one side of the slowest torsion below which averages over that side are not considered known; decides on
+#: convergence only.
 LEAST_SAMPLES = 5
-#: Samples of each temperature from which the curvature of ln Z is taken.
-CURVATURE_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class SideData:
+    """Frames at one temperature, divided by the side of the slowest torsion.
+
+    Parameters
+    ----------
+    means
+        L⁻¹ f̄_s, the mean whitened features of the frames on side 0 and on side 1; None for a side without frames.
+    counts
+        (2,), frames on each side.
+    inefficiency
+        Statistical inefficiencies of the density on side 0, on side 1, and of the populations of the sides.
+    silent
+        Sides whose samples are left out, since the frames carry no information about them.
+    """
+
+    means: list[Tensor | None]
+    counts: np.ndarray
+    inefficiency: tuple[float, float, float]
+    silent: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -37,7 +56,7 @@ class Ensemble:
     origin: Tensor
 
     def objective(self, v: Tensor) -> Tensor:
-        """Minus the log likelihood as the samples see it, up to a constant."""
+        """Minus the log likelihood estimated from the samples, up to a constant."""
         exponents = self.exponents(v)
         out = sum(self.between) * torch.logsumexp(exponents, 0)
         for side in (0, 1):
@@ -48,9 +67,9 @@ class Ensemble:
             out = out + self.within[side] * (log_z + v @ gap / self.kt) - self.between[side] * log_z
         return out
 
-    def curvature(self, v: Tensor) -> Tensor:
-        """Second derivatives of the objective, from at most so many samples."""
-        every = -(-len(self.features) // CURVATURE_SAMPLES)
+    def curvature(self, v: Tensor, samples: int = 1000) -> Tensor:
+        """Second derivatives of the objective, from at most ``samples`` samples."""
+        every = -(-len(self.features) // samples)
         exponents, side, f = self.exponents(v)[::every], self.side[::every], self.features[::every]
         out = sum(self.between) * _covariance(f, exponents)
         for s in (0, 1):
@@ -60,7 +79,7 @@ class Ensemble:
         return out / self.kt**2
 
     def covers_frames(self) -> bool:
-        """Whether the samples visit every side that frames do, at least a few times."""
+        """True if the samples visit every side that frames visit, at least a few times."""
         return all(gap is None or int((self.side == side).sum()) >= LEAST_SAMPLES for side, gap in enumerate(self.gap))
 
     def exponents(self, v: Tensor) -> Tensor:
@@ -68,37 +87,43 @@ class Ensemble:
         return (self.features @ (v - self.origin)) / -self.kt
 
     def effective_fraction(self, step: Tensor) -> float:
-        """Share of the samples that is effective after reweighting by a step from the origin."""
+        """Effective share of the samples after reweighting by a step from the origin."""
         p = torch.softmax(self.features @ step / -self.kt, 0)
         return float(1.0 / (p @ p)) / len(p)
 
 
 def weighted_ensemble(
-    kt: float,
-    features: Tensor,
-    side: np.ndarray,
-    data: list[Tensor | None],
-    counts: np.ndarray,
-    g: tuple[float, float, float],
-    independent: float,
-    silent: set[int],
-    origin: Tensor,
+    kt: float, features: Tensor, side: np.ndarray, data: SideData, independent: float, origin: Tensor
 ) -> Ensemble:
-    """Weights of the parts of the likelihood, without samples on ``silent`` sides, of which the frames tell nothing."""
-    total = int(counts.sum())
-    mean = sum(int(n) / total * f for n, f in zip(counts, data, strict=True) if f is not None)
+    """Samples of one temperature with the weights of the parts of the likelihood.
+
+    Parameters
+    ----------
+    kt
+        eV.
+    features, side
+        Whitened features (S, W) of the samples, and their sides (S,).
+    data
+        The frames at this temperature.
+    independent
+        Independent samples among the S.
+    origin
+        (W,), weights of the model that was sampled.
+    """
+    counts, g, total = data.counts, data.inefficiency, int(data.counts.sum())
+    mean = sum(int(n) / total * f for n, f in zip(counts, data.means, strict=True) if f is not None)
     shares = [max(float(np.mean(side == s)), 1.0 / len(side)) for s in (0, 1)]
     # averages of frames and of samples are compared: their variances add
     within = [1.0 / (g[s] / n + 1.0 / (independent * shares[s])) if n else 0.0 for s, n in enumerate(counts)]
     each = min([1.0 / (g[2] + total / independent), *(w / n for w, n in zip(within, counts, strict=True) if n)])
-    keep = torch.from_numpy(~np.isin(side, list(silent)))
-    if not bool(keep.any()):  # the model has left the frames: all it shows is then evidence
+    keep = torch.from_numpy(~np.isin(side, list(data.silent)))
+    if not bool(keep.any()):  # the model has left the frames: all of its samples are then evidence
         keep = torch.ones_like(keep)
     return Ensemble(
         kt,
         (features - mean)[keep],
         torch.from_numpy(side)[keep],
-        [None if f is None else f - mean for f in data],
+        [None if f is None else f - mean for f in data.means],
         (within[0], within[1]),
         (each * int(counts[0]), each * int(counts[1])),
         origin,
@@ -106,7 +131,7 @@ def weighted_ensemble(
 
 
 def maximum(v: Tensor, ensembles: list[Ensemble]) -> Tensor:
-    """The most probable v as the samples see it."""
+    """Most probable v, estimated from the samples."""
     v = v.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS([v], max_iter=60, history_size=20, tolerance_grad=1e-3, line_search_fn="strong_wolfe")
 
@@ -122,21 +147,27 @@ def maximum(v: Tensor, ensembles: list[Ensemble]) -> Tensor:
     return v.detach()
 
 
-def trusted_step(step: Tensor, ensembles: list[Ensemble]) -> tuple[float, float]:
-    """The largest share of a step, to a fifth, at which reweighting is reliable, and the effective share there."""
+def trusted_step(step: Tensor, ensembles: list[Ensemble], trusted: float) -> tuple[float, float]:
+    """Largest share of a step, in factors of 0.8, that leaves the share ``trusted`` of the samples effective.
+
+    Returns
+    -------
+    float, float
+        The share of the step, and the effective share of the samples there.
+    """
     share = 1.0
     while True:
         effective = min(ensemble.effective_fraction(share * step) for ensemble in ensembles)
-        if effective >= TRUSTED or share < 1e-3:
+        if effective >= trusted or share < 1e-3:
             return share, effective
         share *= 0.8
 
 
-def refined_precision(lower: Tensor, v: Tensor, ensembles: list[Ensemble]) -> Tensor:
-    """Cholesky factor of Λ + Σ curvatures, from that of Λ."""
+def refined_precision(lower: Tensor, v: Tensor, ensembles: list[Ensemble], samples: int) -> Tensor:
+    """Cholesky factor of Λ + Σ curvatures, from that of Λ; curvatures from at most ``samples`` samples each."""
     precision = torch.eye(len(v), dtype=v.dtype)
     for ensemble in ensembles:
-        precision += ensemble.curvature(v)
+        precision += ensemble.curvature(v, samples)
     return lower @ torch.linalg.cholesky(precision)
 
 

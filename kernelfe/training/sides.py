@@ -1,8 +1,8 @@
-"""Slow variables of frames: how many independent ones there are, and the two sides of the slowest torsion.
+"""Slow variables of frames: number of independent frames, and the two sides of the slowest torsion.
 
-A run that crosses a torsional barrier once in a nanosecond knows the density on either side well and the populations of
-the sides badly. One statistical inefficiency for both would be wrong for one of them, so frames are divided by the side
-of the slowest torsion, each with an inefficiency of its own, beside that of the crossings.
+A run that crosses a torsional barrier once in a nanosecond determines the density on either side well and the
+populations of the sides badly. One statistical inefficiency for both would be wrong for one of them. Frames are
+therefore divided by the side of the slowest torsion: each side has its own inefficiency, and so have the crossings.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..descriptors import InternalCoordinates
+from ..descriptors import Distances, InternalCoordinates
 from ..geometry.topology import dihedrals_of
-from ..gp import FreeEnergyRegressor
+from ..protocol import LinearModel
 from ..statistics import autocorrelation_time
-
-#: Frames on a side from which its inefficiency is estimated; fewer take that of the larger side.
-ENOUGH = 30
 
 
 @dataclass(frozen=True)
 class SlowVariables:
-    """What may move slowly in configurations of one molecule.
+    """Coordinates of configurations of one molecule that may change slowly.
 
     Parameters
     ----------
@@ -37,31 +34,27 @@ class SlowVariables:
     torsions: np.ndarray
 
     @classmethod
-    def of(cls, model: FreeEnergyRegressor, bonds, positions: np.ndarray) -> SlowVariables:
-        """Of positions (n, beads, 3); many environments of a frame have no names, so their mean is taken."""
-        x, columns = torch.from_numpy(np.array(positions, order="C")), []
-        for _, term in model.terms_:
-            z, frame, _ = term.spec.descriptor.values_and_pullback(x)
-            if frame is not None:
-                total = z.new_zeros(len(x), z.shape[1]).index_add_(0, frame, z)
-                z = total / torch.bincount(frame, minlength=len(x)).clamp_min(1)[:, None]
-            columns.append(z.detach().numpy())
+    def of(cls, model: LinearModel, bonds, positions: np.ndarray) -> SlowVariables:
+        """Read positions (n, beads, 3): by the model's ``descriptors`` if it has them, else by all distances."""
+        x = torch.from_numpy(np.array(positions, order="C"))
+        find = getattr(model, "descriptors", None) or (lambda y: Distances().values_and_pullback(y)[0])
+        columns = [np.asarray(find(x))]
         quads, angles = (() if bonds is None else dihedrals_of(bonds)), np.zeros((len(x), 0))
         if quads:
             sincos = InternalCoordinates(dihedrals=quads).values_and_pullback(x)[0].numpy()
             columns.append(sincos)
             angles = np.arctan2(sincos[:, 0::2], sincos[:, 1::2])
-        return cls(np.concatenate(columns, 1) if columns else np.zeros((len(x), 0)), angles)
+        return cls(np.concatenate(columns, 1), angles)
 
     def side(self, torsion: int | None) -> np.ndarray:
-        """0 or 1, (n,): the sign of a torsion; all 0 for None."""
+        """Sign of a torsion as 0 or 1, (n,); all 0 for None."""
         if torsion is None:
             return np.zeros(len(self.columns), dtype=int)
         return (self.torsions[:, torsion] > 0.0).astype(int)
 
 
 def slowest_torsion(series: list[SlowVariables]) -> int | None:
-    """The torsion whose sides are exchanged most slowly, on average over the series; None if none has two sides."""
+    """Index of the torsion that changes sides most slowly over the series; None if every torsion stays on one side."""
     count = series[0].torsions.shape[1]
     slowness = np.ones(count)
     for one in series:
@@ -84,10 +77,11 @@ def inefficiency(series: np.ndarray) -> float:
     return max(1.0, float(np.max(2.0 * np.asarray(autocorrelation_time(moving)))))
 
 
-def side_inefficiencies(one: SlowVariables, torsion: int | None) -> tuple[float, float, float]:
+def side_inefficiencies(one: SlowVariables, torsion: int | None, enough: int = 30) -> tuple[float, float, float]:
     """Inefficiencies of the density on side 0, on side 1, and of the populations of the sides.
 
-    Without a slow torsion they are one number; the last is the number of frames where they stay on one side.
+    Without a slow torsion all three are equal. The last is the number of frames if they stay on one side. A side with
+    fewer than ``enough`` frames takes the inefficiency of the other one.
     """
     if torsion is None:
         whole = inefficiency(one.columns)
@@ -96,6 +90,6 @@ def side_inefficiencies(one: SlowVariables, torsion: int | None) -> tuple[float,
     larger = int(2 * side.sum() > len(side))
     within = {larger: inefficiency(one.columns[side == larger])}
     other = one.columns[side != larger]
-    within[1 - larger] = inefficiency(other) if len(other) >= ENOUGH else within[larger]
+    within[1 - larger] = inefficiency(other) if len(other) >= enough else within[larger]
     crossing = inefficiency(side[:, None].astype(float)) if np.ptp(side) else float(len(side))
     return within[0], within[1], max(crossing, *within.values())

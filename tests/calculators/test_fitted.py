@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.calculators.fd import calculate_numerical_forces
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 import kernelfe
 from kernelfe.calculators import FittedModel, FreeEnergyCalculator
+from kernelfe.descriptors import PairDistances
 from kernelfe.errors import DataError
+from kernelfe.gp import Sparse
+from kernelfe.kernels import RBF
 from kernelfe.protocol import ObservableModel
 from kernelfe.simulate import run_langevin, uniform_masses
 
@@ -73,3 +76,24 @@ def test_fitted_model_follows_the_protocol_and_can_be_sampled(regressor):
 def test_something_that_is_no_model_is_named():
     with pytest.raises(DataError, match="dict has neither energy_and_forces"):
         FittedModel({})
+
+
+def test_periodic_frames_give_a_calculator_with_cells():
+    """Through the estimator and through its frozen model: forces and stress are derivatives of the energy."""
+    rng, length = np.random.default_rng(0), 7.0
+    sites = np.stack([rng.permutation(27)[:6] for _ in range(8)])
+    x = np.stack([sites // 9, sites // 3 % 3, sites % 3], 2) * (length / 3) + 0.1 * rng.normal(size=(8, 6, 3))
+    labels = {"mean_force": 0.1 * rng.normal(size=x.shape)}
+    cell = np.tile(length * np.eye(3), (8, 1, 1))
+    frames = kernelfe.Frames.from_arrays(x, temperature=300.0, cell=cell, labels=labels, noise={"mean_force": 0.05})
+    term = kernelfe.Term(PairDistances(cutoff=3.4), RBF(lengthscale=0.7))
+    model = kernelfe.FreeEnergyRegressor(term, Sparse(inducing=10), baseline=False, optimizer=None).fit(frames)
+    atoms = Atoms("X6", positions=x[0], cell=cell[0], pbc=True)
+    for calc in (model.calculator(temperature=300.0), FreeEnergyCalculator(model.frozen(), 300.0)):
+        atoms.calc = calc
+        assert "stress" in calc.implemented_properties and "entropy" not in calc.implemented_properties
+        assert np.allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-6)
+        assert np.allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-7)
+        assert np.abs(atoms.get_stress()).max() > 1e-5
+        with pytest.raises(DataError, match=r"atoms\.pbc = True"):
+            calc.get_property("energy", Atoms("X6", positions=x[0]))

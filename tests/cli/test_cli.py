@@ -136,7 +136,7 @@ def test_sample_stops_outside_the_data_and_restarts(folder, tmp_path, frames):
     common = ("-T", 350, "--replicas", 6, "--steps", 200, "--burn-in", 0, "--stride", 10, "-o", out)
     start = ("sample", folder / "model.kfe", "--start", folder / "data.npz")
     ran = call(*start, *common, "--timestep", 5, "--stop", 0.9)  # within the edge: soon met
-    assert ran.exit_code == 1 and "far outside of the model's training data" in ran.output
+    assert ran.exit_code == 1 and "far outside the model's training data" in ran.output
     state = tmp_path / "t.restart.npz"
     assert str(state) in ran.output and not out.exists()
     again = call(*start, *common, "--restart", state, "--seed", 1)

@@ -17,11 +17,11 @@ import kernelfe
 from kernelfe.datasets import Reference
 from kernelfe.errors import DataError, KernelfeError
 from kernelfe.quickstart import DENSITY, LABEL_SETS, TARGET, Case, Plan, Sampler, run, run_cases, training_rows
-from kernelfe.quickstart.cases import effective_samples, run_case
+from kernelfe.quickstart.cases import SAMPLING, effective_samples, run_case
 from kernelfe.quickstart.collect import all_is_best, floors, frame_ratios, group
 from kernelfe.quickstart.run import filled_when_complete, threads
 
-TINY = Sampler(replicas=40, burn_in=20, steps=60, stride=5, effective=200, longest=90)
+TINY = Sampler(replicas=40, effective=200, longest=90, protocol=SAMPLING.with_options(burn_in=20, steps=60))
 
 
 PLAN = Plan(sizes=(4, 8), subsets=1, sampler=TINY, single=8, single_subsets=1, small=True)

@@ -165,7 +165,7 @@ def test_restart_files_that_lie(tmp_path):
     nothing = {name: sound[name][:, :0] for name in ("positions", "velocities", "forces")} | {"masses": np.zeros(0)}
     for lie in (empty, nothing, {"numbers": np.array([1.0, 1.0, np.inf])}, {"numbers": np.array([1.0, 1.0, 1e300])}):
         save_npz(tmp_path / "lie.npz", sound | lie)
-        with pytest.raises(ModelFileError, match="no sound state"):
+        with pytest.raises(ModelFileError, match="not a valid state"):
             load_state(tmp_path / "lie.npz")
     for seed in (-1, 2**70, "a", 0.5):
         with pytest.raises(DataError, match="seed="):

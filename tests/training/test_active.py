@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,7 +76,7 @@ def test_the_same_seed_asks_the_same(learned, start, truth):
     model, frames = start
     again = learn_actively(
         model, labelled(truth)(frames, 1), labelled(truth), target=350.0, temperatures=[300, 450, 600], noise=NOISE,
-        plan=ActivePlan(**(PLAN.get_params() | {"rounds": 1})), seed=1, progress=False,
+        plan=replace(PLAN, rounds=1), seed=1, progress=False,
     )  # fmt: skip
     np.testing.assert_array_equal(again.rounds[0].chosen.positions, learned.rounds[0].chosen.positions)
 
@@ -84,7 +86,7 @@ def test_chance_asks_among_the_same_candidates(start, truth):
     seen = []
     out = learn_actively(
         model, labelled(truth)(frames, 0), labelled(truth), target=350.0, temperatures=[450], noise=NOISE,
-        plan=ActivePlan(**(QUICK.get_params() | {"rounds": 1})), at_random=True, progress=False,
+        plan=replace(QUICK, rounds=1), at_random=True, progress=False,
         callback=lambda number, m: seen.append(number),
     )  # fmt: skip
     assert np.isnan(out.rounds[0].promised)

@@ -88,6 +88,12 @@ class FrozenModel:
         self._constants: dict[float, Tensor] = {}
         self._collapsed: dict[float, list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]]] = {}
 
+    @property
+    def stiff_bonds(self) -> tuple[tuple[int, int, float], ...]:
+        """(i, j, stiffness in eV/Å²) of the bonds of the baseline, from which samplers choose a time step."""
+        bonds, numbers = getattr(self.baseline, "bonds", ()), getattr(self.baseline, "bond_parameters", ())
+        return tuple((i, j, k) for (i, j), (k, _) in zip(bonds, numbers, strict=True))
+
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) and −∇A.
 
@@ -244,7 +250,10 @@ class PeriodicFrozenModel(FrozenModel):
         DataError
             Always; wrap the model in :class:`~kernelfe.protocol.FixedCell` to sample at constant volume.
         """
-        raise DataError("the model was fitted to periodic frames: use energy_forces_stress, or FixedCell(model, cell)")
+        raise DataError(
+            "a model of periodic frames needs a cell: sample kernelfe.protocol.FixedCell(model, cell), set atoms.cell "
+            "and atoms.pbc = True with a calculator, or call energy_forces_stress(positions, cell, temperature)"
+        )
 
     def energy_forces_stress(
         self, positions: Tensor, cell: Tensor, temperature: float | Tensor

@@ -113,7 +113,7 @@ class SparsePosterior(Posterior):
     def moved(self, v: Tensor, lower: Tensor) -> SparsePosterior:
         """The posterior with mean weights w + L⁻ᵀ v and another Cholesky factor of their precision."""
         step = torch.linalg.solve_triangular(self.lower.T, v[:, None], upper=True)[:, 0]
-        out = self._with(self.weights + step, lower)
+        out = self.with_weights(self.weights + step, lower)
         out.log_evidence = self.log_evidence
         return out
 
@@ -139,12 +139,15 @@ class SparsePosterior(Posterior):
         precision = self.lower @ self.lower.T
         right = precision @ self.weights + scaled.T @ target
         lower = torch.linalg.cholesky(precision + scaled.T @ scaled)
-        out = self._with(torch.cholesky_solve(right[:, None], lower)[:, 0], lower)
+        out = self.with_weights(torch.cholesky_solve(right[:, None], lower)[:, 0], lower)
         out.log_evidence = self.log_evidence
         return out
 
-    def _with(self, weights: Tensor, lower: Tensor) -> SparsePosterior:
-        return SparsePosterior(self.basis, weights, lower, self.block_rows)
+    def with_weights(self, weights: Tensor, lower: Tensor) -> SparsePosterior:
+        """Posterior with other mean weights and another Cholesky factor of their precision."""
+        out = SparsePosterior(self.basis, weights, lower, self.block_rows)
+        out.log_evidence = self.log_evidence
+        return out
 
     def _by_sums(self, stacked: Stacked, noise: NoiseLevels) -> SparsePosterior | None:
         variances = self.prior.variances()
@@ -156,7 +159,7 @@ class SparsePosterior(Posterior):
         if int(info) or not precision_condition(lower) <= CONDITION_LIMIT:
             return None
         weights = torch.cholesky_solve((before + b)[:, None], lower)[:, 0]
-        out = self._with(weights, lower)
+        out = self.with_weights(weights, lower)
         gain = 0.5 * (weights @ (before + b)) - lower.diagonal().log().sum()
         gain = gain - 0.5 * (self.weights @ before) + self.lower.diagonal().log().sum()
         out.log_evidence = self.log_evidence + float(gain + stacked.log_norm(variances, levels))
