@@ -10,7 +10,7 @@ from .jets import Jets, spatial_jets
 from .parameters import ParameterExpansion, ParameterKernel, ParameterPart
 from .periodic import Periodic
 from .radial import RBF, Matern52, RadialKernel, RationalQuadratic
-from .scalars import Scalar
+from .scalars import Scalar, ScalarKernel
 from .stationary import StationaryFreeEnergy, StationaryHeatCapacity, TemperatureKernel
 from .thermal import SecondOrder, ThermalPart
 
