@@ -184,6 +184,29 @@ class Kernel(Spec):
         """
         raise NotImplementedError(f"{type(self).__name__} has no gram")
 
+    def gram_of_sets(self, a: Jets, b: Jets) -> Tensor:
+        """:meth:`gram` of many small sets of environments at once.
+
+        Parameters
+        ----------
+        a, b
+            Jets with a leading dimension: z (B, E, D), c (B, E, r) or None, w (B, E, r, D) or None.
+
+        Returns
+        -------
+        Tensor, shape (B, E_a, r_a, E_b, r_b)
+        """
+        recorded = torch.is_grad_enabled()
+        parts = {"az": a.z, "ac": a.c, "aw": a.w, "bz": b.z, "bc": b.c, "bw": b.w}
+        given = {name: part if recorded else part.detach() for name, part in parts.items() if part is not None}
+
+        def gram(part: dict[str, Tensor]) -> Tensor:
+            return self.gram(*(Jets(part[s + "z"], part.get(s + "c"), part.get(s + "w")) for s in "ab"))
+
+        with torch.enable_grad():  # kernels work in place without it, which vmap does row by row
+            out = torch.vmap(gram)(given)
+        return out if recorded else out.detach()
+
     def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
         """:meth:`gram` written into ``out``, shape (E_a r_a, E_b r_b), without gradients by hyperparameters."""
         out.copy_(self.gram(a, b).reshape(out.shape))

@@ -101,6 +101,13 @@ class Jets:
         """Whether the rows are the label components, in order: one environment per frame, B = 1."""
         return self.frame is None and self.label is None
 
+    def each(self, frames: int) -> int:
+        """Environments that every one of so many frames has; 0 where frames differ."""
+        if self.frame is None:
+            return 1
+        counts = torch.bincount(self.frame, minlength=frames)
+        return int(counts[0]) if frames and bool((counts == counts[0]).all()) else 0
+
     # ------------------------------------------------------------------ other jets from these
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Jets:
@@ -178,7 +185,7 @@ class Jets:
         if self.direct:
             return rows.reshape(labels, rows.shape[2])
         out = rows.new_zeros(labels, rows.shape[2])
-        return out.index_add(0, self.place(components).reshape(-1), rows.flatten(0, 1))
+        return out.index_add_(0, self.place(components).reshape(-1), rows.flatten(0, 1))
 
     # ------------------------------------------------------------------ rows and functions
 

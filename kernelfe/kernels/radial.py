@@ -86,7 +86,7 @@ class RadialKernel(ScalarKernel):
         return plus(out, linear(lambda c, v: c[:, :, None, None] * v, a.c, by_value))  # type: ignore[return-value]
 
     def gram_of_sets(self, a: Jets, b: Jets) -> Tensor:
-        """:meth:`gram` of many small sets at once, without gradients by hyperparameters.
+        """:meth:`gram` of many small sets of environments at once.
 
         Parameters
         ----------

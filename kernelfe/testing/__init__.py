@@ -186,10 +186,9 @@ def check_functional(functional: Functional, formula: Callable | None = None, to
         if read.parameter == "*":
             read = type(read)(read.spatial, read.thermal, names[0])
         weights = scale * state_factors(thermal, expansions, read, t, lam)
-        if jets.c is not None:
-            found = found + jets.c * (weights * torch.sin(phase)).sum(1, keepdim=True)
-        if jets.w is not None:
-            found = found + torch.einsum("nrd,dk,nk->nr", jets.w, omega, weights * torch.cos(phase))
+        value = (weights * torch.sin(phase)).sum(1, keepdim=True)
+        gradient = (weights * torch.cos(phase)) @ omega.T
+        found = found + jets.read(value, gradient[:, :, None])[:, :, 0]
     close(
         found.reshape(expected.shape), expected, tolerance, f"{key!r}: models read it differently from its definition"
     )
@@ -246,7 +245,7 @@ def check_descriptor(
         assert 0 <= int(found.frame[0]) and int(found.frame[-1]) < len(x), (
             f"{name}: frame= names frames that do not exist"
         )
-    frame = torch.arange(len(x)) if found.frame is None else found.frame
+    frame = found.owner
     for k in range(len(x)):  # frames do not know of each other
         alone = descriptor.environments(x[k : k + 1], cell=None if box is None else box[k : k + 1])
         close(alone.z, found.z[frame == k], 1e-12, f"{name}: frame {k} differs when it is asked for alone")

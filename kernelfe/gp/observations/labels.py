@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...functionals import FreeEnergy, Functional, GeneralizedForce, Spatial, get
 from ..prior.prior import Prior
-from ..prior.rows import RowBlock, TermRead, frame_chunks
+from ..prior.rows import RowBlock, frame_chunks
 from ..states import States
 
 #: Kind under which free-energy differences between two rows are listed.
@@ -105,7 +105,7 @@ class LabelSet:
         rows = prior.rows(self.functional, states)
         if minus is None:
             return rows
-        return difference(rows, prior.rows(functionals_of(self.kind)[1] or self.functional, minus))
+        return rows - prior.rows(functionals_of(self.kind)[1] or self.functional, minus)
 
     def subset(self, index: Tensor) -> LabelSet:
         """The labels of some frames."""
@@ -150,16 +150,6 @@ class LabelSet:
         weight = self.weight[index]
         log = 0.0 if relative is None else 2.0 * float((weight * relative.log()).sum())
         return float(weight.sum()), log
-
-
-def difference(a: RowBlock, b: RowBlock) -> RowBlock:
-    """Rows that read a − b, frame by frame."""
-    terms = [
-        reads_a + [TermRead(read.jets, -read.factors) for read in reads_b]
-        for reads_a, reads_b in zip(a.terms, b.terms, strict=True)
-    ]
-    mean = a.mean + [(features, -factors) for features, factors in b.mean]
-    return RowBlock(a.frames, a.components, terms, mean, a.prior_mean - b.prior_mean)
 
 
 def pair_labels(first: States, second: States, value: Tensor, std: Tensor) -> LabelSet:

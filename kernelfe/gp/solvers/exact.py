@@ -187,22 +187,15 @@ def _noise(label: LabelSet, noise: NoiseLevels, rng: np.random.Generator, n: int
 
 def _expanded(prior: Prior, blocks: list[RowBlock], weights: Tensor, mean: Tensor | None) -> Correction:
     """K(·, X) weights, weights (rows, n), as expansions; its part in the mean functions is added to ``mean``."""
-    row, n = 0, weights.shape[1]
+    row = 0
     out: list[list[Nodes]] = [[] for _ in prior.terms]
     for block in blocks:
         own = weights[row : row + len(block)]
         row += len(block)
-        by_frame = own.reshape(block.frames, block.components, n)
         for term, reads, nodes in zip(prior.terms, block.terms, out, strict=True):
             for read in reads:
-                jets = read.jets
-                local = by_frame if jets.frame is None else by_frame[jets.frame]
-                if jets.label is not None:
-                    local = torch.gather(local, 1, jets.label[:, :, None].expand(-1, -1, n))
-                factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
-                c = None if jets.c is None else torch.einsum("er,ern->en", jets.c, local)
-                w = None if jets.w is None else torch.einsum("erd,ern->edn", jets.w, local)
-                nodes.append(Nodes(jets.z, c, w, factors))
+                c, w = read.jets.coefficients(block.gather(own, read.jets))
+                nodes.append(Nodes(read.jets.z, c, w, read.spread() * term.variances()))
         if mean is not None:
             for features, factors in block.mean:
                 mean = mean + torch.einsum("ix,ik,in->xkn", features, factors * prior.mean.variances(prior.device), own)  # type: ignore[union-attr]

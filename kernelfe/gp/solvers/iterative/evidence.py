@@ -193,7 +193,7 @@ class LabelCovariance:
         """
         local = preconditioner.local
         total = local.factor.new_zeros((), dtype=torch.float64)
-        bare = [RowBlock(b.frames, b.components, b.terms, [], b.prior_mean) for b in self.slopes.blocks]
+        bare = [block.bare() for block in self.slopes.blocks]
 
         def part(rows: Tensor, factor: Tensor) -> Tensor:
             return (factor * (local_gram(self.slopes, bare, rows) @ factor)).sum()

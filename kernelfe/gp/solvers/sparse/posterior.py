@@ -182,10 +182,9 @@ class SparsePosterior(Posterior):
             present = [draws.read(jets, unit.expand(len(jets.z), size)).flatten(0, 1) for unit in units]
             own: list[Nodes] = []
             for k, wanted in enumerate(drawn[at : at + rank * size].reshape(size, rank, n)):
-                coefficients = (matrix @ (wanted - matrix.T @ present[k])).reshape(len(jets.z), jets.rows, n)
-                c = torch.einsum("er,ern->en", jets.c, coefficients)
-                w = None if jets.w is None else torch.einsum("erd,ern->edn", jets.w, coefficients)
-                own.append(Nodes(jets.z, c, w, units[k].expand(len(jets.z), size)))
+                weights = (matrix @ (wanted - matrix.T @ present[k])).reshape(len(jets), jets.rows, n)
+                c, w = jets.coefficients(weights)
+                own.append(Nodes(jets.z, c, w, units[k].expand(len(jets), size)))
             at += rank * size
             nodes.append(own)
         if prior.mean is None:

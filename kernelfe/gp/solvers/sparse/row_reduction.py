@@ -49,7 +49,7 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
     """
     if rows.components == 1 or rows.mean or not rows.terms:
         return None
-    if any(len(reads) != 1 or not _slopes_only(reads[0].jets) for reads in rows.terms):
+    if any(len(reads) != 1 or not reads[0].jets.direct or reads[0].jets.reads_values for reads in rows.terms):
         return None
     n, m = rows.frames, rows.components
     jets = [reads[0].jets for reads in rows.terms]
@@ -69,10 +69,6 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
         at += width
     rank = turn.shape[2]
     return RowBlock(n, rank, terms, [], y.new_zeros(n * rank)), kept.reshape(-1), left
-
-
-def _slopes_only(jets: Jets) -> bool:
-    return jets.frame is None and jets.label is None and jets.c is None and jets.w is not None
 
 
 def _spanning(w: Tensor) -> Tensor | None:
