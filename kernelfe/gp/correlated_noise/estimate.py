@@ -223,7 +223,7 @@ def weigh_by_time(spec: CorrelatedNoise, labels: list[LabelSet], posterior, layo
         else:
             g = _given(spec.time, label, layout)
         if bool((g > 1.0).any()):
-            label.weight = (1.0 / g).expand(label.y.shape).contiguous()
+            label.noise = label.noise.tempered((1.0 / g).expand(label.y.shape).contiguous())
         out[label.kind] = float(g.expand(label.y.shape).mean())
     return out
 

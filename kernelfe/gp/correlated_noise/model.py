@@ -30,7 +30,7 @@ from ...errors import DataError
 from ...functionals import GeneralizedForce, MeanEnergy, MeanForce, Spatial, ThermalResponseForce, get
 from ...geometry.axes import local_axes
 from ...units import BOLTZMANN
-from ..observations.labels import GIVEN, WHITENED, LabelSet
+from ..observations.labels import GIVEN, WHITENED, LabelSet, Reading
 from ..observations.levels import NoiseLevels
 from ..observations.noise import CorrelatedNoise
 from ..posterior import predict_mean
@@ -285,7 +285,7 @@ class FittedNoise:
             y = label.y[both] - (beta * self.layout.stack(values, states)).sum(1, keepdim=True)
             fields = self.layout.fields(group.kinds, states, beta[:, None, :])
             energies = label.states[both]
-            minus = replace(energies, fields=fields, _environments={})
+            minus = Reading(GeneralizedForce(), replace(energies, fields=fields, _environments={}))
             kind = label.kind + GIVEN + group.name
             out.append(LabelSet(kind, label.functional, energies, y, minus=minus, frame=label.frame[both]))
         return ([label.subset(torch.nonzero(left)[:, 0])] if bool(left.any()) else []) + out

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from ....linalg import DifferentiableOperator, LanczosSettings, LogDensity, Preconditioner, log_density
 from ....linalg.preconditioner import LowRankAndLocal
 from ...observations.labels import LabelSet
-from ...observations.levels import NoiseLevels, noise_variances
+from ...observations.levels import NoiseLevels
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..exact import BLOCK_ENTRIES
@@ -53,7 +53,7 @@ def lanczos_log_evidence(
     build
         The covariance at the present hyperparameters.
     labels, noise
-        For what weights of rows below one add (:func:`~kernelfe.gp.observations.levels.noise_variances`).
+        For what weights of rows below one add (:class:`~kernelfe.gp.observations.noise_models.Tempered`).
     y
         :func:`targets`.
     settings
@@ -66,8 +66,7 @@ def lanczos_log_evidence(
     """
     operator, preconditioner = build()
     found = log_density(operator, preconditioner, y, settings)
-    tempered = [noise_variances(label, noise)[1] for label in labels if label.weight is not None]
-    more = torch.stack(tempered).sum() if tempered else y.new_zeros(())
+    more = torch.stack([label.tempering(noise) for label in labels]).sum()
     value = found.differentiable(operator) if torch.is_grad_enabled() else y.new_tensor(found.value)
     return value + more, replace(found, value=found.value + more.item())
 

@@ -304,14 +304,10 @@ def _site_noise(gram: JetGram, rows: Tensor) -> Tensor:
     owner = torch.empty_like(slot)
     owner[rows.reshape(-1)] = torch.arange(count, device=rows.device).repeat_interleave(each)
     at = 0
-    for label, variances in zip(gram.label_sets, gram.variances, strict=True):
-        part = torch.arange(at, at + len(label), device=rows.device)
+    for label, noise in zip(gram.label_sets, gram.noise, strict=True):
+        part = slice(at, at + len(label))
         at += len(label)
-        if variances is not None:
-            out[owner[part], slot[part], slot[part]] = variances
-        else:
-            blocks = part.reshape(label.y.shape)
-            out[owner[blocks][:, :, None], slot[blocks][:, :, None], slot[blocks][:, None, :]] = label.noise
+        noise.add_to(out, slot[part], owner[part])
     return out
 
 
@@ -320,7 +316,7 @@ def local_gram(gram: JetGram, bare: list[RowBlock], rows: Tensor) -> Tensor:
     out = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     picked: list[tuple[RowBlock, Tensor]] = []
     at = 0
-    for label, block, variances in zip(gram.label_sets, bare, gram.variances, strict=True):
+    for block, noise in zip(bare, gram.noise, strict=True):
         inside = torch.nonzero((rows >= at) & (rows < at + len(block)))[:, 0]
         if len(inside):
             local = rows[inside] - at
@@ -332,11 +328,7 @@ def local_gram(gram: JetGram, bare: list[RowBlock], rows: Tensor) -> Tensor:
                 out[columns[:, None], inside] = covariance.mT
             out[inside[:, None], inside] = gram.prior.gram(part, part)
             picked.append((part, inside))
-            if variances is not None:
-                out[inside, inside] += variances[local]
-            else:
-                at_frames = inside.reshape(len(frames), -1)
-                out[at_frames[:, :, None], at_frames[:, None, :]] += label.noise[frames]  # type: ignore[index]
+            noise.take(frames).add_to(out, inside)
         at += len(block)
     return out
 

@@ -23,7 +23,6 @@ from ....kernels.jets import linear, plus
 from ....kernels.products import PairProducts
 from ....runtime.processes import Processes
 from ...observations.labels import LabelSet
-from ...observations.levels import noise_variances
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..sparse.orbits import orbit_size
@@ -131,7 +130,7 @@ class JetGram:
         self.rows = sum(len(block) for block in self.blocks)
         self.terms = [TermNodes(term, self.blocks, t) for t, term in enumerate(prior.terms)]
         self.cache_bytes, self.dtype = cache_bytes, dtype
-        self.variances = [noise_variances(label, noise)[0] for label in labels]
+        self.noise = [label.noise_at(noise) for label in labels]
         self.mean_features = self._mean_features()
         self._pairs: list[PairProducts] | None = None
 
@@ -190,25 +189,12 @@ class JetGram:
 
     def noise_product(self, x: Tensor) -> Tensor:
         """The noise's part of A x."""
-        parts, at = [], 0
-        for label, variances in zip(self.label_sets, self.variances, strict=True):
-            part = x[at : at + len(label)]
-            at += len(label)
-            if variances is not None:
-                parts.append(variances[:, None] * part)
-            else:  # covariance blocks, frame by frame
-                n, m = label.y.shape
-                parts.append(torch.bmm(label.noise, part.reshape(n, m, -1)).reshape(part.shape))
-        return torch.cat(parts)
+        parts = x.split([len(label) for label in self.label_sets])
+        return torch.cat([noise.product(part) for noise, part in zip(self.noise, parts, strict=True)])
 
     def noise_diagonal(self) -> Tensor:
         """The noise's part of :meth:`diagonal`."""
-        parts = []
-        for label, variances in zip(self.label_sets, self.variances, strict=True):
-            if variances is None:
-                variances = label.noise.diagonal(dim1=1, dim2=2).reshape(-1)  # type: ignore[union-attr]
-            parts.append(variances)
-        return torch.cat(parts)
+        return torch.cat([noise.diagonal() for noise in self.noise])
 
     def diagonal(self) -> Tensor:
         """Diagonal of A, shape (N,)."""

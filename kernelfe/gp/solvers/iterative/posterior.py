@@ -22,7 +22,7 @@ from ....linalg.preconditioner import LowRankAndLocal
 from ....runtime.leading import Call, lead
 from ....runtime.processes import Processes
 from ...observations.labels import LabelSet
-from ...observations.levels import NoiseLevels, noise_variances
+from ...observations.levels import NoiseLevels
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..exact import ExactPosterior
@@ -154,10 +154,9 @@ class IterativePosterior(ExactPosterior):
         observations, and those that stand for C ≥ 0 may be large.
         """
         rows = observations.rows(self.prior)
-        variances, _ = noise_variances(observations, self.noise)
-        assert variances is not None
-        known = self.covariance(rows, rows) if covariance is None else covariance
-        factor = torch.linalg.cholesky(known + torch.diag(variances))
+        known = self.covariance(rows, rows) if covariance is None else covariance.clone()
+        observations.noise_at(self.noise).add_to(known, torch.arange(len(known), device=known.device))
+        factor = torch.linalg.cholesky(known)
         apart = observations.y.reshape(-1) - self.mean(rows)
         v = torch.cholesky_solve(apart[:, None], factor)
         b = self.cross(rows).T @ v

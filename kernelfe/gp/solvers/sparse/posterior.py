@@ -137,9 +137,9 @@ class SparsePosterior(Posterior):
     def with_observations(self, observations: LabelSet, covariance: Tensor | None = None) -> SparsePosterior:
         """The posterior given virtual observations: precision and weights are updated."""
         rows = observations.rows(self.prior)
-        noise = observations.noise.reshape(-1)  # type: ignore[union-attr]
-        scaled = self.features(rows) / noise[:, None]
-        target = (observations.y.reshape(-1) - rows.prior_mean) / noise
+        whiten = observations.noise.whitening(slice(None), rows.components)
+        scaled = whiten(self.features(rows))
+        target = whiten(observations.y.reshape(-1) - rows.prior_mean)
         precision = self.lower @ self.lower.T
         right = precision @ self.weights + scaled.T @ target
         lower = torch.linalg.cholesky(precision + scaled.T @ scaled)
