@@ -267,7 +267,8 @@ class FittedNoise:
         w = self.whitening(group.kinds, group.states.temperature)
         y = torch.einsum("nij,nj->ni", w, self.layout.stack(group.values, group.states))
         states = replace(group.states, fields=self.layout.fields(group.kinds, group.states, w), _environments={})
-        return LabelSet(WHITENED + group.name, GeneralizedForce(), states, y, frame=group.frame)
+        kind = WHITENED + group.name
+        return LabelSet(kind, GeneralizedForce(), states, y, frame=group.frame, origin=group.kinds)
 
     def _decorrelated(self, label: LabelSet, groups: list[Together], posterior) -> list[LabelSet]:
         assert label.frame is not None
@@ -287,7 +288,8 @@ class FittedNoise:
             energies = label.states[both]
             minus = Reading(GeneralizedForce(), replace(energies, fields=fields, _environments={}))
             kind = label.kind + GIVEN + group.name
-            out.append(LabelSet(kind, label.functional, energies, y, minus=minus, frame=label.frame[both]))
+            frame, origin = label.frame[both], (label.kind,)
+            out.append(LabelSet(kind, label.functional, energies, y, minus=minus, frame=frame, origin=origin))
         return ([label.subset(torch.nonzero(left)[:, 0])] if bool(left.any()) else []) + out
 
     def forces_at(self, kinds, temperature: Tensor, level: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def stored_label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[s
     ModelFileError
         If a tensor is missing or is not what it has to be.
     """
-    functional, subtracted = functionals_of(kind)
+    functional, subtracted, origin = _decoded(kind)
     states = _states(f"{prefix}.states", header, tensors, molecule)
     n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
     y = take(tensors, f"{prefix}.y", n, m)
@@ -60,20 +60,21 @@ def stored_label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[s
     if subtracted is not None:
         minus = Reading(subtracted, _states(f"{prefix}.minus", header, tensors, molecule, n))
     frame = _frame(f"{prefix}.frame", tensors, n) if f"{prefix}.frame" in tensors else None  # older files have none
-    return LabelSet(kind, functional, states, y, noise_of(noise), minus, frame)
+    return LabelSet(kind, functional, states, y, noise_of(noise), minus, frame, origin)
 
 
-def functionals_of(kind: str) -> tuple[functionals.Functional, functionals.Functional | None]:
-    """Functionals that labels of a kind read and subtract: files name the kind only."""
+def _decoded(kind: str) -> tuple[functionals.Functional, functionals.Functional | None, tuple[str, ...]]:
+    """Functionals that labels of a kind read and subtract, and kinds that they were made from: files name the kind."""
     if kind == CONCAVITY:
-        return functionals.get("heat_capacity"), None
+        return functionals.get("heat_capacity"), None, ()
     if kind == PAIR:
-        return functionals.FreeEnergy(), functionals.FreeEnergy()
+        return functionals.FreeEnergy(), functionals.FreeEnergy(), ()
     if kind.startswith(WHITENED):
-        return functionals.GeneralizedForce(), None
+        return functionals.GeneralizedForce(), None, tuple(kind.removeprefix(WHITENED).strip("()").split(", "))
     if GIVEN in kind:
-        return functionals.get(kind.split(GIVEN)[0]), functionals.GeneralizedForce()
-    return functionals.get(kind), None
+        plain = kind.split(GIVEN)[0]
+        return functionals.get(plain), functionals.GeneralizedForce(), (plain,)
+    return functionals.get(kind), None, ()
 
 
 def _frame(name: str, tensors: dict[str, Tensor], n: int) -> Tensor:

@@ -20,10 +20,9 @@ PAIR = "free_energy_difference"
 CONCAVITY = "concavity"
 #: Frames whose baseline is evaluated at a time.
 FRAMES_AT_ONCE = 4096
-#: Beginning of the kind of forces that were whitened within each frame.
-WHITENED = "whitened "
-#: What joins the kind of energies and the forces whose share of the noise was taken out.
-GIVEN = " given "
+#: Names of noise levels, and in files kinds, of forces whitened within each frame, and of energies less the share of
+#: forces in their noise: the former begin with one, the latter have the other between energies and forces.
+WHITENED, GIVEN = "whitened ", " given "
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +67,9 @@ class LabelSet:
         generalised force along the fields of these states. None: nothing.
     frame
         Row of the Frames that each of the n comes from, ascending, shape (n,), or None.
+    origin
+        Kinds of the Frames that these labels were made from: those of forces that are whitened together, or that of
+        decorrelated energies. Empty for labels as the Frames have them.
     """
 
     kind: str
@@ -77,6 +79,7 @@ class LabelSet:
     noise: Noise = Learned()  # noqa: RUF009
     minus: Reading | None = None
     frame: Tensor | None = None
+    origin: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.y.numel()
@@ -85,6 +88,11 @@ class LabelSet:
     def learned(self) -> bool:
         """Whether the noise of this kind is a hyperparameter."""
         return self.noise.learned
+
+    @property
+    def whitened(self) -> bool:
+        """Whether these are forces whitened within each frame."""
+        return bool(self.origin) and self.minus is None
 
     @property
     def noise_kind(self) -> str:
