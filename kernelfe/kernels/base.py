@@ -70,7 +70,7 @@ class Kernel(Spec):
         return {name: None if v is None else v if isinstance(v, tuple) else (float(v),) for name, v in values.items()}
 
     def directions(self) -> list[tuple[str, int | None]]:
-        """What a search that takes one thing at a time tries: a hyperparameter as a whole, or one of its numbers.
+        """Coordinates of a search by one coordinate at a time: a hyperparameter as a whole, or one of its numbers.
 
         The length scales of a kernel share one factor; everything else counts one by one.
         """

@@ -1,7 +1,7 @@
 """Environment jets: what a functional reads of one environment, c·f(z) + w·∇f(z).
 
 Every spatial operator of :mod:`kernelfe.functionals` becomes such rows once the descriptor supplies its
-Jacobian. The rows of a label that spans several environments (all pairs that a bead belongs to, say)
+Jacobian. The rows of a label that spans several environments (for example all pairs that a bead belongs to)
 are summed through ``label``, the sparse map B from jets to labels.
 
 Parts of jets may be missing: a coefficient that is None is zero, a map that is None is the identity. The methods of
@@ -88,17 +88,17 @@ class Jets:
 
     @property
     def reads_values(self) -> bool:
-        """Whether any row reads values."""
+        """True if any row reads values."""
         return self.c is not None
 
     @property
     def reads_slopes(self) -> bool:
-        """Whether any row reads gradients."""
+        """True if any row reads gradients."""
         return self.w is not None
 
     @property
     def direct(self) -> bool:
-        """Whether the rows are the label components, in order: one environment per frame, B = 1."""
+        """True if the rows are the label components, in order: one environment per frame, B = 1."""
         return self.frame is None and self.label is None
 
     def each(self, frames: int) -> int:
@@ -181,7 +181,7 @@ class Jets:
         return labels.flatten(0, 1)[self.place(labels.shape[1])]
 
     def scatter(self, rows: Tensor, labels: int, components: int) -> Tensor:
-        """B: sums of rows, (E, r, k), into labels, (labels, k), of which every frame has ``components``."""
+        """B: sums of rows, (E, r, k), into labels, (labels, k), with ``components`` in every frame."""
         if self.direct:
             return rows.reshape(labels, rows.shape[2])
         out = rows.new_zeros(labels, rows.shape[2])
@@ -239,7 +239,7 @@ def spatial_jets(environments, spatial: Spatial, *, fields: Tensor | None = None
     Raises
     ------
     DataError
-        If the operator needs fields or a cell and there are none.
+        If the operator needs fields or a cell that is missing.
     """
     z, jacobian, frame = environments.z, environments.jacobian, environments.frame
     if spatial is Spatial.VALUE:

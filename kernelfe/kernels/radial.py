@@ -31,7 +31,7 @@ class RadialKernel(ScalarKernel):
     Parameters
     ----------
     lengthscale
-        One number, one per dimension, or None: set from the data, then fitted if ``optimizer`` says so.
+        One number, one per dimension, or None: set from the data, then fitted unless ``optimizer=None``.
     """
 
     lengthscale: float | tuple[float, ...] | None = None

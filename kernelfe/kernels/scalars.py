@@ -73,7 +73,7 @@ class ScalarKernel(Kernel):
     """Base of the kernels that are functions of scalars; a subclass has its :meth:`scalars` and :meth:`profile`."""
 
     def scalars(self, width: int) -> list[Scalar]:
-        """What the kernel reads of two environments with ``width`` embedded columns."""
+        """Scalars of two environments with ``width`` embedded columns."""
         return [Scalar(False, 0, width)]
 
     def profile(self, s: list[Tensor]) -> Profile:

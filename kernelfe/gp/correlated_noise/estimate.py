@@ -61,7 +61,7 @@ def estimate(
     Raises
     ------
     DataError
-        If there are no frames, or too few, from which the covariance of their forces could be known.
+        If there are too few frames to estimate the covariance of their forces.
     """
     forces = [label for label in labels if is_force(label)]
     if not forces or not (spec.within_frame or spec.force_energy):
@@ -256,7 +256,7 @@ def _given(time, label: LabelSet, layout: Layout | None) -> Tensor:
 
 
 def starting_levels(labels: list[LabelSet], noise: NoiseLevels) -> dict[str, float]:
-    """Where the learned noise of transformed labels starts: at one when whitened, else where it was."""
+    """Starting levels of the learned noise of transformed labels: one when whitened, else as before."""
     known, out = noise.values(), {}
     for label in labels:
         if label.learned:

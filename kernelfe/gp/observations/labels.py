@@ -86,12 +86,12 @@ class LabelSet:
 
     @property
     def learned(self) -> bool:
-        """Whether the noise of this kind is a hyperparameter."""
+        """True if the noise of this kind is a hyperparameter."""
         return self.noise.learned
 
     @property
     def whitened(self) -> bool:
-        """Whether these are forces whitened within each frame."""
+        """True for forces that are whitened within each frame."""
         return bool(self.origin) and self.minus is None
 
     @property
@@ -108,7 +108,7 @@ class LabelSet:
         return self.noise.at(level, self.y.shape)
 
     def tempering(self, levels: NoiseLevels) -> Tensor:
-        """What weights of rows below one add to the log evidence."""
+        """Contribution to the log evidence of rows that count for less than one label."""
         return self.noise.tempering(self.noise_at(levels), self.y)
 
     def rows(self, prior: Prior, index: slice | Tensor = slice(None)) -> RowBlock:
@@ -165,9 +165,9 @@ def less_baseline(y: Tensor, baseline, functional: Functional, states: States) -
 
 
 def baseline_rows(baseline, functional: Functional, states: States) -> Tensor:
-    """What a temperature-independent energy V(R) contributes to the rows of a functional, shape (n·m,).
+    """Contribution of a temperature-independent energy V(R) to the rows of a functional, shape (n·m,).
 
-    Only the parts of a thermal operator without a temperature derivative see it. Block by block: what it takes to
+    It enters the parts of a thermal operator without a temperature derivative only. Block by block: what it takes to
     evaluate V must not grow with the number of frames.
     """
     if baseline is not None and len(states) > FRAMES_AT_ONCE:

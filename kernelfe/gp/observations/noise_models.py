@@ -196,14 +196,14 @@ class Noise(ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What describes it, by the names in :data:`TENSORS`."""
+        """The arrays that describe it, by the names in :data:`TENSORS`."""
 
     def tempered(self, weight: Tensor) -> Noise:
         """The noise of rows that count for so many independent labels, shape (n, m); what is given stays as given."""
         return self
 
     def tempering(self, rows: RowNoise, like: Tensor) -> Tensor:
-        """What likelihoods to a power add to the log evidence of these rows."""
+        """Contribution to the log evidence of likelihoods to a power, for these rows."""
         return like.new_zeros(())
 
     def counted(self, index: slice | Tensor, rows: int) -> tuple[float, float]:

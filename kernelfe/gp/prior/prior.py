@@ -6,7 +6,7 @@ the factors of (T, λ). Covariances of two blocks are
     Gram = Σ_terms Σ_reads B (Σ_k a_k² φ_k φ'_k ∘ K_jets) B'ᵀ + mean functions,
 
 where B sums the jets of a label over its environments. Everything here is differentiable in the
-hyperparameters; nothing here knows the list of observables.
+hyperparameters; nothing here depends on the list of observables.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Prior(gpytorch.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the hyperparameters are, and with them everything that is computed from them."""
+        """Device of the hyperparameters, and of everything that is computed from them."""
         return self.terms[0].log_scales.device if len(self.terms) else torch.device("cpu")  # type: ignore
 
     def variances(self) -> list[Tensor]:

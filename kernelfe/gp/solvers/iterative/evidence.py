@@ -2,7 +2,7 @@
 
 The objective is that of :func:`~kernelfe.gp.solvers.evidence.fit_dense`, log N(y | prior mean, K + noise) and the weak
 priors, with the log density and its gradient of :func:`kernelfe.linalg.log_density`: unbiased, with a standard error.
-The probes of a search are those of one seed throughout, so that the optimiser sees one function, not noise.
+The probes of a search are those of one seed throughout, so that the objective is one smooth function, without noise.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def lanczos_log_evidence(
     build
         The covariance at the present hyperparameters.
     labels, noise
-        For what weights of rows below one add (:class:`~kernelfe.gp.observations.noise_models.Tempered`).
+        For the contribution of rows that count for less than one label
+        (:class:`~kernelfe.gp.observations.noise_models.Tempered`).
     y
         :func:`targets`.
     settings
@@ -204,7 +205,7 @@ class LabelCovariance:
 
 
 def covariance_builder(prior: Prior, labels: list[LabelSet], noise, rank: int | None, cache_bytes: int):
-    """What :func:`~kernelfe.gp.solvers.iterative.evidence.fit_lanczos` takes, for labels of any number."""
+    """Builder for :func:`fit_lanczos`, for labels of any number."""
 
     def build() -> tuple[LabelCovariance, LowRankAndLocal]:
         with torch.no_grad():

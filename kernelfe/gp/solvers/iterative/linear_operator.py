@@ -4,9 +4,9 @@
     operator = as_linear_operator(JetGram(prior, labels, noise))
     MultivariateNormal(mean, operator).log_prob(y).backward()     # gradients by all hyperparameters
 
-Products are those of :class:`~kernelfe.gp.solvers.iterative.operator.JetGram`; nothing is formed but what the caller asks for.
-Derivatives Σ_q u_qᵀ ∂A v_q are those of :class:`~kernelfe.gp.solvers.iterative.evidence.LabelCovariance`: blocks of pairs,
-made again on the way back.
+Products are those of :class:`~kernelfe.gp.solvers.iterative.operator.JetGram`; nothing is formed unless the caller asks
+for it. Derivatives Σ_q u_qᵀ ∂A v_q are those of :class:`~kernelfe.gp.solvers.iterative.evidence.LabelCovariance`:
+blocks of pairs, computed again on the way back.
 
 linear_operator has settings of its own, global ones, for when and how accurately it iterates (above 800 rows to a
 residual of 1 in training, 0.01 in prediction). kernelfe's own solver, evidence and draws have explicit tolerances and a
@@ -40,7 +40,7 @@ def as_linear_operator(gram: JetGram) -> JetLinearOperator:
     Raises
     ------
     DataError
-        If it is none.
+        If it is not a JetGram.
     """
     if not isinstance(gram, JetGram):
         raise DataError(
@@ -140,7 +140,7 @@ class JetLinearOperator(LinearOperator):
 
 
 class _Shared:
-    """What copies of an operator have in common: labels, modules, and the products at the hyperparameters last used."""
+    """Common parts of copies of an operator: labels, modules, and the products at the hyperparameters last used."""
 
     def __init__(self, gram: JetGram):
         self.gram, self._modules = gram, _Modules(gram)
@@ -152,7 +152,7 @@ class _Shared:
         return [p for _, p in self._modules.named_parameters()]
 
     def using(self, hyperparameters: Sequence[Tensor], compute: Callable[[], Any]) -> Any:
-        """What is computed with other hyperparameters in place of those of the modules, differentiable in them."""
+        """Result of a computation with other hyperparameters instead of those of the modules, differentiable."""
         given = (p.to(old.dtype) for p, old in zip(hyperparameters, self.parameters(), strict=True))
         return torch.func.functional_call(self._modules, dict(zip(self._names, given, strict=True)), (compute,))
 

@@ -33,7 +33,7 @@ SPREAD_OUT = 20_000
 
 
 class Neighbourhoods:
-    """Which labels are conditioned on which; from it, Vecchia's factor of A − L Lᵀ without mean functions.
+    """Choice of labels to condition each label on; from it, Vecchia's factor of A − L Lᵀ without mean functions.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class UniformSites:
         terms = []
         for t, nodes in enumerate(gram.terms):
             if nodes.reads and nodes.seen is nodes.reads and nodes.reads[0].jets.each(count) != 1:
-                return None  # several environments per frame that are no orbit
+                return None  # several environments per frame that are not an orbit
             found = _site_jets(gram, t, rows)
             if found is None:
                 return None
@@ -237,8 +237,8 @@ class UniformSites:
     def block(self, who: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Covariances within sets of sites (B, k), shape (B, k·R, k·R).
 
-        Radial kernels see differences only: in single precision they are taken from coordinates about the centre of the
-        set. Other kernels are computed in double.
+        Radial kernels depend on differences only: in single precision they are taken from coordinates about the centre
+        of the set. Other kernels are computed in double.
         """
         b, k = who.shape
         each = self.rows.shape[1]

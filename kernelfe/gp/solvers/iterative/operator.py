@@ -35,7 +35,7 @@ DIFFERENTIABLE_ENTRIES = 1 << 21
 
 
 class TermNodes:
-    """The environments of one term that any label sees, and the reads that see them.
+    """The environments of one term that any label reads, and their reads.
 
     Parameters
     ----------
@@ -303,9 +303,9 @@ def distinct(parts: list[Tensor], width: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def invariant(term, reads: list[NodeRead], copies: int, orbits: int = 16) -> bool:
-    """Whether all environments of an orbit see the sum over another orbit alike, tried on a few orbits.
+    """Test of invariance on a few orbits: all environments of one have the same covariance with the sum over another.
 
-    Those tried are from all over the labels: frames that are symmetric themselves would say nothing.
+    Those tried are from all over the labels: frames that are symmetric themselves would prove nothing.
     """
     every = reads[0].jets.z.unflatten(0, (-1, copies))
     z = every[torch.linspace(0, len(every) - 1, min(orbits, len(every)), device=every.device).long()].flatten(0, 1)

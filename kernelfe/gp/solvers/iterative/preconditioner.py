@@ -1,4 +1,4 @@
-"""The preconditioner of the exact solver, from what the labels know of one another.
+"""The preconditioner of the exact solver, from the covariances of the labels with one another.
 
 Low-rank part: Nyström features, full jets at a few environments of every term that are chosen greedily. Local part:
 :mod:`kernelfe.gp.solvers.iterative.neighbours`. Mean functions stand outside both.
@@ -32,10 +32,10 @@ POOL = 4000
 WORTHWHILE = 0.25
 #: How far environments of the low-rank part move towards the mean of those around them.
 INWARDS = 0.8
-#: Jitters of the Gram of these environments, in units of its largest eigenvalue, tried in turn.
+#: Jitters of the Gram of these environments, in units of its largest eigenvalue, in the order of trial.
 JITTERS = (1e-12, 1e-10, 1e-8)
 #: What the low-rank part may leave of the variance of labels, in units of their noise, so that a solve is faster
-#: without neighbours; and frames of each label set of which that is looked at.
+#: without neighbours; and frames of each label set that are tested.
 LITTLE, SAMPLE = 2.0, 100
 #: Frames that a frame looks at in a solve, at most.
 MOST = 50
@@ -103,7 +103,7 @@ def precondition(
 
 
 def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
-    """What features leave unexplained of the variance of labels, in units of their noise: the mean of some frames."""
+    """Variance of labels that features do not explain, in units of their noise: the mean of some frames."""
     place, noise, at = None if order is None else order.argsort(), gram.noise_diagonal(), 0
     left, count = 0.0, 0
     for block in gram.blocks:
@@ -121,7 +121,7 @@ def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
 def rank_rule(gram: JetGram) -> int:
     """As many columns r as cost what some products with A do: N r² operations, and r numbers for all that labels read.
 
-    Labels read each environment of a frame, of which permutations of like beads make several.
+    Labels read each environment of a frame, several of them with permutations of like beads.
     """
     terms = [t for t in gram.terms if t.reads and t.columns]
     operations = sum(6.0 * (1 + t.nodes.shape[1]) * len(t.nodes) * len(t.targets) * t.columns for t in terms)
@@ -173,7 +173,7 @@ class SmoothPart:
         return out
 
     def with_local(self, local: LocalFactor, features: Tensor | None) -> LowRankAndLocal:
-        """The preconditioner from features and what neighbours know of the rest."""
+        """The preconditioner from features, and neighbours for the rest."""
         if features is None:
             return LowRankAndLocal(local, broad=self.gram.mean_features)
         root = torch.block_diag(*[part.root for part in self.parts for _ in range(part.nodes.columns)])
@@ -193,7 +193,7 @@ class SmoothPart:
 
 
 def towards_others(u: Tensor, pool: Tensor, kernel) -> Tensor:
-    """Environments moved most of the way to the mean of those that the kernel sees from them (one mean-shift step).
+    """Environments moved most of the way to the mean of their neighbours, weighted by the kernel (one mean-shift step).
 
     Greedy choice picks the outermost. From further inside, values and slopes of an environment span more of what the
     labels share, nearly as much as as many eigenvectors do: on 400 frames of ten dimensions (length scale 0.7, 440

@@ -1,4 +1,4 @@
-"""How labels see the environments of a term: right-hand sides to coefficients of jets, and expansions back to labels.
+"""Labels and the environments of a term: right-hand sides to coefficients of jets, expansions back to labels.
 
 The P environments of a frame under permutations of like beads are often one environment with its columns in another
 order (distances are). Then the Jacobian is read once per frame, not P times: it is the largest array of all.
@@ -21,7 +21,7 @@ ROUNDING = 1e-12
 
 @dataclass
 class NodeRead:
-    """How the labels of one read of one label set see the environments of a term.
+    """One read of one label set of the environments of a term.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class NodeRead:
         return self.block.scatter(read, jets)
 
     def _at(self, per_node: Tensor) -> Tensor:
-        """What is known of nodes, by environment."""
+        """Values of nodes, by environment."""
         return per_node if self.in_order and len(per_node) == len(self.index) else per_node[self.index]
 
     def _gathered(self, per_environment: Tensor, nodes: int) -> Tensor:
@@ -122,7 +122,7 @@ def first_of_orbits(jets: Jets, copies: int, weight: float = 1.0) -> Jets:
 
 @torch.no_grad()
 def column_orders(jets: Jets, copies: int) -> Tensor | None:
-    """In which order each copy has the columns of the first, shape (P, D); None if it is not that.
+    """Order of the columns of the first in each copy, shape (P, D); None if copies differ in more than that.
 
     The orders are those that sort the columns of the first frame; they hold if they make all environments and slopes of
     all frames the same.

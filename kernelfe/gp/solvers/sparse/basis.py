@@ -17,7 +17,7 @@ from .orbits import orbit_size, whitening_of_orbits
 
 #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
 CACHED_ENTRIES = 1 << 17
-#: The same on a card: a gigabyte, many rows for each time that the whitening matrix is read.
+#: The same on a GPU: a gigabyte, many rows for each time that the whitening matrix is read.
 CARD_ENTRIES = 1 << 27
 
 

@@ -1,4 +1,4 @@
-"""How labels stream: groups that share a sum, blocks of frames in memory at a time, and chunks of blocks.
+"""Streams of labels: groups that share a sum, blocks of frames in memory at a time, and chunks of blocks.
 
 Chunks are what processes share and checkpoints hold. Their bounds follow from the labels and the size of a block and
 never from the number of processes, so that sums over them are the same to the last bit however the work is divided
@@ -25,7 +25,7 @@ from .row_reduction import reduced
 
 #: Frames whose descriptors are in memory at a time.
 FRAMES_AT_ONCE = 512
-#: Rows whose features of all terms are in memory at a time on a card, where a small block leaves most of it idle.
+#: Rows whose features of all terms are in memory at a time on a GPU, where a small block leaves most of it idle.
 CARD_FEATURE_ROWS = 1 << 15
 
 
@@ -157,7 +157,7 @@ def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Ten
 
     The rows share their factors of state: the largest is divided out.
     """
-    lead = factors.abs().argmax().reshape(1)  # a tensor: on a card nothing waits for it
+    lead = factors.abs().argmax().reshape(1)  # a tensor: a GPU does not wait for it
     squared = factors[lead] ** 2
     return prior.kernel_diagonal(rows, t).index_select(1, lead)[:, 0] / torch.where(squared > 0, squared, 1.0)
 
@@ -202,7 +202,7 @@ class GroupPlan:
 
     @property
     def wide(self) -> bool:
-        """Whether rows are expanded, since each has a state of its own."""
+        """True if rows are expanded, since each has a state of its own."""
         return len(self.key) == 2
 
     def chunk(self, number: int) -> list[Block]:
@@ -256,7 +256,7 @@ def plan(labels: list[LabelSet], block_rows: int, features: int, expanded: int) 
 def _chunks(total: float, size: int, block_rows: int) -> int:
     """Chunks, a power of two, of a group with (size, size) numbers, of ``total`` in all groups.
 
-    A sum over 2ˡ chunks holds l sums beside the group's own while it is under way.
+    A sum over 2ˡ chunks holds l sums in addition to that of the group until it is complete.
     """
     room = OVERHEAD * (total + ARRAYS * min(block_rows, FEATURE_ROWS) * size)
     chunks = FEWEST
