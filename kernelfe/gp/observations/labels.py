@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...functionals import FreeEnergy, Functional, Spatial
+from ...kernels.jets import linear
 from ..prior.prior import Prior
 from ..prior.rows import RowBlock, frame_chunks
 from ..states import States
@@ -131,8 +132,12 @@ class LabelSet:
             y=self.y[index],
             noise=self.noise.map(lambda array: array[index]),
             minus=None if self.minus is None else self.minus.take(index),
-            frame=None if self.frame is None else self.frame[index],
+            frame=linear(lambda frame: frame[index], self.frame),
         )
+
+    def renumbered(self, after: int) -> LabelSet:
+        """The same labels, of frames with so many others before them."""
+        return replace(self, frame=linear(lambda frame: frame + after, self.frame))
 
     def to(self, device: torch.device) -> LabelSet:
         """The same labels on a device."""
@@ -142,7 +147,7 @@ class LabelSet:
             y=self.y.to(device),
             noise=self.noise.map(lambda array: array.to(device)),
             minus=None if self.minus is None else self.minus.to(device),
-            frame=None if self.frame is None else self.frame.to(device),
+            frame=linear(lambda frame: frame.to(device), self.frame),
         )
 
     def counted(self, index: slice | Tensor = slice(None)) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -54,7 +54,7 @@ class SolveSettings(Protocol):
 def _of_other_frames(labels: list[LabelSet], known: list[LabelSet]) -> list[LabelSet]:
     """Labels with frame numbers that follow those of the known labels: they belong to another data set."""
     after = 1 + max((int(label.frame.max()) for label in known if label.frame is not None), default=-1)
-    return [label if label.frame is None else replace(label, frame=label.frame + after) for label in labels]
+    return [label.renumbered(after) for label in labels]
 
 
 def in_double(pairs: list[PairProducts]) -> bool:
