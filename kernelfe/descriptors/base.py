@@ -69,6 +69,11 @@ class Environments:
                     f"{(size, dimension)} it must be {shape}"
                 )
 
+    @property
+    def owner(self) -> Tensor:
+        """Frame of every environment, also where there is one per frame, shape (E,)."""
+        return torch.arange(len(self.z), device=self.z.device) if self.frame is None else self.frame
+
     def pull(self, g: Tensor, coordinates: Tensor) -> Tensor:
         """Jᵀg summed into frames.
 
@@ -89,9 +94,8 @@ class Environments:
         if self.frame is None and self.columns is None:
             return w.reshape(coordinates.shape)
         columns = torch.arange(flat, device=g.device).expand(len(w), flat) if self.columns is None else self.columns
-        frame = torch.arange(frames, device=g.device) if self.frame is None else self.frame
         out = g.new_zeros(frames * flat)
-        out.index_add_(0, (frame[:, None] * flat + columns).reshape(-1), w.reshape(-1))
+        out.index_add_(0, (self.owner[:, None] * flat + columns).reshape(-1), w.reshape(-1))
         return out.reshape(coordinates.shape)
 
 

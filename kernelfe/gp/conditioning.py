@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from .correlated_noise.estimate import estimate, starting_levels, weigh_by_time
 from .correlated_noise.model import FittedNoise
-from .observations.labels import GIVEN, WHITENED, LabelSet
+from .observations.labels import WHITENED, LabelSet
 from .observations.levels import NoiseLevels
 from .observations.noise import CorrelatedNoise
 from .posterior import Posterior
@@ -72,10 +72,10 @@ def _kept(levels: NoiseLevels, before: NoiseLevels) -> NoiseLevels:
 def natural_levels(found: Conditioned) -> dict[str, tuple[float, float]]:
     """(σ₀, p) by kind of label as they were given: the marginal noise, root mean square over components."""
     values, noise = found.levels.values(), found.noise
-    out = {kind: value for kind, value in values.items() if not kind.startswith(WHITENED) and GIVEN not in kind}
     if noise is None or found.first is None:
-        return out
-    out = {**found.first.values(), **out}
+        return values
+    # of transformed labels the levels are those of numbers that the Frames do not have
+    out = {kind: values.get(kind, value) for kind, value in found.first.values().items()}
     if noise.layout is not None and noise.spec.within_frame:
         level, p = values[WHITENED + noise.layout.name]
         for kind in noise.layout.kinds:

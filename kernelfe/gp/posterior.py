@@ -22,10 +22,11 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..kernels import Jets
+from ..kernels.jets import linear, plus
 from .observations.labels import LabelSet
 from .observations.levels import NoiseLevels
 from .prior.prior import Prior
-from .prior.rows import RowBlock, frame_chunks
+from .prior.rows import RowBlock, TermRead, frame_chunks
 
 
 def weight_expansions(prior: Prior, blocks: list[RowBlock], all_weights: Tensor) -> list[Expansion]:
@@ -39,20 +40,14 @@ def weight_expansions(prior: Prior, blocks: list[RowBlock], all_weights: Tensor)
     out: list[Expansion | None] = [None] * len(prior.terms)
     row = 0
     for block in blocks:
-        weights = all_weights[row : row + len(block)].reshape(block.frames, block.components)
+        weights = all_weights[row : row + len(block), None]
         row += len(block)
         for t, term in enumerate(prior.terms):
             for read in block.terms[t]:
-                jets = read.jets
-                local = weights if jets.frame is None else weights[jets.frame]
-                if jets.label is not None:
-                    local = torch.gather(local, 1, jets.label)
-                factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
-                c = jets.z.new_zeros(len(jets.z)) if jets.c is None else (jets.c * local).sum(1)
-                w = None
-                if jets.w is not None:
-                    w = torch.einsum("erd,er->ed", jets.w, local)[:, :, None] * factors[:, None, :]
-                expansion = Expansion(jets.z, c[:, None] * factors, w)
+                jets, factors = read.jets, read.spread() * term.variances()
+                c, w = jets.coefficients(block.gather(weights, jets))
+                c = jets.z.new_zeros(len(jets), 1) if c is None else c
+                expansion = Expansion(jets.z, c * factors, linear(torch.mul, w, factors[:, None, :]))
                 previous = out[t]
                 out[t] = expansion if previous is None else previous.merged(expansion)
     return out  # type: ignore[return-value]
@@ -93,19 +88,17 @@ class Expansion:
     c: Tensor
     w: Tensor | None
 
+    def slopes(self) -> Tensor:
+        """Coefficients w, also where they are zero."""
+        return self.c.new_zeros(*self.nodes.shape, self.c.shape[1]) if self.w is None else self.w
+
     def merged(self, other: Expansion) -> Expansion:
         """Sum of two expansions; shared nodes are kept once."""
         if self.nodes.shape == other.nodes.shape and torch.equal(self.nodes, other.nodes):
-            w = other.w if self.w is None else self.w if other.w is None else self.w + other.w
-            return Expansion(self.nodes, self.c + other.c, w)
-        w = None
-        if self.w is not None or other.w is not None:
-            w = torch.cat([_or_zero(self), _or_zero(other)])
+            return Expansion(self.nodes, self.c + other.c, plus(self.w, other.w))
+        parts = (self, other)
+        w = torch.cat([e.slopes() for e in parts]) if any(e.w is not None for e in parts) else None
         return Expansion(torch.cat([self.nodes, other.nodes]), torch.cat([self.c, other.c]), w)
-
-
-def _or_zero(e: Expansion) -> Tensor:
-    return e.c.new_zeros(*e.nodes.shape, e.c.shape[1]) if e.w is None else e.w
 
 
 @dataclass(frozen=True)
@@ -132,8 +125,8 @@ class Nodes:
     def along(self, state: Tensor) -> tuple[Tensor, Tensor | None]:
         """c and w of Σ_k state_k g_k."""
         scale = self.factors @ state
-        w = None if self.w is None else self.w * scale[:, None, None]
-        return self.z.new_zeros(len(self.z), 1) if self.c is None else self.c * scale[:, None], w
+        c = linear(lambda c: c * scale[:, None], self.c)
+        return self.z.new_zeros(len(self.z), 1) if c is None else c, linear(lambda w: w * scale[:, None, None], self.w)
 
 
 class DrawnTerm(Protocol):
@@ -157,9 +150,8 @@ def read_rows(rows: RowBlock, terms: Sequence[DrawnTerm], mean: Tensor | None, n
     out = rows.prior_mean.new_zeros(len(rows), n)
     for reads, draws in zip(rows.terms, terms, strict=True):
         for read in reads:
-            factors = read.factors if read.jets.frame is None else read.factors[read.jets.frame]
-            if len(read.jets.z):
-                out += rows.scatter(draws.read(read.jets, factors), read.jets)
+            if len(read.jets):
+                out += rows.scatter(draws.read(read.jets, read.spread()), read.jets)
     if mean is not None:
         for features, factors in rows.mean:
             out += torch.einsum("ix,ik,xkn->in", features, factors, mean)
@@ -222,22 +214,13 @@ class Posterior(ABC):
         out = rows.prior_mean.clone()
         for term, expansion, reads in zip(self.prior.terms, self.expansions, rows.terms, strict=True):
             for read in reads:
-                jets = read.jets
-                parts = []
-                for start, stop in frame_chunks(len(jets.z), max(1, PAIRS // max(1, len(expansion.nodes)))):
-                    factors = read.factors[start:stop] if jets.frame is None else read.factors[jets.frame[start:stop]]
-                    value, gradient = term.kernel.jet_product(
-                        jets.z[start:stop], expansion.nodes, expansion.c, expansion.w
-                    )
-                    total = value.new_zeros(stop - start, jets.rows)
-                    if jets.c is not None:
-                        total += jets.c[start:stop] * (value * factors).sum(1, keepdim=True)
-                    if jets.w is not None:
-                        slope = torch.einsum("edp,ep->ed", gradient, factors)
-                        total += torch.einsum("erd,ed->er", jets.w[start:stop], slope)
-                    parts.append(total)
-                if parts:
-                    out += rows.scatter(torch.cat(parts)[:, :, None], jets)[:, 0]
+
+                def values(part: TermRead, kernel=term.kernel, e=expansion) -> Tensor:
+                    value, gradient = kernel.jet_product(part.jets.z, e.nodes, e.c, e.w)
+                    slope = (gradient @ part.factors[:, :, None]) if part.jets.reads_slopes else None
+                    return part.jets.read((value * part.factors).sum(1, keepdim=True), slope)
+
+                out += rows.summed(read, max(1, PAIRS // max(1, len(expansion.nodes))), values)[:, 0]
         if self.mean_weights is not None:
             for features, factors in rows.mean:
                 out += ((features @ self.mean_weights) * factors).sum(1)

@@ -153,7 +153,8 @@ def _spread(label: LabelSet) -> float:
 
 
 def _relative_size(label: LabelSet) -> float:
-    return 1.0 if label.relative is None else float(label.relative.square().mean().sqrt())
+    relative = label.noise.tensors().get("relative")
+    return 1.0 if relative is None else float(relative.square().mean().sqrt())
 
 
 def _tiny(label: LabelSet) -> float:

@@ -10,7 +10,8 @@ from .jets import Jets, spatial_jets
 from .parameters import ParameterExpansion, ParameterKernel, ParameterPart
 from .periodic import Periodic
 from .radial import RBF, Matern52, RadialKernel, RationalQuadratic
-from .scalars import Scalar
+from .scalars import Scalar, ScalarKernel
+from .sets import label_covariances
 from .stationary import StationaryFreeEnergy, StationaryHeatCapacity, TemperatureKernel
 from .thermal import SecondOrder, ThermalPart
 
@@ -45,5 +46,6 @@ __all__ = [
     "TemperatureKernel",
     "ThermalPart",
     "features_of",
+    "label_covariances",
     "spatial_jets",
 ]

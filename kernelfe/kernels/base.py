@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..specs import Bound, OneOrMore, OrNone, Real, Spec, field_names
-from .jets import Jets
+from .jets import Jets, linear
 
 #: Entries of a block of pairs in the products that are made of Gram matrices.
 PAIR_ENTRIES = 1 << 22
@@ -70,7 +70,7 @@ class Kernel(Spec):
         return {name: None if v is None else v if isinstance(v, tuple) else (float(v),) for name, v in values.items()}
 
     def directions(self) -> list[tuple[str, int | None]]:
-        """What a search that takes one thing at a time tries: a hyperparameter as a whole, or one of its numbers.
+        """Coordinates of a search by one coordinate at a time: a hyperparameter as a whole, or one of its numbers.
 
         The length scales of a kernel share one factor; everything else counts one by one.
         """
@@ -159,16 +159,14 @@ class Kernel(Spec):
     def embed(self, jets: Jets) -> Jets:
         """Jets in the kernel's own columns."""
         embedding = self.embedding(jets.z)
-        return Jets(embedding.z, jets.c, None if jets.w is None else embedding.push(jets.w), jets.frame, jets.label)
+        return jets.moved(embedding.z, embedding.push)
 
     def inducing(self, z: Tensor, gradients: bool) -> Jets:
         """Embedded jets that read the value at z or, with ``gradients``, value and unit slopes along every column."""
         if not gradients:
             return self.embed(Jets.values(z))
         jets = self.embed(Jets.full(z))
-        w: Tensor = jets.w  # type: ignore[assignment]
-        norm = w.square().sum(2, keepdim=True).sqrt()
-        return Jets(jets.z, jets.c, w / torch.where(norm > 0, norm, torch.ones_like(norm)))
+        return jets.moved(jets.z, _normalized)
 
     # ------------------------------------------------------------------ covariances of embedded jets
 
@@ -186,6 +184,29 @@ class Kernel(Spec):
         """
         raise NotImplementedError(f"{type(self).__name__} has no gram")
 
+    def gram_of_sets(self, a: Jets, b: Jets) -> Tensor:
+        """:meth:`gram` of many small sets of environments at once.
+
+        Parameters
+        ----------
+        a, b
+            Jets with a leading dimension: z (B, E, D), c (B, E, r) or None, w (B, E, r, D) or None.
+
+        Returns
+        -------
+        Tensor, shape (B, E_a, r_a, E_b, r_b)
+        """
+        recorded = torch.is_grad_enabled()
+        parts = {"az": a.z, "ac": a.c, "aw": a.w, "bz": b.z, "bc": b.c, "bw": b.w}
+        given = {name: part if recorded else part.detach() for name, part in parts.items() if part is not None}
+
+        def gram(part: dict[str, Tensor]) -> Tensor:
+            return self.gram(*(Jets(part[s + "z"], part.get(s + "c"), part.get(s + "w")) for s in "ab"))
+
+        with torch.enable_grad():  # kernels work in place without it, which vmap does row by row
+            out = torch.vmap(gram)(given)
+        return out if recorded else out.detach()
+
     def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
         """:meth:`gram` written into ``out``, shape (E_a r_a, E_b r_b), without gradients by hyperparameters."""
         out.copy_(self.gram(a, b).reshape(out.shape))
@@ -196,7 +217,7 @@ class Kernel(Spec):
 
     def diagonal(self, a: Jets) -> Tensor:
         """Prior variance of every row, shape (E, r)."""
-        rows = [self.gram(one, one)[0, :, 0].diagonal() for one in (a[i : i + 1] for i in range(len(a.z)))]
+        rows = [self.gram(one, one)[0, :, 0].diagonal() for one in (a[i : i + 1] for i in range(len(a)))]
         return torch.stack(rows) if rows else a.z.new_zeros(0, a.rows)
 
     def jet_product(self, z: Tensor, nodes: Tensor, c: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -215,7 +236,7 @@ class Kernel(Spec):
             Values (E, p) and gradients by embedded columns (E, D', p).
         """
         size, columns = c.shape[1], z.shape[1]
-        right = Jets(nodes, c, None if w is None else w.transpose(1, 2))  # one row per right-hand side
+        right = Jets(nodes, c, linear(lambda w: w.transpose(1, 2), w))  # one row per right-hand side
         out = z.new_zeros(len(z), 1 + columns, size)
         step = max(1, PAIR_ENTRIES // max(1, len(nodes) * size * (1 + columns)))
         for start in range(0, len(z), step):
@@ -230,6 +251,12 @@ class Kernel(Spec):
 
     def __mul__(self, other: Kernel) -> Kernel:
         return NotImplemented
+
+
+def _normalized(w: Tensor) -> Tensor:
+    """Gradient coefficients of unit length, except those that are zero."""
+    norm = w.square().sum(2, keepdim=True).sqrt()
+    return w / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
 def spread(std: Tensor, z: Tensor, per_column: bool) -> tuple[float, ...]:

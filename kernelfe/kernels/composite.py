@@ -67,7 +67,7 @@ class Composite(ScalarKernel):
 
     @property
     def STATIONARY(self) -> bool:  # type: ignore[override]
-        """Whether all parts are."""
+        """True if all parts are stationary."""
         return all(kernel.STATIONARY for kernel in self.kernels)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Composite(ScalarKernel):
         return out | super().hyperparameters()
 
     def directions(self) -> list[tuple[str, int | None]]:
-        """What a search that takes one thing at a time tries."""
+        """Coordinates of a search by one coordinate at a time."""
         parts = [
             (f"kernels__{k}__{name}", at) for k, kernel in enumerate(self.kernels) for name, at in kernel.directions()
         ]
@@ -191,7 +191,7 @@ class Composite(ScalarKernel):
         Raises
         ------
         DataError
-            If the kernel was not bound: it cannot know which columns belong to which part.
+            If the kernel was not bound: the columns of its parts are then undefined.
         """
         widths: tuple[int, ...] | None = getattr(self, "_widths", None)
         if widths is None:
@@ -224,7 +224,7 @@ class Sum(Composite):
     columns
         Columns of the environments that each part reads, a tuple per part; None: all of them read all.
     weights
-        Shares q_k of the variance, of which only the ratios count: hyperparameters. None: equal, then fitted.
+        Shares q_k of the variance, whose ratios alone count: hyperparameters. None: equal, then fitted.
     """
 
     weights: tuple[float, ...] | None = None

@@ -8,8 +8,8 @@ A stationary kernel is the Fourier transform of a probability density p(ω) (Boc
 this covariance: exact at x = x', elsewhere off by O(F^-½), less with the quasi-random ω_f taken here (Yang et al.
 2014). A dot-product kernel is a finite sum of monomials, which make its draws exact.
 
-What many labels leave open of a function lies at high frequencies, of which few would be drawn; those of Matern52,
-whose density falls off slowly, carry the slopes, too. Half of its frequencies are therefore drawn from a broader
+Many labels leave a function open at high frequencies, and few of these would be drawn; those of Matern52, whose
+density falls off slowly, also carry the slopes. Half of its frequencies are therefore drawn from a broader
 density, and each counts by the ratio of p to the density it was drawn from.
 
 Everything works on the embedded columns of the kernel, where periodic variables are points on circles.
@@ -122,7 +122,7 @@ class MonomialFeatures:
             return value, None
         power = self.index.shape[1]
         slope = z.new_zeros(len(z), 1 + stop - start, weights.shape[1])
-        for i in range(power):  # each factor in turn is replaced by its derivative
+        for i in range(power):  # one factor after the other is replaced by its derivative
             others = norm * torch.cat([factors[:, :, :i], factors[:, :, i + 1 :]], 2).prod(2)
             for column in range(1, 1 + stop - start):
                 here = self.index[:, i] == column

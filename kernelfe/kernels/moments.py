@@ -1,7 +1,7 @@
 """Products with a radial kernel in few dimensions: moments of κ, κ' and κ'', nothing elementwise for every pair.
 
 With z₁ = (z, 1), nodes z_j and v_j = (w_j, −z_j·w_j), q_ij = δ·w_j = Σ_a z₁_ia v_ja is linear in z₁_i, so that sums
-over nodes of κ'' q_ij z_j (:mod:`kernelfe.kernels.products` says why) are Σ_a z₁_ia Σ_j κ''_ij v_ja z_jb. The inner
+over nodes of κ'' q_ij z_j (see :mod:`kernelfe.kernels.products`) are Σ_a z₁_ia Σ_j κ''_ij v_ja z_jb. The inner
 sums, moments of the kernel, are matrix products with all their columns at once: 2 (D + 1)² operations per pair
 (and 4 (D + 1) more where κ' is not −κ), where q pair by pair takes 6 (D + 1) and several passes over all pairs.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def moment_factors(nodes: Tensor, c: Tensor | None, w: Tensor, single: bool, slopes: bool) -> list[Tensor | None]:
-    """What the kernel's matrices are multiplied by.
+    """Factors that the matrices of the kernel are multiplied by.
 
     Parameters
     ----------

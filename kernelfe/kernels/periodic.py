@@ -87,7 +87,7 @@ class Periodic(RBF):
         return Kernel.inducing(self, z, gradients)
 
     def _circles(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Which columns are periodic, and 2π/p, shapes (D,)."""
+        """Mask of the periodic columns, and 2π/p, shapes (D,)."""
         given = self.period if isinstance(self.period, tuple) else (self.period,)
         given = given * (z.shape[1] if len(given) == 1 else 1)
         period = torch.tensor([math.inf if p is None else p for p in given], dtype=z.dtype, device=z.device)

@@ -87,7 +87,7 @@ class PairProducts:
         self.moments = self.fused and z.shape[1] <= MOMENT_DIMENSIONS
         self.dtype = dtype = torch.float64 if self.moments else dtype
         centre = nodes.mean(0) if self.fused and len(nodes) else z.new_zeros(z.shape[1])
-        # differences are all a radial kernel sees: about the centre little cancels
+        # a radial kernel depends on differences only: about the centre little cancels
         self.z, self.nodes = (z - centre), (nodes - centre)
         self.rows = range(len(z)) if rows is None else rows
         kind = "cuda" if z.is_cuda else "cpu"
@@ -118,7 +118,7 @@ class PairProducts:
 
     @property
     def bytes(self) -> int:
-        """Size of all kernel matrices; 0 where there are none to keep."""
+        """Size of all kernel matrices; 0 where nothing is kept."""
         matrices = 0 if not self.fused else 1 if self.single else 2 + int(self.values)
         return matrices * len(self.rows) * len(self.nodes) * torch.finfo(self.dtype).bits // 8
 
@@ -155,7 +155,7 @@ class PairProducts:
         else:
             block = self._general_block(given.new_zeros(len(self.nodes), size) if c is None else c, w)
         found = [block(start, stop) for start, stop in self.blocks()]
-        if room is not None and not room.is_cuda:  # a card's allocator keeps memory by itself
+        if room is not None and not room.is_cuda:  # the allocator of a GPU keeps memory by itself
             self._rooms.append(room)
         return (
             self._joined([v for v, _ in found], size) if self.values else None,
@@ -177,7 +177,7 @@ class PairProducts:
             return torch.empty(min(self.step, len(self.rows)) * self.width, dtype=self.dtype, device=self.z.device)
 
     def _joined(self, parts: list[Tensor], *shape: int) -> Tensor:
-        """What was found block by block."""
+        """Results of the blocks as one array."""
         if not parts:
             return self.z.new_zeros(0, *shape)
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -20,8 +20,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .jets import Jets
-from .scalars import Profile, ScalarKernel, along, half_squared_distances
+from .jets import Jets, linear, minus, plus
+from .scalars import Profile, ScalarKernel, add_product, along, half_squared_distances
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RadialKernel(ScalarKernel):
     Parameters
     ----------
     lengthscale
-        One number, one per dimension, or None: set from the data, then fitted if ``optimizer`` says so.
+        One number, one per dimension, or None: set from the data, then fitted unless ``optimizer=None``.
     """
 
     lengthscale: float | tuple[float, ...] | None = None
@@ -78,22 +78,15 @@ class RadialKernel(ScalarKernel):
             k0, k1, k2 = k0 * weight, k1 * weight, k2 * weight
         k0, k1, k2 = k0[:, None, :, None], k1[:, None, :, None], k2[:, None, :, None]
         # what multiplies c and what multiplies δ·w, with everything that belongs to the second row folded in
-        by_value, by_slope = k0.new_zeros(()), k0.new_zeros(())
-        if b.c is not None:
-            by_value, by_slope = k0 * b.c, k1 * b.c
-        if b.w is not None:
-            q = -along(b.w, b.z, a.z).permute(2, 0, 1)[:, None]  # δ·w', shape (E_a, 1, E_b, r_b)
-            by_value, by_slope = by_value - k1 * q, by_slope - k2 * q
-        if a.w is None:
-            return a.c[:, :, None, None] * by_value  # type: ignore[index]
-        out = along(a.w, a.z, b.z)[..., None] * by_slope
-        if b.w is not None:
-            ww = a.w.reshape(-1, a.w.shape[2]) @ b.w.reshape(-1, b.w.shape[2]).T
-            out = _subtract_product(out, k1, ww.reshape(*a.w.shape[:2], *b.w.shape[:2]))
-        return out if a.c is None else out + a.c[:, :, None, None] * by_value
+        q = linear(lambda w: -along(w, b.z, a.z).permute(2, 0, 1)[:, None], b.w)  # δ·w', shape (E_a, 1, E_b, r_b)
+        by_value = minus(linear(torch.mul, k0, b.c), linear(torch.mul, k1, q))
+        by_slope = minus(linear(torch.mul, k1, b.c), linear(torch.mul, k2, q))
+        out = linear(lambda w, v: along(w, a.z, b.z)[..., None] * v, a.w, by_slope)
+        out = add_product(out, k1, linear(_dots, a.w, b.w), -1.0)
+        return plus(out, linear(lambda c, v: c[:, :, None, None] * v, a.c, by_value))  # type: ignore[return-value]
 
     def gram_of_sets(self, a: Jets, b: Jets) -> Tensor:
-        """:meth:`gram` of many small sets at once, without gradients by hyperparameters.
+        """:meth:`gram` of many small sets of environments at once.
 
         Parameters
         ----------
@@ -107,35 +100,37 @@ class RadialKernel(ScalarKernel):
         centre = b.z.mean(1, keepdim=True)
         x, y = a.z - centre, b.z - centre
         squares = 0.5 * (x.square().sum(2)[:, :, None] + y.square().sum(2)[:, None])
-        k0, k1, k2 = self.functions(torch.baddbmm(squares, x, y.mT, alpha=-1.0).clamp_min_(0.0))
-        by_value, by_slope = k0.new_zeros(()), k0.new_zeros(())
-        if b.c is not None:
-            by_value, by_slope = k0[..., None] * b.c[:, None], k1[..., None] * b.c[:, None]
-        if b.w is not None:
-            q = (x @ b.w.flatten(1, 2).mT).unflatten(2, b.w.shape[1:3]) - (b.w * y[:, :, None]).sum(3)[:, None]
-            by_value, by_slope = by_value - k1[..., None] * q, by_slope - k2[..., None] * q
-        if a.w is None:
-            return a.c[..., None, None] * by_value[:, :, None]  # type: ignore[index]
-        along_a = (a.w * x[:, :, None]).sum(3)[..., None] - (a.w.flatten(1, 2) @ y.mT).unflatten(1, a.w.shape[1:3])
-        if b.w is None:
-            out = along_a[..., None] * by_slope[:, :, None]
-        else:
-            out = torch.bmm(a.w.flatten(1, 2), b.w.flatten(1, 2).mT).unflatten(2, b.w.shape[1:3])
-            out = out.unflatten(1, a.w.shape[1:3]).mul_(-k1[:, :, None, :, None])
-            out.addcmul_(along_a[..., None], by_slope[:, :, None])
-        return out if a.c is None else out.addcmul_(a.c[..., None, None], by_value[:, :, None])
+        k = self.functions(torch.baddbmm(squares, x, y.mT, alpha=-1.0).clamp_min_(0.0))
+        k0, k1, k2 = (part[:, :, None, :, None] for part in k)  # (B, E_a, 1, E_b, 1)
+
+        def along_y(w: Tensor) -> Tensor:
+            out = (x @ w.flatten(1, 2).mT).unflatten(2, w.shape[1:3]) - (w * y[:, :, None]).sum(3)[:, None]
+            return out[:, :, None]  # δ·w', (B, E_a, 1, E_b, r_b)
+
+        def along_x(w: Tensor) -> Tensor:
+            out = (w * x[:, :, None]).sum(3)[..., None] - (w.flatten(1, 2) @ y.mT).unflatten(1, w.shape[1:3])
+            return out[..., None]  # δ·w, (B, E_a, r_a, E_b, 1)
+
+        def mixed(u: Tensor, v: Tensor) -> Tensor:
+            out = torch.bmm(u.flatten(1, 2), v.flatten(1, 2).mT).unflatten(2, v.shape[1:3])
+            return out.unflatten(1, u.shape[1:3]).mul_(-k1)
+
+        q, c = linear(along_y, b.w), linear(lambda c: c[:, None, None], b.c)
+        by_value = minus(linear(torch.mul, k0, c), linear(torch.mul, k1, q))
+        by_slope = minus(linear(torch.mul, k1, c), linear(torch.mul, k2, q))
+        out = add_product(linear(mixed, a.w, b.w), linear(along_x, a.w), by_slope)
+        return add_product(out, linear(lambda c: c[..., None, None], a.c), by_value)  # type: ignore[return-value]
 
     def fill_gram(self, a: Jets, b: Jets, out: Tensor) -> None:
         """:meth:`gram` written into ``out``; of slopes with values two passes over it, one of them the product's."""
-        if a.w is None or a.c is not None or b.w is not None:
+        if a.reads_values or b.reads_slopes:
             return super().fill_gram(a, b, out)
-        slope = self.functions(half_squared_distances(a.z, b.z))[1]
-        if b.c is not None:
-            slope = slope * b.c[:, 0]
+        slope = self.functions(half_squared_distances(a.z, b.z))[1] * b.c[:, 0]  # type: ignore[index]
         # w·z − w·z' is one product of (w, w·z) with (−z', 1)
-        left = torch.cat([a.w, (a.w * a.z[:, None]).sum(2, keepdim=True)], 2).flatten(0, 1)
-        torch.mm(left, torch.cat([-b.z, b.z.new_ones(len(b.z), 1)], 1).T, out=out)
-        out.view(*a.w.shape[:2], len(b.z)).mul_(slope[:, None])
+        w: Tensor = a.w  # type: ignore[assignment]
+        left = torch.cat([w, (w * a.z[:, None]).sum(2, keepdim=True)], 2).flatten(0, 1)
+        torch.mm(left, torch.cat([-b.z, b.z.new_ones(len(b), 1)], 1).T, out=out)
+        out.view(*w.shape[:2], len(b)).mul_(slope[:, None])
 
     def jet_product(self, z: Tensor, nodes: Tensor, c: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Value and gradient at ``z`` of expansions on ``nodes`` (both scaled by 1/ℓ): four thin products a block.
@@ -168,17 +163,13 @@ class RadialKernel(ScalarKernel):
     def diagonal(self, a: Jets) -> Tensor:
         """Prior variance of every row, shape (E, r): κ(0) c² − κ'(0) ‖w‖²."""
         k0, k1, _ = self.functions(a.z.new_zeros(1))
-        out = a.z.new_zeros(len(a.z), a.rows)
-        if a.c is not None:
-            out = out + k0 * a.c**2
-        if a.w is not None:
-            out = out - k1 * (a.w**2).sum(2)
-        return out
+        values = linear(lambda c: k0 * c**2, a.c)
+        return minus(values, linear(lambda w: k1 * (w**2).sum(2), a.w))  # type: ignore[return-value]
 
 
-def _subtract_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """out − a·b, in place when no gradient is recorded: these are the largest arrays."""
-    return torch.addcmul(out, a, b, value=-1.0) if torch.is_grad_enabled() else out.addcmul_(a, b, value=-1.0)
+def _dots(u: Tensor, v: Tensor) -> Tensor:
+    """w·w' of all rows, shape (E_a, r_a, E_b, r_b)."""
+    return (u.reshape(-1, u.shape[2]) @ v.reshape(-1, v.shape[2]).T).reshape(*u.shape[:2], *v.shape[:2])
 
 
 @dataclass(frozen=True)

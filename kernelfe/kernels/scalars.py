@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .base import Kernel
-from .jets import Jets
+from .jets import Jets, linear, plus
 
 #: F, its first derivatives, and its second ones by (i, j) with i ≤ j where they are not zero throughout.
 Profile = tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]
@@ -73,7 +73,7 @@ class ScalarKernel(Kernel):
     """Base of the kernels that are functions of scalars; a subclass has its :meth:`scalars` and :meth:`profile`."""
 
     def scalars(self, width: int) -> list[Scalar]:
-        """What the kernel reads of two environments with ``width`` embedded columns."""
+        """Scalars of two environments with ``width`` embedded columns."""
         return [Scalar(False, 0, width)]
 
     def profile(self, s: list[Tensor]) -> Profile:
@@ -90,23 +90,21 @@ class ScalarKernel(Kernel):
         f, first = f[:, None, :, None], [g[:, None, :, None] for g in first]
         second = {key: g[:, None, :, None] for key, g in second.items()}
         # what multiplies c and what multiplies every u_i, with everything that belongs to the second row folded in
-        by_value = f.new_zeros(()) if b.c is None else f * b.c
-        by_slope = [g.new_zeros(()) if b.c is None else g * b.c for g in first]
-        if b.w is not None:
-            right = [s.slope(b.w, b.z, a.z).permute(2, 0, 1)[:, None] for s in scalars]  # u', (E_a, 1, E_b, r_b)
-            for i, slope in enumerate(right):
-                by_value = by_value + first[i] * slope
-            for (i, j), g in second.items():
-                by_slope[i] = by_slope[i] + g * right[j]
-                if i != j:
-                    by_slope[j] = by_slope[j] + g * right[i]
-        out = None if a.c is None else a.c[:, :, None, None] * by_value
-        if a.w is not None:
-            for i, s in enumerate(scalars):
-                part = s.slope(a.w, a.z, b.z)[..., None] * by_slope[i]
-                out = part if out is None else out + part
-                if b.w is not None:
-                    out = torch.addcmul(out, first[i], s.mixed(a.w, b.w))
+        by_value = linear(lambda c: f * c, b.c)
+        by_slope = [linear(lambda c, g=g: g * c, b.c) for g in first]
+        # u', (E_a, 1, E_b, r_b)
+        right = [linear(lambda w, s=s: s.slope(w, b.z, a.z).permute(2, 0, 1)[:, None], b.w) for s in scalars]
+        for i, slope in enumerate(right):
+            by_value = plus(by_value, linear(torch.mul, first[i], slope))
+        for (i, j), g in second.items():
+            by_slope[i] = plus(by_slope[i], linear(torch.mul, g, right[j]))
+            if i != j:
+                by_slope[j] = plus(by_slope[j], linear(torch.mul, g, right[i]))
+        out = linear(lambda c, v: c[:, :, None, None] * v, a.c, by_value)
+        for i, s in enumerate(scalars):
+            along_a = linear(lambda w, s=s: s.slope(w, a.z, b.z)[..., None], a.w)
+            out = plus(out, linear(torch.mul, along_a, by_slope[i]))
+            out = add_product(out, first[i], linear(s.mixed, a.w, b.w))
         return out  # type: ignore[return-value]
 
     def value(self, z: Tensor, nodes: Tensor) -> Tensor:
@@ -144,22 +142,20 @@ class ScalarKernel(Kernel):
         scalars = self.scalars(a.z.shape[1])
         squares = [s.of(a.z).square().sum(1) if s.dot else a.z.new_zeros(len(a.z)) for s in scalars]
         f, first, second = self.profile(squares)
-        out = a.z.new_zeros(len(a.z), a.rows)
-        if a.c is not None:
-            out = out + f[:, None] * a.c**2
-        if a.w is None:
-            return out
-        slopes = [torch.einsum("erd,ed->er", s.of(a.w), s.of(a.z)) if s.dot else None for s in scalars]
-        for i, s in enumerate(scalars):  # distances have no slope where they vanish
-            out = out + (1.0 if s.dot else -1.0) * first[i][:, None] * s.of(a.w).square().sum(2)
-            slope = slopes[i]
-            if slope is not None and a.c is not None:
-                out = out + 2.0 * first[i][:, None] * a.c * slope
+        out = linear(lambda c: f[:, None] * c**2, a.c)
+        # distances have no slope where they vanish
+        slopes = [
+            linear(lambda w, s=s: torch.einsum("erd,ed->er", s.of(w), s.of(a.z)), a.w if s.dot else None)
+            for s in scalars
+        ]
+        for s, g, slope in zip(scalars, first, slopes, strict=True):
+            sign = 1.0 if s.dot else -1.0
+            out = plus(out, linear(lambda w, s=s, g=g, sign=sign: sign * g[:, None] * s.of(w).square().sum(2), a.w))
+            out = plus(out, linear(lambda c, u, g=g: 2.0 * g[:, None] * c * u, a.c, slope))
         for (i, j), g in second.items():
-            left, right = slopes[i], slopes[j]
-            if left is not None and right is not None:
-                out = out + (1.0 if i == j else 2.0) * g[:, None] * left * right
-        return out
+            times = (1.0 if i == j else 2.0) * g[:, None]
+            out = plus(out, linear(lambda u, v, times=times: times * u * v, slopes[i], slopes[j]))
+        return out  # type: ignore[return-value]
 
 
 def _dots(w: Tensor, other: Tensor) -> Tensor:
@@ -170,6 +166,15 @@ def _dots(w: Tensor, other: Tensor) -> Tensor:
 def along(w: Tensor, z: Tensor, other: Tensor) -> Tensor:
     """w·(z − other) for all pairs: shape (E, r, E')."""
     return (w * z[:, None]).sum(2)[..., None] - _dots(w, other)
+
+
+def add_product(out: Tensor | None, a: Tensor | None, b: Tensor | None, value: float = 1.0) -> Tensor | None:
+    """out + value·a·b, None being zero; in place when no gradient is recorded: these are the largest arrays."""
+    if a is None or b is None:
+        return out
+    if out is None:
+        return a * b if value == 1.0 else value * a * b
+    return torch.addcmul(out, a, b, value=value) if torch.is_grad_enabled() else out.addcmul_(a, b, value=value)
 
 
 def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:

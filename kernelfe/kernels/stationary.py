@@ -189,9 +189,9 @@ def _gauss(count: int) -> tuple[Tensor, Tensor]:
 class StationaryFreeEnergy(ThermalPart):
     """The free energy itself as a stationary process in T: f ~ energy² κ(z, z') k(T, T').
 
-    For quantities that are known at many temperatures and are no free energies of a potential (an interpolation).
+    For quantities that are known at many temperatures and are not free energies of a potential (an interpolation).
     Energies and entropies follow from derivatives of f and have no scales of their own, so between and beyond the
-    temperatures of the data :class:`StationaryHeatCapacity` knows more.
+    temperatures of the data :class:`StationaryHeatCapacity` is more accurate.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def check_descriptor(
         assert 0 <= int(found.frame[0]) and int(found.frame[-1]) < len(x), (
             f"{name}: frame= names frames that do not exist"
         )
-    frame = torch.arange(len(x)) if found.frame is None else found.frame
+    frame = found.owner
     for k in range(len(x)):  # frames are independent of each other
         alone = descriptor.environments(x[k : k + 1], cell=None if box is None else box[k : k + 1])
         close(alone.z, found.z[frame == k], 1e-12, f"{name}: frame {k} differs when it is asked for alone")

@@ -164,10 +164,9 @@ def check_functional(functional: Functional, formula: Callable | None = None, to
         if read.parameter == "*":
             read = type(read)(read.spatial, read.thermal, names[0])
         weights = scale * state_factors(thermal, expansions, read, t, lam)
-        if jets.c is not None:
-            found = found + jets.c * (weights * torch.sin(phase)).sum(1, keepdim=True)
-        if jets.w is not None:
-            found = found + torch.einsum("nrd,dk,nk->nr", jets.w, omega, weights * torch.cos(phase))
+        value = (weights * torch.sin(phase)).sum(1, keepdim=True)
+        gradient = (weights * torch.cos(phase)) @ omega.T
+        found = found + jets.read(value, gradient[:, :, None])[:, :, 0]
     close(
         found.reshape(expected.shape), expected, tolerance, f"{key!r}: models read it differently from its definition"
     )

@@ -14,6 +14,7 @@ from kernelfe.functionals import get
 from kernelfe.gp.fitted.concavity import violation_probability
 from kernelfe.gp.observations.labels import LabelSet
 from kernelfe.gp.observations.levels import NoiseLevels
+from kernelfe.gp.observations.noise_models import Given
 from kernelfe.gp.posterior import predict_mean
 from kernelfe.gp.prior.mean import MeanFunction
 from kernelfe.gp.prior.prior import Prior
@@ -112,7 +113,7 @@ def test_probabilities_of_violation_are_frequencies(part):
     for _ in range(repeats):
         truth = scale * (root @ torch.from_numpy(rng.normal(size=n + 1)))
         y = (truth[:n] + sigma * torch.from_numpy(rng.normal(size=n)))[:, None]
-        label = LabelSet("mean_energy", energy, states[:n], y, torch.full((n, 1), sigma, dtype=torch.float64))
+        label = LabelSet("mean_energy", energy, states[:n], y, Given(torch.full((n, 1), sigma, dtype=torch.float64)))
         posterior = DensePosterior(prior, [label], NoiseLevels({}, 400.0))
         mean, std = predict_mean(posterior, blocks[1]), posterior.variance(blocks[1]).sqrt()
         probability.append(float(violation_probability(mean.numpy(), std.numpy())[0]))

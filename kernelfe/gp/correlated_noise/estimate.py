@@ -23,7 +23,7 @@ from ...errors import DataError
 from ...functionals import GeneralizedForce, Spatial, get
 from ...geometry.axes import choose_arms
 from ...linalg.autocorrelation import autocovariance, integrated_time
-from ..observations.labels import GIVEN, WHITENED, LabelSet
+from ..observations.labels import WHITENED, LabelSet
 from ..observations.levels import NoiseLevels
 from ..observations.noise import CorrelatedNoise
 from ..posterior import predict_mean
@@ -61,13 +61,14 @@ def estimate(
     Raises
     ------
     DataError
-        If there are no frames, or too few, from which the covariance of their forces could be known.
+        If there are too few frames to estimate the covariance of their forces.
     """
     forces = [label for label in labels if is_force(label)]
     if not forces or not (spec.within_frame or spec.force_energy):
         return FittedNoise(spec, None, torch.zeros(0, 0, dtype=torch.float64), (), noise.reference, {})
     exponents, values = {}, noise.values()
-    whitened = next((p for kind, (_, p) in values.items() if kind.startswith(WHITENED)), 0.0)
+    groups = together(forces)
+    whitened = values.get(WHITENED + groups[0].name, (1.0, 0.0))[1]
     for label in forces:
         own = values[label.kind][1] if label.kind in values else whitened
         if previous is not None and label.kind not in values:
@@ -78,8 +79,7 @@ def estimate(
         std = [values[label.kind][0] for label in forces for _ in range(label.y.shape[1])]
         covariance = torch.diag(torch.tensor(std, dtype=torch.float64) ** 2)
     else:
-        group = together(forces)[0]
-        layout, covariance = _within_frame(forces, group, posterior, exponents, noise.reference, previous)
+        layout, covariance = _within_frame(forces, groups[0], posterior, exponents, noise.reference, previous)
     p = tuple(exponents[kind] for kind, size in zip(layout.kinds, layout.sizes, strict=True) for _ in range(size))
     out = FittedNoise(spec, layout, covariance, p, noise.reference, {})
     return replace(out, coupling=_coupling(out, labels, posterior)) if spec.force_energy else out
@@ -223,7 +223,7 @@ def weigh_by_time(spec: CorrelatedNoise, labels: list[LabelSet], posterior, layo
         else:
             g = _given(spec.time, label, layout)
         if bool((g > 1.0).any()):
-            label.weight = (1.0 / g).expand(label.y.shape).contiguous()
+            label.noise = label.noise.tempered((1.0 / g).expand(label.y.shape).contiguous())
         out[label.kind] = float(g.expand(label.y.shape).mean())
     return out
 
@@ -235,7 +235,7 @@ def _measured(label: LabelSet, residual: Tensor) -> Tensor:
     g = torch.ones_like(residual)
     for k in range(int(which.max()) + 1):
         x = residual[which == k]
-        if label.kind.startswith(WHITENED):
+        if label.whitened:
             g[which == k] = statistical_inefficiency([x]).to(g)
         else:
             g[which == k] = statistical_inefficiency(_columns(x)).to(g)
@@ -248,22 +248,18 @@ def _columns(x: Tensor) -> list[Tensor]:
 
 
 def _given(time, label: LabelSet, layout: Layout | None) -> Tensor:
-    if label.kind.startswith(WHITENED):
+    if label.whitened:
         assert layout is not None
-        inside = label.kind[len(WHITENED) + 1 : -1].split(", ")
-        sizes = [size for kind, size in zip(layout.kinds, layout.sizes, strict=True) if kind in inside]
-        kinds = [kind for kind in layout.kinds if kind in inside]
-        return torch.cat(
-            [torch.full((size,), float(time.get(kind, 1.0))) for kind, size in zip(kinds, sizes, strict=True)]
-        ).double()
-    return torch.tensor([float(time.get(label.kind.split(GIVEN)[0], 1.0))], dtype=torch.float64)
+        sizes = [(kind, size) for kind, size in zip(layout.kinds, layout.sizes, strict=True) if kind in label.origin]
+        return torch.cat([torch.full((size,), float(time.get(kind, 1.0))) for kind, size in sizes]).double()
+    return torch.tensor([float(time.get((*label.origin, label.kind)[0], 1.0))], dtype=torch.float64)
 
 
 def starting_levels(labels: list[LabelSet], noise: NoiseLevels) -> dict[str, float]:
-    """Where the learned noise of transformed labels starts: at one when whitened, else where it was."""
+    """Starting levels of the learned noise of transformed labels: one when whitened, else as before."""
     known, out = noise.values(), {}
     for label in labels:
         if label.learned:
-            plain = known.get(label.kind, known.get(label.kind.split(GIVEN)[0]))
-            out[label.kind] = 1.0 if plain is None or label.kind.startswith(WHITENED) else plain[0]
+            plain = known.get(label.kind, known.get((*label.origin, label.kind)[0]))
+            out[label.kind] = 1.0 if plain is None or label.whitened else plain[0]
     return out

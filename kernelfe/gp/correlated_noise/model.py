@@ -11,7 +11,7 @@ forces as well (∂⟨f⟩/∂T = Cov(f, U)/kT²; w and div w may not depend on 
     u − β·s   reads   A − T ∂A/∂T + (βᵀB)·∇A,
 
 without bias whatever β is, and has noise that is independent of the forces', of variance σ_u² − cᵀ C⁻¹ c. (A factor κ
-on c, one unless the residuals say otherwise, keeps a C that is poor somewhere from adding noise.)
+on c, one unless the residuals contradict it, keeps a C that is poor somewhere from adding noise.)
 
 C(T) is S C₀ S with S = (T/T0)^p by label kind: noise of single frames grows about as a power of T, and correlations
 hardly change.
@@ -30,7 +30,7 @@ from ...errors import DataError
 from ...functionals import GeneralizedForce, MeanEnergy, MeanForce, Spatial, ThermalResponseForce, get
 from ...geometry.axes import local_axes
 from ...units import BOLTZMANN
-from ..observations.labels import GIVEN, WHITENED, LabelSet
+from ..observations.labels import GIVEN, WHITENED, LabelSet, Reading
 from ..observations.levels import NoiseLevels
 from ..observations.noise import CorrelatedNoise
 from ..posterior import predict_mean
@@ -42,7 +42,7 @@ CHUNK = 512
 
 
 def is_force(label: LabelSet) -> bool:
-    """Whether labels read the gradient of A at first order, with learned noise."""
+    """True if labels read the gradient of A at first order, with learned noise."""
     reads = label.functional.reads
     spatial = label.functional.spatial in (Spatial.GRADIENT, Spatial.DISPLACEMENT)
     plain = len(reads) == 1 and reads[0].thermal == MeanForce().reads[0].thermal and reads[0].parameter is None
@@ -50,13 +50,13 @@ def is_force(label: LabelSet) -> bool:
 
 
 def is_energy(label: LabelSet) -> bool:
-    """Whether labels read the mean energy, with learned noise."""
+    """True if labels read the mean energy, with learned noise."""
     return label.learned and label.minus is None and label.functional.reads == MeanEnergy().reads
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the force labels of a frame are stacked.
+    """The stack of the force labels of a frame.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class FittedNoise:
     spec
         What was asked for.
     layout
-        Of the force labels; None when there are none with learned noise.
+        Of the force labels; None without force labels of learned noise.
     covariance
         C₀ of the stacked force labels at T0, shape (m, m), in the units of the labels squared.
     exponents
@@ -267,7 +267,8 @@ class FittedNoise:
         w = self.whitening(group.kinds, group.states.temperature)
         y = torch.einsum("nij,nj->ni", w, self.layout.stack(group.values, group.states))
         states = replace(group.states, fields=self.layout.fields(group.kinds, group.states, w), _environments={})
-        return LabelSet(WHITENED + group.name, GeneralizedForce(), states, y, frame=group.frame)
+        kind = WHITENED + group.name
+        return LabelSet(kind, GeneralizedForce(), states, y, frame=group.frame, origin=group.kinds)
 
     def _decorrelated(self, label: LabelSet, groups: list[Together], posterior) -> list[LabelSet]:
         assert label.frame is not None
@@ -285,9 +286,10 @@ class FittedNoise:
             y = label.y[both] - (beta * self.layout.stack(values, states)).sum(1, keepdim=True)
             fields = self.layout.fields(group.kinds, states, beta[:, None, :])
             energies = label.states[both]
-            minus = replace(energies, fields=fields, _environments={})
+            minus = Reading(GeneralizedForce(), replace(energies, fields=fields, _environments={}))
             kind = label.kind + GIVEN + group.name
-            out.append(LabelSet(kind, label.functional, energies, y, minus=minus, frame=label.frame[both]))
+            frame, origin = label.frame[both], (label.kind,)
+            out.append(LabelSet(kind, label.functional, energies, y, minus=minus, frame=frame, origin=origin))
         return ([label.subset(torch.nonzero(left)[:, 0])] if bool(left.any()) else []) + out
 
     def forces_at(self, kinds, temperature: Tensor, level: Tensor) -> Tensor:

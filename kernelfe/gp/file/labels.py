@@ -11,26 +11,25 @@ from ... import functionals
 from ...errors import ModelFileError
 from ...files.fields import require, take
 from ..molecules import Molecule
-from ..observations.labels import LabelSet, functionals_of
+from ..observations.labels import CONCAVITY, GIVEN, PAIR, WHITENED, LabelSet, Reading
+from ..observations.noise_models import TENSORS, noise_of
 from ..states import States
 
 
 def label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
     """Everything of a label set, by names that start with ``prefix``."""
     out = {f"{prefix}.y": label.y}
-    for name in ("noise", "relative", "weight"):
-        if getattr(label, name) is not None:
-            out[f"{prefix}.{name}"] = getattr(label, name)
+    out |= {f"{prefix}.{name}": tensor for name, tensor in label.noise.tensors().items()}
     if label.frame is not None:
         out[f"{prefix}.frame"] = label.frame.double()
-    subtracted = functionals_of(label.kind)[1]
-    for end, states, read in (("states", label.states, label.functional), ("minus", label.minus, subtracted)):
-        if states is None or read is None:
+    for end, reading in (("states", Reading(label.functional, label.states)), ("minus", label.minus)):
+        if reading is None:
             continue
+        states = reading.states
         out[f"{prefix}.{end}.coordinates"] = states.coordinates
         out[f"{prefix}.{end}.temperature"] = states.temperature
         out[f"{prefix}.{end}.counts"] = states.counts
-        if read.spatial is functionals.Spatial.DISPLACEMENT and states.fields is not None:
+        if reading.functional.spatial is functionals.Spatial.DISPLACEMENT and states.fields is not None:
             out[f"{prefix}.{end}.fields"] = states.fields
         if states.cell is not None:
             out[f"{prefix}.{end}.cell"] = states.cell
@@ -47,21 +46,35 @@ def stored_label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[s
     ModelFileError
         If a tensor is missing or is not what it has to be.
     """
-    functional, subtracted = functionals_of(kind)
+    functional, subtracted, origin = _decoded(kind)
     states = _states(f"{prefix}.states", header, tensors, molecule)
     n, m = len(states), int(np.prod(functional.shape(states.coordinate_shape, states.field_count), dtype=int))
     y = take(tensors, f"{prefix}.y", n, m)
-    noise = relative = None
-    if (name := f"{prefix}.noise") in tensors:
-        blocks = tensors[name].ndim == 3
-        noise = take(tensors, name, n, m, m) if blocks else take(tensors, name, n, m)
-    if (name := f"{prefix}.relative") in tensors:
-        relative = take(tensors, name, n, m)
-    weight = take(tensors, f"{prefix}.weight", n, m) if f"{prefix}.weight" in tensors else None
-    require(weight is None or bool((weight > 0).all()), f"the tensor {prefix}.weight", "", "positive")
-    minus = None if subtracted is None else _states(f"{prefix}.minus", header, tensors, molecule, n)
+    noise = {}
+    for name in TENSORS:
+        if (full := f"{prefix}.{name}") in tensors:
+            blocks = name == "noise" and tensors[full].ndim == 3
+            noise[name] = take(tensors, full, n, m, m) if blocks else take(tensors, full, n, m)
+    require("weight" not in noise or bool((noise["weight"] > 0).all()), f"the tensor {prefix}.weight", "", "positive")
+    minus = None
+    if subtracted is not None:
+        minus = Reading(subtracted, _states(f"{prefix}.minus", header, tensors, molecule, n))
     frame = _frame(f"{prefix}.frame", tensors, n) if f"{prefix}.frame" in tensors else None  # older files have none
-    return LabelSet(kind, functional, states, y, noise, minus, relative, weight, frame)
+    return LabelSet(kind, functional, states, y, noise_of(noise), minus, frame, origin)
+
+
+def _decoded(kind: str) -> tuple[functionals.Functional, functionals.Functional | None, tuple[str, ...]]:
+    """Functionals that labels of a kind read and subtract, and kinds that they were made from: files name the kind."""
+    if kind == CONCAVITY:
+        return functionals.get("heat_capacity"), None, ()
+    if kind == PAIR:
+        return functionals.FreeEnergy(), functionals.FreeEnergy(), ()
+    if kind.startswith(WHITENED):
+        return functionals.GeneralizedForce(), None, tuple(kind.removeprefix(WHITENED).strip("()").split(", "))
+    if GIVEN in kind:
+        plain = kind.split(GIVEN)[0]
+        return functionals.get(plain), functionals.GeneralizedForce(), (plain,)
+    return functionals.get(kind), None, ()
 
 
 def _frame(name: str, tensors: dict[str, Tensor], n: int) -> Tensor:

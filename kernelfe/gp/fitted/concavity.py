@@ -28,6 +28,7 @@ from scipy.special import log_ndtr, ndtr
 from ... import functionals
 from ...errors import DataError, SolverError
 from ..observations.labels import CONCAVITY, LabelSet
+from ..observations.noise_models import Given
 from ..posterior import predict_mean
 
 FloatArray = NDArray[np.float64]
@@ -91,7 +92,7 @@ def constrained(model, read, estimate="mode"):
             torch.from_numpy(array).to(rows.prior_mean.device)
             for array in (told, scale[told] * nu[told] / tau[told], scale[told] * tau[told] ** -0.5)
         )
-        virtual = LabelSet(CONCAVITY, functional, states[index], y[:, None], noise[:, None])
+        virtual = LabelSet(CONCAVITY, functional, states[index], y[:, None], Given(noise[:, None]))
         found = posterior.with_observations(virtual, reducible[index][:, index])
     return replace(model, posterior=found, provenance=replace(model.provenance, concave=True))
 

@@ -110,8 +110,7 @@ class Domain:
             for term in terms:
                 environments = states.environments(term.spec.descriptor)
                 z = term.kernel.embedding(environments.z).z
-                frame = torch.arange(len(z), device=z.device) if environments.frame is None else environments.frame
-                shown = half[frame]
+                shown = half[environments.owner]
                 anchors.append(_chosen(term, z))
                 if bool(shown.all()) or not bool(shown.any()):
                     novelty.append(1.0)  # a single frame says nothing about its own scatter

@@ -22,6 +22,7 @@ from torch import Tensor
 from ... import functionals
 from ...kernels import Jets, Kernel, features_of
 from ...kernels.features import Features
+from ...kernels.jets import plus
 from ...specs import Whole, checked
 from ..observations.labels import baseline_rows
 from ..posterior import Nodes, predict_mean, read_rows
@@ -62,19 +63,19 @@ class TermDraws:
     def read(self, jets: Jets, factors: Tensor) -> Tensor:
         """c g + w·∇g with g = Σ_k factors_k g_k, per environment, for all draws, shape (E, r, n)."""
         size, n = self.weights[0].shape[1:]
-        out = factors.new_zeros(len(jets.z), jets.rows, n)
+        out = factors.new_zeros(len(jets), jets.rows, n)
         states, which = torch.unique(factors, dim=0, return_inverse=True)
         if len(states) > size:  # many temperatures: function by function instead
             states, which = torch.eye(size, dtype=factors.dtype, device=factors.device), None
         for k, state in enumerate(states):
-            at = torch.arange(len(jets.z), device=factors.device) if which is None else torch.nonzero(which == k)[:, 0]
+            at = torch.arange(len(jets), device=factors.device) if which is None else torch.nonzero(which == k)[:, 0]
             features = [torch.einsum("fkn,k->fn", weights, state) for weights in self.weights]
             expansions: list[tuple[Tensor, Tensor, Tensor | None]] = []
             for group in self.nodes:
                 c, w = group[0].along(state)
                 for nodes in group[1:]:
                     more = nodes.along(state)
-                    c, w = c + more[0], more[1] if w is None else w if more[1] is None else w + more[1]
+                    c, w = c + more[0], plus(w, more[1])
                 expansions.append((group[0].z, c.expand(-1, n).contiguous(), w))
             pairs = sum(len(z) * jets.rows * (1 + z.shape[1]) for z, _, _ in expansions)
             widest = max(*(f.size for f in self.features), pairs, n * jets.z.shape[1])
@@ -87,9 +88,9 @@ class TermDraws:
     def _rows(self, jets: Jets, features: list[Tensor], expansions: list) -> Tensor:
         """The rows of some environments for one function of state."""
         n = features[0].shape[1]
-        out = jets.z.new_zeros(len(jets.z), jets.rows, n)
+        out = jets.z.new_zeros(len(jets), jets.rows, n)
         for feature, weights in zip(self.features, features, strict=True):
-            out += _jet_rows(jets, *feature.jet_product(jets.z, weights, jets.w is not None))
+            out += jets.read(*feature.jet_product(jets.z, weights, jets.reads_slopes))
         for nodes, c, w in expansions:
             columns = 1 if w is None else 1 + nodes.shape[1]
             # a Gram and one matrix product, or the kernel's own pass over the pairs for every draw: by operations
@@ -97,19 +98,13 @@ class TermDraws:
                 gram = self.kernel.gram(jets, Jets.values(nodes) if w is None else Jets.full(nodes))
                 out += (gram.flatten(0, 1).flatten(1) @ _stacked(c, w)).reshape(out.shape)
             else:
-                out += _jet_rows(jets, *self.kernel.jet_product(jets.z, nodes, c, w))
+                out += jets.read(*self.kernel.jet_product(jets.z, nodes, c, w))
         return out
 
 
 def _stacked(c: Tensor, w: Tensor | None) -> Tensor:
     """Coefficients of value and slopes of every node, below each other."""
     return c if w is None else torch.cat([c[:, None], w], 1).flatten(0, 1)
-
-
-def _jet_rows(jets: Jets, value: Tensor, gradient: Tensor | None) -> Tensor:
-    """c·value + w·gradient, shape (E, r, n)."""
-    out = value.new_zeros(()) if jets.c is None else jets.c[:, :, None] * value[:, None]
-    return out if jets.w is None else out + torch.einsum("erd,edn->ern", jets.w, gradient)
 
 
 class PosteriorDraws:

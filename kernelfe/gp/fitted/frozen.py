@@ -77,7 +77,7 @@ class FrozenModel:
         self._nodes = [e.nodes - centre for e, centre in zip(expansions, self._centre, strict=True)]
         self._node_squares = [0.5 * (nodes * nodes).sum(1) for nodes in self._nodes]
         self._c = [e.c for e in expansions]
-        self._w = [None if e.w is None else e.w for e in expansions]
+        self._w = [e.w for e in expansions]
         self._mean, self._mean_weights, self._counts = mean, mean_weights, counts
         #: Where the model computes; positions from elsewhere are brought here, and results back.
         self.device = counts.device

@@ -23,7 +23,7 @@ from ..correlated_noise.model import FittedNoise, noise_covariance
 from ..file.write import write
 from ..molecules import Molecules, over_parts
 from ..observations.inputs import plain_array
-from ..observations.labels import baseline_rows, difference
+from ..observations.labels import baseline_rows
 from ..posterior import predict_mean
 from ..prior.rows import RowBlock
 from ..prior.term import Term, TermModule
@@ -247,7 +247,7 @@ class FreeEnergy:
                 raise DataError(
                     f"predict_difference compares row by row: X1 has {len(states1)} rows, X2 {len(states2)}"
                 )
-            rows = difference(second, first)
+            rows = second - first
             value = predict_mean(self.posterior, rows)
             value = value + baseline_rows(baseline2, functional, states2)
             value = value - baseline_rows(baseline1, functional, states1)

@@ -11,6 +11,7 @@ from ...frames.checks import mapping, numbers
 from ..states import States, without_copy
 from .labels import PAIR, LabelSet, baseline_rows, less_baseline, pair_labels
 from .noise import CorrelatedNoise, RelativeNoise
+from .noise_models import noise_of
 
 
 def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[LabelSet]:
@@ -65,8 +66,8 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
         scale = _noise(key, part.noise.get(key) if given is None else given, y)
         if relative and scale is not None and scale.ndim == 3:
             raise DataError(f"noise of {key!r}: RelativeNoise takes standard deviations, not covariance blocks")
-        out.append(LabelSet(key, functional, states, y, frame=torch.from_numpy(index)))
-        setattr(out[-1], "relative" if relative else "noise", scale)
+        described = {} if scale is None else {"relative" if relative else "noise": scale}
+        out.append(LabelSet(key, functional, states, y, noise_of(described), frame=torch.from_numpy(index)))
     pairs = frames.pairs
     if len(pairs.i) and (keys is available or PAIR in keys):
         first, second = (

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ...functionals import FreeEnergy, Functional, GeneralizedForce, Spatial, get
+from ...functionals import FreeEnergy, Functional, Spatial
+from ...kernels.jets import linear
 from ..prior.prior import Prior
-from ..prior.rows import RowBlock, TermRead, frame_chunks
+from ..prior.rows import RowBlock, frame_chunks
 from ..states import States
+from .levels import NoiseLevels
+from .noise_models import Given, Learned, Noise, RowNoise
 
 #: Kind under which free-energy differences between two rows are listed.
 PAIR = "free_energy_difference"
@@ -18,25 +21,29 @@ PAIR = "free_energy_difference"
 CONCAVITY = "concavity"
 #: Frames whose baseline is evaluated at a time.
 FRAMES_AT_ONCE = 4096
-#: Quantity that labels of these kinds read.
-READS = {PAIR: "free_energy", CONCAVITY: "heat_capacity"}
-#: Beginning of the kind of forces that were whitened within each frame.
-WHITENED = "whitened "
-#: What joins the kind of energies and the forces whose share of the noise was taken out.
-GIVEN = " given "
+#: Names of noise levels, and in files kinds, of forces whitened within each frame, and of energies less the share of
+#: forces in their noise: the former begin with one, the latter have the other between energies and forces.
+WHITENED, GIVEN = "whitened ", " given "
 
 
-def functionals_of(kind: str) -> tuple[Functional, Functional | None]:
-    """What labels of a kind read, and what is subtracted from it, or None."""
-    if kind == CONCAVITY:
-        return get(READS[kind]), None
-    if kind == PAIR:
-        return FreeEnergy(), FreeEnergy()
-    if kind.startswith(WHITENED):
-        return GeneralizedForce(), None
-    if GIVEN in kind:
-        return get(kind.split(GIVEN)[0]), GeneralizedForce()
-    return get(kind), None
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A functional and where it is read."""
+
+    functional: Functional
+    states: States
+
+    def rows(self, prior: Prior, index: slice | Tensor | None = None) -> RowBlock:
+        """Its rows under ``prior``, of all states or of some."""
+        return prior.rows(self.functional, self.states if index is None else self.states[index])
+
+    def take(self, index: Tensor) -> Reading:
+        """The same of some states."""
+        return Reading(self.functional, self.states[index])
+
+    def to(self, device: torch.device) -> Reading:
+        """The same on a device."""
+        return Reading(self.functional, self.states.to(device))
 
 
 @dataclass
@@ -46,7 +53,8 @@ class LabelSet:
     Parameters
     ----------
     kind
-        Quantity key, :data:`PAIR`, :data:`CONCAVITY`, or one of the kinds that :mod:`kernelfe.gp.correlated_noise.model` makes.
+        Quantity key, :data:`PAIR`, :data:`CONCAVITY`, or a kind of
+        :mod:`kernelfe.gp.correlated_noise.model`.
     functional
         What the labels read.
     states
@@ -54,117 +62,102 @@ class LabelSet:
     y
         Values without baseline, shape (n, m).
     noise
-        Standard deviations, shape (n, m); covariance blocks, shape (n, m, m); or None: learned.
+        Of the labels (:mod:`kernelfe.gp.observations.noise_models`).
     minus
-        What is subtracted: for pairs the free energy of the first end; for decorrelated energies the generalised
-        force along the fields of these states (:func:`functionals_of`).
-    relative
-        For learned noise: relative standard deviations of the rows, shape (n, m), or None for one.
-    weight
-        For learned noise: what share of an independent label each row counts for, 1/g with the statistical
-        inefficiency g, shape (n, m), or None for one. The likelihood of the row is raised to this power.
+        What is subtracted, n readings: for pairs the free energy of the first end; for decorrelated energies the
+        generalised force along the fields of these states. None: nothing.
     frame
         Row of the Frames that each of the n comes from, ascending, shape (n,), or None.
+    origin
+        Kinds of the Frames that these labels were made from: those of forces that are whitened together, or that of
+        decorrelated energies. Empty for labels as the Frames have them.
     """
 
     kind: str
     functional: Functional
     states: States
     y: Tensor
-    noise: Tensor | None = None
-    minus: States | None = None
-    relative: Tensor | None = None
-    weight: Tensor | None = None
+    noise: Noise = Learned()  # noqa: RUF009
+    minus: Reading | None = None
     frame: Tensor | None = None
+    origin: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.y.numel()
 
     @property
     def learned(self) -> bool:
-        """Whether the noise of this kind is a hyperparameter."""
-        return self.noise is None
+        """True if the noise of this kind is a hyperparameter."""
+        return self.noise.learned
+
+    @property
+    def whitened(self) -> bool:
+        """True for forces that are whitened within each frame."""
+        return bool(self.origin) and self.minus is None
 
     @property
     def noise_kind(self) -> str:
-        """Name under which noise levels and normal equations know these labels.
+        """Name of these labels among noise levels and in normal equations.
 
         Labels of one kind may have learned noise in the fit and given noise in a later conditioning.
         """
         return self.kind if self.learned else f"{self.kind} with given noise"
 
+    def noise_at(self, levels: NoiseLevels) -> RowNoise:
+        """The noise of the rows at the present levels."""
+        level = levels.levels([self.noise_kind] * len(self.y), self.states.temperature)[:, None]
+        return self.noise.at(level, self.y.shape)
+
+    def tempering(self, levels: NoiseLevels) -> Tensor:
+        """Contribution to the log evidence of rows that count for less than one label."""
+        return self.noise.tempering(self.noise_at(levels), self.y)
+
     def rows(self, prior: Prior, index: slice | Tensor = slice(None)) -> RowBlock:
         """The rows of some frames under ``prior``."""
-        return self._rows(prior, self.states[index], None if self.minus is None else self.minus[index])
+        return self._rows(prior, index)
 
     def kept_rows(self, prior: Prior) -> RowBlock:
         """All rows; environments of descriptors are kept with the states, for a search that asks again and again."""
-        return self._rows(prior, self.states, self.minus)
+        return self._rows(prior, None)
 
-    def _rows(self, prior: Prior, states: States, minus: States | None) -> RowBlock:
-        rows = prior.rows(self.functional, states)
-        if minus is None:
-            return rows
-        return difference(rows, prior.rows(functionals_of(self.kind)[1] or self.functional, minus))
+    def _rows(self, prior: Prior, index: slice | Tensor | None) -> RowBlock:
+        rows = Reading(self.functional, self.states).rows(prior, index)
+        return rows if self.minus is None else rows - self.minus.rows(prior, index)
 
     def subset(self, index: Tensor) -> LabelSet:
         """The labels of some frames."""
-        return LabelSet(
-            self.kind,
-            self.functional,
-            self.states[index],
-            self.y[index],
-            None if self.noise is None else self.noise[index],
-            None if self.minus is None else self.minus[index],
-            *(None if v is None else v[index] for v in (self.relative, self.weight, self.frame)),
+        return replace(
+            self,
+            states=self.states[index],
+            y=self.y[index],
+            noise=self.noise.map(lambda array: array[index]),
+            minus=None if self.minus is None else self.minus.take(index),
+            frame=linear(lambda frame: frame[index], self.frame),
         )
+
+    def renumbered(self, after: int) -> LabelSet:
+        """The same labels, of frames with so many others before them."""
+        return replace(self, frame=linear(lambda frame: frame + after, self.frame))
 
     def to(self, device: torch.device) -> LabelSet:
         """The same labels on a device."""
-        return LabelSet(
-            self.kind,
-            self.functional,
-            self.states.to(device),
-            self.y.to(device),
-            None if self.noise is None else self.noise.to(device),
-            None if self.minus is None else self.minus.to(device),
-            *(None if v is None else v.to(device) for v in (self.relative, self.weight, self.frame)),
+        return replace(
+            self,
+            states=self.states.to(device),
+            y=self.y.to(device),
+            noise=self.noise.map(lambda array: array.to(device)),
+            minus=None if self.minus is None else self.minus.to(device),
+            frame=linear(lambda frame: frame.to(device), self.frame),
         )
-
-    def row_scale(self, index: slice | Tensor = slice(None)) -> Tensor | None:
-        """Standard deviations (known or relative) of the rows of some frames, (n, m), or None for one.
-
-        Rows of weight w count as w independent ones: their variance is divided by w.
-        """
-        scale = self.relative if self.noise is None else self.noise
-        if self.weight is not None:
-            scale = self.weight**-0.5 if scale is None else scale * self.weight**-0.5
-        return None if scale is None else scale[index]
 
     def counted(self, index: slice | Tensor = slice(None)) -> tuple[float, float]:
         """Number of independent labels that some frames count for, and Σ w ln(relative variance) over their rows."""
-        relative = None if self.relative is None else self.relative[index]
-        if self.weight is None:
-            log = 0.0 if relative is None else 2.0 * float(relative.log().sum())
-            return float(self.y[index].numel()), log
-        weight = self.weight[index]
-        log = 0.0 if relative is None else 2.0 * float((weight * relative.log()).sum())
-        return float(weight.sum()), log
-
-
-def difference(a: RowBlock, b: RowBlock) -> RowBlock:
-    """Rows that read a − b, frame by frame."""
-    terms = [
-        reads_a + [TermRead(read.jets, -read.factors) for read in reads_b]
-        for reads_a, reads_b in zip(a.terms, b.terms, strict=True)
-    ]
-    mean = a.mean + [(features, -factors) for features, factors in b.mean]
-    return RowBlock(a.frames, a.components, terms, mean, a.prior_mean - b.prior_mean)
+        return self.noise.counted(index, self.y[index].numel())
 
 
 def pair_labels(first: States, second: States, value: Tensor, std: Tensor) -> LabelSet:
     """Free-energy differences A(second) − A(first) as labels."""
-    return LabelSet(PAIR, FreeEnergy(), second, value[:, None], std[:, None], minus=first)
+    return LabelSet(PAIR, FreeEnergy(), second, value[:, None], Given(std[:, None]), Reading(FreeEnergy(), first))
 
 
 def less_baseline(y: Tensor, baseline, functional: Functional, states: States) -> Tensor:
@@ -177,9 +170,9 @@ def less_baseline(y: Tensor, baseline, functional: Functional, states: States) -
 
 
 def baseline_rows(baseline, functional: Functional, states: States) -> Tensor:
-    """What a temperature-independent energy V(R) contributes to the rows of a functional, shape (n·m,).
+    """Contribution of a temperature-independent energy V(R) to the rows of a functional, shape (n·m,).
 
-    Only the parts of a thermal operator without a temperature derivative see it. Block by block: what it takes to
+    It enters the parts of a thermal operator without a temperature derivative only. Block by block: what it takes to
     evaluate V must not grow with the number of frames.
     """
     if baseline is not None and len(states) > FRAMES_AT_ONCE:

@@ -1,4 +1,4 @@
-"""Learned noise levels, and the noise of label sets."""
+"""Learned noise levels."""
 
 from __future__ import annotations
 
@@ -10,40 +10,6 @@ from torch import Tensor
 from ...runtime.processes import Processes
 from ..prior.prior import Prior
 from ..prior.term import LOG_PRIOR_WIDTH
-from .labels import LabelSet
-
-
-def noise_variances(label: LabelSet, noise) -> tuple[Tensor | None, Tensor]:
-    """Noise variances of the rows of a label set, and what weights below one add to its log evidence.
-
-    With weight w the likelihood N(y | f, σ²) is raised to the power w: the row has the variance σ²/w, and
-    N(y | f, σ²)^w = N(y | f, σ²/w) · (2π σ²/w)^½ (2π σ²)^(−w/2).
-
-    Returns
-    -------
-    Tensor, Tensor
-        Shape (n·m,), None for covariance blocks; and a number.
-    """
-    scale, zero = label.row_scale(), label.y.new_zeros(())
-    if scale is not None and scale.ndim == 3:
-        return None, zero
-    levels = noise.levels([label.noise_kind] * len(label.y), label.states.temperature)[:, None]
-    variances = (levels if scale is None else levels * scale).expand(label.y.shape) ** 2
-    if label.weight is not None:
-        logs = (2.0 * math.pi * variances).log()
-        zero = 0.5 * (logs - label.weight * (logs + label.weight.log())).sum()
-    return variances.reshape(-1), zero
-
-
-def add_noise(out: Tensor, row: int, label: LabelSet, noise) -> None:
-    """Add the noise variances of a label set to the rows from ``row`` on of a covariance, in place."""
-    size, m = len(label), label.y.shape[1]
-    variances, _ = noise_variances(label, noise)
-    if variances is not None:
-        out.diagonal()[row : row + size] += variances
-    else:  # covariance blocks, frame by frame
-        at = row + torch.arange(len(label.y) * m, device=out.device).reshape(-1, m)
-        out[at[:, :, None], at[:, None, :]] += label.noise
 
 
 class NoiseLevels(torch.nn.Module):

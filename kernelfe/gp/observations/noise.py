@@ -1,4 +1,4 @@
-"""How to say what the noise of labels is like, beyond one learned standard deviation per kind."""
+"""Specifications of noise beyond one learned standard deviation per kind of label."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class CorrelatedNoise(Spec):
         joined end to end do no harm); each kind of label then counts as n/g labels, g the statistical inefficiency of
         its residual noise. Rows in random order would pass for independent. Or g by label kind. False: n labels.
     rounds
-        Times that noise and model are fitted in turn, after a first fit with independent noise.
+        Rounds of fitting the noise, then the model, after a first fit with independent noise.
 
     Raises
     ------
     DataError
-        If a parameter is none of these.
+        If a parameter has another value.
     """
 
     within_frame: bool = True
@@ -67,7 +67,7 @@ class RelativeNoise:
     Raises
     ------
     DataError
-        If it is no array of positive numbers.
+        If it is not an array of positive numbers.
     """
 
     def __init__(self, scale: Any):

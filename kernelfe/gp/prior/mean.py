@@ -84,20 +84,20 @@ class MeanFunction:
         return torch.cat(parts, 1)
 
     def features(self, spatial: Spatial, counts: Tensor) -> Tensor | None:
-        """N_X per row, shape (n, X); None for reads that differentiate in space, which see no constant."""
+        """N_X per row, shape (n, X); None for reads that differentiate in space: constants vanish."""
         return counts if spatial is Spatial.VALUE else None
 
     def prior_mean(
         self, read: Read, temperature: Tensor, parameters: dict[str, Tensor], counts: Tensor
     ) -> Tensor | float:
-        """What the prior means of e_X contribute to the rows of a read, shape (n,)."""
+        """Contribution of the prior means of e_X to the rows of a read, shape (n,)."""
         if read.spatial is not Spatial.VALUE or read.parameter is not None:
             return 0.0
         constant = self.thermal.factors(read, temperature)[:, 0]
         return constant * (counts @ _numbers(self.offset, counts.device))
 
 
-@lru_cache(maxsize=128)  # a memo of a pure function: they go to a card once
+@lru_cache(maxsize=128)  # a memo of a pure function: they are copied to a GPU once
 def _numbers(values: tuple[float, ...], device: torch.device | None) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=torch.float64, device=device)

@@ -6,7 +6,7 @@ the factors of (T, λ). Covariances of two blocks are
     Gram = Σ_terms Σ_reads B (Σ_k a_k² φ_k φ'_k ∘ K_jets) B'ᵀ + mean functions,
 
 where B sums the jets of a label over its environments. Everything here is differentiable in the
-hyperparameters; nothing here knows the list of observables.
+hyperparameters; nothing here depends on the list of observables.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ...functionals import Functional, Spatial
-from ...kernels import spatial_jets
+from ...kernels import label_covariances, spatial_jets
 from ..states import States
 from .mean import MeanFunction
-from .rows import RowBlock, TermRead, _direct, frame_chunks
+from .rows import RowBlock, TermRead, environments_at_once
 from .term import TermModule
 
 
@@ -41,7 +41,7 @@ class Prior(gpytorch.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the hyperparameters are, and with them everything that is computed from them."""
+        """Device of the hyperparameters, and of everything that is computed from them."""
         return self.terms[0].log_scales.device if len(self.terms) else torch.device("cpu")  # type: ignore
 
     def variances(self) -> list[Tensor]:
@@ -95,22 +95,15 @@ class Prior(gpytorch.Module):
         -------
         Tensor, shape (len(a), size)
         """
-        term, reads = self.terms[t], a.terms[t]
-        if len(reads) == 1 and _direct(reads[0].jets):
-            kernel = term.kernel.diagonal(reads[0].jets)  # (n, m)
-            return (kernel[:, :, None] * (reads[0].factors ** 2)[:, None, :]).reshape(len(a), -1)
-        out = []
-        for start, stop in frame_chunks(a.frames, max(1, 64 // a.components)):
-            part = a.slice(start, stop)
-            total = a.prior_mean.new_zeros(part.frames, part.components, term.size)
-            for x in part.terms[t]:
-                for y in part.terms[t]:
-                    # the two rows of a variance are of one frame, so that its factors stand outside
-                    alone = self._pair(part, part, term, x, y, factors=False).diagonal()
-                    factors = x.factors * y.factors
-                    total = total + alone.reshape(part.frames, -1, 1) * factors[:, None, :]
-            out.append(total.flatten(0, 1))
-        return torch.cat(out)
+        kernel, reads = self.terms[t].kernel, a.terms[t]
+        total = a.prior_mean.new_zeros(a.frames, a.components, self.terms[t].size)
+        for i, x in enumerate(reads):
+            for j, y in enumerate(reads[: i + 1]):
+                # the two rows of a variance are of one frame, so that its factors stand outside
+                alone = label_covariances(kernel, x.jets, y.jets, a.frames, a.components)
+                factors = x.factors * y.factors if i == j else 2.0 * x.factors * y.factors
+                total = total + alone[:, :, None] * factors[:, None, :]
+        return total.flatten(0, 1)
 
     def diagonal(self, a: RowBlock) -> Tensor:
         """Prior variances of the rows of a block, shape (len(a),)."""
@@ -124,21 +117,29 @@ class Prior(gpytorch.Module):
                 out = out + both * (features_a * features_b).sum(1)
         return out
 
-    def _pair(self, a: RowBlock, b: RowBlock, term, x: TermRead, y: TermRead, factors: bool = True) -> Tensor:
-        """Covariances of the labels of one read with those of another, by one term; or of the kernel on its own."""
-        if not len(x.jets.z) or not len(y.jets.z):  # the mean of no environments has no gradient
+    def _pair(self, a: RowBlock, b: RowBlock, term: TermModule, x: TermRead, y: TermRead) -> Tensor:
+        """Covariances of the labels of one read with those of another, by one term."""
+        if not len(x.jets) or not len(y.jets):  # the mean of no environments has no gradient
             return a.prior_mean.new_zeros(len(a), len(b))
-        weight = None
-        if factors:
-            fx = x.factors if x.jets.frame is None else x.factors[x.jets.frame]
-            fy = y.factors if y.jets.frame is None else y.factors[y.jets.frame]
-            weight = (fx * term.variances()) @ fy.T
-        block = term.kernel.gram(x.jets, y.jets, weight)
-        labels = a.scatter(block.flatten(2), x.jets)
-        if _direct(y.jets):
-            return labels
-        by_second = labels.T.reshape(*block.shape[2:], len(a)).contiguous()
-        return b.scatter(by_second, y.jets).T
+        kernel, variances = term.kernel, term.variances()
+
+        def columns(right: TermRead) -> Tensor:
+            """Covariances of all labels of ``a`` with rows of ``b``, shape (len(a), E_b r_b)."""
+
+            def rows(left: TermRead) -> Tensor:
+                weight = (left.factors * variances) @ right.factors.T
+                return kernel.gram(left.jets, right.jets, weight).flatten(2)
+
+            return a.summed(x, environments_at_once(x.jets, len(right.jets) * right.jets.rows), rows)
+
+        if y.jets.direct:
+            return columns(y)
+        step = environments_at_once(y.jets, len(a))
+
+        def by_second(right: TermRead) -> Tensor:
+            return columns(right).T.reshape(len(right.jets), right.jets.rows, len(a)).contiguous()
+
+        return b.summed(y, step, by_second).T
 
     def hyperpriors(self) -> Tensor:
         """Sum of the log densities of the hyperparameters' priors, up to a constant."""

@@ -14,7 +14,7 @@ from ...linalg import CholeskyFactor
 from ...runtime.devices import DEVICE
 from ...specs import Bound, Whole
 from ..observations.labels import LabelSet
-from ..observations.levels import NoiseLevels, noise_variances
+from ..observations.levels import NoiseLevels
 from ..prior.prior import Prior
 from ..prior.rows import RowBlock, frame_chunks
 from .exact import ExactPosterior, ExactSolver, gram_matrix
@@ -53,7 +53,7 @@ class DensePosterior(ExactPosterior):
                 half = self._factor.half_solve(target)
                 self.log_evidence = float(
                     -0.5 * (half @ half + self._factor.logdet() + len(target) * math.log(2 * math.pi))
-                ) + sum(float(noise_variances(label, noise)[1]) for label in labels)
+                ) + sum(float(label.tempering(noise)) for label in labels)
 
     @property
     def factor(self) -> CholeskyFactor:

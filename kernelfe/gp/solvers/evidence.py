@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import SolverError
 from ..observations.labels import LabelSet
-from ..observations.levels import NoiseLevels, add_noise, noise_variances
+from ..observations.levels import NoiseLevels
 from ..prior.prior import Prior
 from .maximise import maximise
 
@@ -39,23 +39,12 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     """
     blocks = [label.kept_rows(prior) for label in labels]
     gram = torch.cat([torch.cat([prior.gram(a, b) for b in blocks], 1) for a in blocks])
-    fixed = (
-        torch.zeros_like(gram) if any(label.noise is not None and label.noise.ndim == 3 for label in labels) else None
-    )
-    parts, row, tempered = [], 0, gram.new_zeros(())
+    row, tempered = 0, gram.new_zeros(())
     for label in labels:
-        variances, more = noise_variances(label, noise)
-        tempered = tempered + more
-        if variances is None:
-            assert fixed is not None
-            add_noise(fixed, row, label, noise)
-            variances = gram.new_zeros(len(label))
-        parts.append(variances)
+        own = label.noise_at(noise)
+        tempered = tempered + label.noise.tempering(own, label.y)
+        own.add_to(gram, torch.arange(row, row + len(label), device=gram.device))
         row += len(label)
-    diagonal = torch.cat(parts)
-    gram = gram + torch.diag(diagonal)
-    if fixed is not None:
-        gram = gram + fixed
     residual = torch.cat([label.y.reshape(-1) for label in labels]) - torch.cat([b.prior_mean for b in blocks])
     gram = gram + 1e-12 * torch.diag(gram.detach().diagonal())  # row by row: labels come in different units
     lower, info = torch.linalg.cholesky_ex(gram)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...files.fields import take
 from ..observations.labels import LabelSet
-from ..observations.levels import NoiseLevels, add_noise, noise_variances
+from ..observations.levels import NoiseLevels
 from ..posterior import Correction, DrawnTerm, Nodes, Posterior, read_rows, weight_expansions, weight_means
 from ..prior.prior import Prior
 from ..prior.rows import RowBlock, frame_chunks
@@ -41,7 +41,7 @@ def gram_matrix(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Ten
                 second = b if j < i else b.slice(0, stop)  # the lower triangle only
                 out[top:bottom, column : column + len(second)] = prior.gram(a.slice(start, stop), second)
             column += len(b)
-        add_noise(out, row, label, noise)
+        label.noise_at(noise).add_to(out, torch.arange(row, row + len(a), device=out.device))
         row += len(a)
     return out
 
@@ -137,7 +137,8 @@ class ExactPosterior(Posterior):
             scale = prior.mean.variances(prior.device).sqrt()[:, None]
             mean = scale * normal(rng, prior.device, len(prior.mean.offset), prior.mean.size, n)
         observed = torch.cat([read_rows(block, terms, mean, n) for block in self.blocks])
-        observed += torch.cat([_noise(label, self.noise, rng, n) for label in self.labels])
+        draw = partial(normal, rng)
+        observed += torch.cat([label.noise_at(self.noise).draw(draw, n) for label in self.labels])
         return _expanded(prior, self.blocks, -self.solve(observed), mean)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -173,34 +174,17 @@ def normal(rng: np.random.Generator, like: torch.device, *shape: int) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape)).to(like)
 
 
-def _noise(label: LabelSet, noise: NoiseLevels, rng: np.random.Generator, n: int) -> Tensor:
-    """Draws of the noise of a label set, shape (rows, n)."""
-    variances, _ = noise_variances(label, noise)
-    if variances is not None:
-        return variances.sqrt()[:, None] * normal(rng, variances.device, len(variances), n)
-    assert label.noise is not None
-    frames, m = label.y.shape
-    return (torch.linalg.cholesky(label.noise) @ normal(rng, label.noise.device, frames, m, n)).flatten(0, 1)
-
-
 def _expanded(prior: Prior, blocks: list[RowBlock], weights: Tensor, mean: Tensor | None) -> Correction:
     """K(·, X) weights, weights (rows, n), as expansions; its part in the mean functions is added to ``mean``."""
-    row, n = 0, weights.shape[1]
+    row = 0
     out: list[list[Nodes]] = [[] for _ in prior.terms]
     for block in blocks:
         own = weights[row : row + len(block)]
         row += len(block)
-        by_frame = own.reshape(block.frames, block.components, n)
         for term, reads, nodes in zip(prior.terms, block.terms, out, strict=True):
             for read in reads:
-                jets = read.jets
-                local = by_frame if jets.frame is None else by_frame[jets.frame]
-                if jets.label is not None:
-                    local = torch.gather(local, 1, jets.label[:, :, None].expand(-1, -1, n))
-                factors = (read.factors if jets.frame is None else read.factors[jets.frame]) * term.variances()
-                c = None if jets.c is None else torch.einsum("er,ern->en", jets.c, local)
-                w = None if jets.w is None else torch.einsum("erd,ern->edn", jets.w, local)
-                nodes.append(Nodes(jets.z, c, w, factors))
+                c, w = read.jets.coefficients(block.gather(own, read.jets))
+                nodes.append(Nodes(read.jets.z, c, w, read.spread() * term.variances()))
         if mean is not None:
             for features, factors in block.mean:
                 mean = mean + torch.einsum("ix,ik,in->xkn", features, factors * prior.mean.variances(prior.device), own)  # type: ignore[union-attr]

@@ -26,6 +26,7 @@ from ...runtime.processes import Processes
 from ...specs import to_plain
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels, hyperparameters
+from ..observations.noise_models import TENSORS
 from ..prior.prior import Prior
 from ..states import States
 
@@ -67,9 +68,10 @@ def fingerprint(
     digest.update(json.dumps(header, default=_plainest, sort_keys=True).encode())
     for label in labels:
         digest.update(repr((label.noise_kind, label.kind)).encode())
-        for tensor in (label.y, label.noise, label.relative, label.weight):
+        described = label.noise.tensors()
+        for tensor in (label.y, *(described.get(name) for name in TENSORS)):
             _add(digest, tensor)
-        for states in (label.states, label.minus):
+        for states in (label.states, None if label.minus is None else label.minus.states):
             digest.update(b"-" if states is None else b"+")
             if states is not None:
                 _add_states(digest, states)

@@ -2,7 +2,7 @@
 
 The objective is that of :func:`~kernelfe.gp.solvers.evidence.fit_dense`, log N(y | prior mean, K + noise) and the weak
 priors, with the log density and its gradient of :func:`kernelfe.linalg.log_density`: unbiased, with a standard error.
-The probes of a search are those of one seed throughout, so that the optimiser sees one function, not noise.
+The probes of a search are those of one seed throughout, so that the objective is one smooth function, without noise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from ....linalg import DifferentiableOperator, LanczosSettings, LogDensity, Preconditioner, log_density
 from ....linalg.preconditioner import LowRankAndLocal
 from ...observations.labels import LabelSet
-from ...observations.levels import NoiseLevels, noise_variances
+from ...observations.levels import NoiseLevels
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..exact import BLOCK_ENTRIES
@@ -53,7 +53,8 @@ def lanczos_log_evidence(
     build
         The covariance at the present hyperparameters.
     labels, noise
-        For what weights of rows below one add (:func:`~kernelfe.gp.observations.levels.noise_variances`).
+        For the contribution of rows that count for less than one label
+        (:class:`~kernelfe.gp.observations.noise_models.Tempered`).
     y
         :func:`targets`.
     settings
@@ -66,8 +67,7 @@ def lanczos_log_evidence(
     """
     operator, preconditioner = build()
     found = log_density(operator, preconditioner, y, settings)
-    tempered = [noise_variances(label, noise)[1] for label in labels if label.weight is not None]
-    more = torch.stack(tempered).sum() if tempered else y.new_zeros(())
+    more = torch.stack([label.tempering(noise) for label in labels]).sum()
     value = found.differentiable(operator) if torch.is_grad_enabled() else y.new_tensor(found.value)
     return value + more, replace(found, value=found.value + more.item())
 
@@ -193,7 +193,7 @@ class LabelCovariance:
         """
         local = preconditioner.local
         total = local.factor.new_zeros((), dtype=torch.float64)
-        bare = [RowBlock(b.frames, b.components, b.terms, [], b.prior_mean) for b in self.slopes.blocks]
+        bare = [block.bare() for block in self.slopes.blocks]
 
         def part(rows: Tensor, factor: Tensor) -> Tensor:
             return (factor * (local_gram(self.slopes, bare, rows) @ factor)).sum()
@@ -205,7 +205,7 @@ class LabelCovariance:
 
 
 def covariance_builder(prior: Prior, labels: list[LabelSet], noise, rank: int | None, cache_bytes: int):
-    """What :func:`~kernelfe.gp.solvers.iterative.evidence.fit_lanczos` takes, for labels of any number."""
+    """Builder for :func:`fit_lanczos`, for labels of any number."""
 
     def build() -> tuple[LabelCovariance, LowRankAndLocal]:
         with torch.no_grad():

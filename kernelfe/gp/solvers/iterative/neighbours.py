@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ....kernels import Jets
+from ....kernels.jets import linear
 from ....kernels.radial import RadialKernel
 from ....linalg.preconditioner import LocalFactor, last_columns
 from ...observations.labels import LabelSet
-from ...prior.rows import RowBlock, select
+from ...prior.rows import RowBlock
 from .operator import JetGram
 
 #: Rows of a neighbourhood: a frame and the frames that it looks at.
@@ -32,7 +33,7 @@ SPREAD_OUT = 20_000
 
 
 class Neighbourhoods:
-    """Which labels are conditioned on which; from it, Vecchia's factor of A − L Lᵀ without mean functions.
+    """Choice of labels to condition each label on; from it, Vecchia's factor of A − L Lᵀ without mean functions.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ class Neighbourhoods:
         if self._uniform is not None:
             return self._uniform.factor(sequence, near, features, dtype)
         rows_of = self._order.split(self._sizes.tolist())
-        bare = [RowBlock(b.frames, b.components, b.terms, [], b.prior_mean) for b in self.gram.blocks]
+        bare = [block.bare() for block in self.gram.blocks]
 
         def residual(rows: Tensor) -> Tensor:
             block = local_gram(self.gram, bare, rows)
@@ -123,11 +124,8 @@ def sites(gram: JetGram) -> tuple[Tensor, Tensor | None]:
             keys = [(label.states.molecule, frame) for frame in own]
         numbers = torch.tensor([names.setdefault(key, len(names)) for key in keys], device=device)
         site.append(numbers.repeat_interleave(block.components))
-        firsts = [
-            reads[0].jets.z[:: len(reads[0].jets.z) // block.frames]
-            for reads in block.terms
-            if reads and len(reads[0].jets.z) and len(reads[0].jets.z) % block.frames == 0
-        ]
+        jets = [reads[0].jets for reads in block.terms if reads and len(reads[0].jets)]
+        firsts = [own.z[::each] for own in jets if (each := own.each(block.frames))]
         place.append((numbers, torch.cat(firsts, 1) if firsts else None))
     widths = {None if z is None else z.shape[1] for _, z in place}
     if len(widths) != 1 or None in widths:
@@ -182,15 +180,15 @@ class UniformSites:
     rows
         Rows of the labels of each frame, shape (sites, R).
     terms
-        Per term, the jets that read the first of a frame's environments and those that read all of them:
-        z (sites, P, D), c (sites, P, R, p) or None, w (sites, P, R, D, p) or None.
+        Per term, the jets that read the P environments of a frame: z (sites, P, D), c (sites, P, R, p) or None,
+        w (sites, P, R, D, p) or None.
     noise
         Noise covariance of the labels of a frame, shape (sites, R, R).
     """
 
     gram: JetGram
     rows: Tensor
-    terms: list[tuple[Tensor, Tensor | None, Tensor | None]]
+    terms: list[Jets]
     noise: Tensor
 
     @classmethod
@@ -203,8 +201,8 @@ class UniformSites:
         rows = order.reshape(count, each)
         terms = []
         for t, nodes in enumerate(gram.terms):
-            if nodes.reads and nodes.seen is nodes.reads and len(nodes.reads[0].jets.z) != count:
-                return None  # several environments per frame that are no orbit
+            if nodes.reads and nodes.seen is nodes.reads and nodes.reads[0].jets.each(count) != 1:
+                return None  # several environments per frame that are not an orbit
             found = _site_jets(gram, t, rows)
             if found is None:
                 return None
@@ -217,7 +215,7 @@ class UniformSites:
         height = (looked_at + 1) * each
         index = torch.zeros(count, looked_at + 1, dtype=torch.long, device=self.rows.device)
         factor = torch.zeros(count, height, each, dtype=dtype, device=self.rows.device)
-        copies = max((z.shape[1] for z, _, _ in self.terms), default=1)
+        copies = max((jets.z.shape[1] for jets in self.terms), default=1)
         width = 0 if features is None else features.shape[1]
         by_site = None if features is None else features.reshape(count, -1)  # rows of a site are gathered as one
         batch = max(1, BATCH_NUMBERS // (height * max(height * copies, width)))
@@ -239,86 +237,63 @@ class UniformSites:
     def block(self, who: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Covariances within sets of sites (B, k), shape (B, k·R, k·R).
 
-        Radial kernels see differences only: in single precision they are taken from coordinates about the centre of the
-        set. Other kernels are computed in double.
+        Radial kernels depend on differences only: in single precision they are taken from coordinates about the centre
+        of the set. Other kernels are computed in double.
         """
         b, k = who.shape
         each = self.rows.shape[1]
         out = torch.zeros(b, k * each, k * each, dtype=dtype, device=who.device)
         at = torch.arange(k, device=who.device)
         out.unflatten(1, (k, each)).unflatten(3, (k, each))[:, at, :, at] += self.noise[who].transpose(0, 1).to(dtype)
-        for nodes, (z, c, w) in zip(self.gram.terms, self.terms, strict=True):
-            kernel, copies = nodes.term.kernel, z.shape[1]
+        for nodes, jets in zip(self.gram.terms, self.terms, strict=True):
+            kernel, copies = nodes.term.kernel, jets.z.shape[1]
             for p in range(nodes.columns):
-                jets = [z[who], None if c is None else c[who][..., p], None if w is None else w[who][..., p]]
+                z, c, w = jets.z[who], *(linear(lambda v, p=p: v[who][..., p], part) for part in (jets.c, jets.w))
+                own = Jets(z, c, w)
                 if isinstance(kernel, RadialKernel):
-                    jets[0] = jets[0] - jets[0].mean((1, 2), keepdim=True)
-                    jets = [None if v is None else v.to(dtype) for v in jets]
-                left = [None if v is None else v[:, :, 0] for v in jets]  # the first of an orbit stands for all
-                right = [None if v is None else v.flatten(1, 2) for v in jets]
-                found = gram_of_sets(kernel, Jets(*left), Jets(*right))
+                    own = Jets(z - z.mean((1, 2), keepdim=True), c, w).map(lambda v: v.to(dtype))
+                # the first of an orbit stands for all
+                found = kernel.gram_of_sets(own.map(lambda v: v[:, :, 0]), own.map(lambda v: v.flatten(1, 2)))
                 if copies > 1:
                     found = found.unflatten(3, (k, copies)).sum(4).mul_(copies)
                 out += found.reshape(b, k * each, k * each)
         return out
 
 
-def gram_of_sets(kernel, a: Jets, b: Jets) -> Tensor:
-    """Covariances within many small sets of environments."""
-    if isinstance(kernel, RadialKernel):
-        return kernel.gram_of_sets(a, b)
-    given = [v for v in (a.z, a.c, a.w, b.z, b.c, b.w) if v is not None]
-    spots = [i for i, v in enumerate((a.z, a.c, a.w, b.z, b.c, b.w)) if v is not None]
-
-    def gram(*values: Tensor) -> Tensor:
-        every: list[Tensor | None] = [None] * 6
-        for spot, value in zip(spots, values, strict=True):
-            every[spot] = value
-        return kernel.gram(Jets(*every[:3]), Jets(*every[3:]))  # type: ignore[arg-type]
-
-    with torch.enable_grad():  # kernels work in place without it, which vmap does row by row
-        return torch.vmap(gram)(*(v.detach() for v in given)).detach()
-
-
-def _site_jets(gram: JetGram, t: int, rows: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+def _site_jets(gram: JetGram, t: int, rows: Tensor) -> Jets | None:
     """Jets of all labels of each site, in the order of the site's rows; None where environments are uneven."""
     nodes, (count, each) = gram.terms[t], rows.shape
     if not nodes.reads:
-        return rows.new_zeros(count, 1, nodes.nodes.shape[1], dtype=torch.float64), None, None
-    copies = len(nodes.reads[0].jets.z) // count
+        return Jets(rows.new_zeros(count, 1, nodes.nodes.shape[1], dtype=torch.float64))
+    copies = nodes.reads[0].jets.each(count)
     slot = torch.zeros(gram.rows, dtype=torch.long, device=rows.device)
     slot[rows.reshape(-1)] = torch.arange(each, device=rows.device).repeat(count)
     owner = torch.zeros_like(slot)
     owner[rows.reshape(-1)] = torch.arange(count, device=rows.device).repeat_interleave(each)
-    z: Tensor | None = None
-    size, width = nodes.columns, nodes.nodes.shape[1]
-    c = w = None
-    for read in nodes.reads:
+    z = nodes.nodes.new_zeros(count, copies, nodes.nodes.shape[1])
+    coefficients: dict[int, Tensor] = {}
+    for number, read in enumerate(nodes.reads):
         jets, m = read.jets, read.block.components
-        if len(jets.z) != count * copies:
+        if not copies or jets.each(count) != copies:
             return None
-        first = torch.arange(read.rows.start, read.rows.stop, m, device=rows.device)
-        who = owner[first]  # site of each frame
-        local = torch.arange(m, device=rows.device).expand(len(jets.z), m) if jets.label is None else jets.label
-        begin = slot[first].repeat_interleave(copies)
-        at = (begin[:, None] + local).unflatten(0, (count, copies))
-        if z is None:
-            z = nodes.nodes.new_zeros(count, copies, width)
-            z[who] = jets.z.unflatten(0, (count, copies))
-        elif not torch.equal(z[who], jets.z.unflatten(0, (count, copies))):
+        who = owner[read.rows.start : read.rows.stop : m]  # site of each frame
+        environments = jets.z.unflatten(0, (count, copies))
+        if not number:
+            z[who] = environments
+        elif not torch.equal(z[who], environments):
             return None
-        factors = read.factors[:, None, None, :]
-        if jets.c is not None:
-            part = jets.c.unflatten(0, (count, copies))[..., None] * factors
-            c = z.new_zeros(count, copies, each, size) if c is None else c
-            local_c = z.new_zeros(count, copies, each, size)
-            c[who] += local_c.scatter_add_(2, at[..., None].expand(part.shape), part)
-        if jets.w is not None:
-            part = jets.w.unflatten(0, (count, copies))[..., None] * factors[:, :, :, None]
-            w = z.new_zeros(count, copies, each, width, size) if w is None else w
-            local_w = z.new_zeros(count, copies, each, width, size)
-            w[who] += local_w.scatter_add_(2, at[..., None, None].expand(part.shape), part)
-    return z, c, w  # type: ignore[return-value]
+        at = slot[read.rows.start + jets.place(m)].unflatten(0, (count, copies))
+        for kind, part in enumerate((jets.c, jets.w)):
+            if part is None:
+                continue
+            one = (1,) * (part.ndim - 2)
+            values = part.unflatten(0, (count, copies))[..., None] * read.factors.reshape(count, 1, 1, *one, -1)
+            own = values.new_zeros(count, copies, each, *values.shape[3:])
+            own.scatter_add_(2, at.reshape(*at.shape, 1, *one).expand(values.shape), values)
+            if kind not in coefficients:
+                coefficients[kind] = torch.zeros_like(own)
+            coefficients[kind][who] += own
+    return Jets(z, coefficients.get(0), coefficients.get(1))
 
 
 def _site_noise(gram: JetGram, rows: Tensor) -> Tensor:
@@ -329,14 +304,10 @@ def _site_noise(gram: JetGram, rows: Tensor) -> Tensor:
     owner = torch.empty_like(slot)
     owner[rows.reshape(-1)] = torch.arange(count, device=rows.device).repeat_interleave(each)
     at = 0
-    for label, variances in zip(gram.label_sets, gram.variances, strict=True):
-        part = torch.arange(at, at + len(label), device=rows.device)
+    for label, noise in zip(gram.label_sets, gram.noise, strict=True):
+        part = slice(at, at + len(label))
         at += len(label)
-        if variances is not None:
-            out[owner[part], slot[part], slot[part]] = variances
-        else:
-            blocks = part.reshape(label.y.shape)
-            out[owner[blocks][:, :, None], slot[blocks][:, :, None], slot[blocks][:, None, :]] = label.noise
+        noise.add_to(out, slot[part], owner[part])
     return out
 
 
@@ -345,23 +316,19 @@ def local_gram(gram: JetGram, bare: list[RowBlock], rows: Tensor) -> Tensor:
     out = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     picked: list[tuple[RowBlock, Tensor]] = []
     at = 0
-    for label, block, variances in zip(gram.label_sets, bare, gram.variances, strict=True):
+    for block, noise in zip(bare, gram.noise, strict=True):
         inside = torch.nonzero((rows >= at) & (rows < at + len(block)))[:, 0]
         if len(inside):
             local = rows[inside] - at
             frames = local[:: block.components] // block.components
-            part = select(block, frames)
+            part = block.take(frames)
             for other, columns in picked:
                 covariance = gram.prior.gram(part, other)
                 out[inside[:, None], columns] = covariance
                 out[columns[:, None], inside] = covariance.mT
             out[inside[:, None], inside] = gram.prior.gram(part, part)
             picked.append((part, inside))
-            if variances is not None:
-                out[inside, inside] += variances[local]
-            else:
-                at_frames = inside.reshape(len(frames), -1)
-                out[at_frames[:, :, None], at_frames[:, None, :]] += label.noise[frames]  # type: ignore[index]
+            noise.take(frames).add_to(out, inside)
         at += len(block)
     return out
 

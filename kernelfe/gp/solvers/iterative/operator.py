@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ....kernels.jets import linear, plus
 from ....kernels.products import PairProducts
 from ....runtime.processes import Processes
 from ...observations.labels import LabelSet
-from ...observations.levels import noise_variances
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..sparse.orbits import orbit_size
@@ -35,7 +35,7 @@ DIFFERENTIABLE_ENTRIES = 1 << 21
 
 
 class TermNodes:
-    """The environments of one term that any label sees, and the reads that see them.
+    """The environments of one term that any label reads, and their reads.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class TermNodes:
 
     def __init__(self, term, blocks: list[RowBlock], t: int):
         self.term = term
-        reads = [(block, read) for block in blocks for read in block.terms[t] if len(read.jets.z)]
+        reads = [(block, read) for block in blocks for read in block.terms[t] if len(read.jets)]
         rows, at = [], 0
         for block in blocks:
             rows.append(slice(at, at + len(block)))
@@ -82,9 +82,8 @@ class TermNodes:
         w: Tensor | None = None
         for read in self.reads:
             more_c, more_w = read.coefficients(x, len(self.nodes), self.nodes.shape[1])
-            c = more_c if c is None else c if more_c is None else c + more_c
-            w = more_w if w is None else w if more_w is None else w + more_w
-        return None if c is None else c.flatten(1), None if w is None else w.flatten(2)
+            c, w = plus(c, more_c), plus(w, more_w)
+        return linear(lambda c: c.flatten(1), c), linear(lambda w: w.flatten(2), w)
 
     def add_labels(self, out: Tensor, value: Tensor | None, gradient: Tensor | None, every: bool = False) -> None:
         """Add what the labels read of values (targets, p·k) and gradients (targets, D, p·k) to ``out``, (N, k).
@@ -92,8 +91,10 @@ class TermNodes:
         With ``every``, of values and gradients at all nodes: an expansion need not be symmetric then.
         """
         shape = (self.columns, out.shape[1])
-        value = None if value is None else value.unflatten(1, shape)
-        gradient = None if gradient is None else gradient.unflatten(2, shape)
+        value, gradient = (
+            linear(lambda v: v.unflatten(1, shape), value),
+            linear(lambda g: g.unflatten(2, shape), gradient),
+        )
         for read in self.reads if every else self.seen:
             out[read.rows] = out[read.rows] + read.labels(value, gradient)
 
@@ -129,7 +130,7 @@ class JetGram:
         self.rows = sum(len(block) for block in self.blocks)
         self.terms = [TermNodes(term, self.blocks, t) for t, term in enumerate(prior.terms)]
         self.cache_bytes, self.dtype = cache_bytes, dtype
-        self.variances = [noise_variances(label, noise)[0] for label in labels]
+        self.noise = [label.noise_at(noise) for label in labels]
         self.mean_features = self._mean_features()
         self._pairs: list[PairProducts] | None = None
 
@@ -144,8 +145,8 @@ class JetGram:
         """Kernel products of all terms between the environments."""
         out = []
         for nodes in self.terms:
-            values = any(read.jets.c is not None for read in nodes.seen)
-            slopes = any(read.jets.w is not None for read in nodes.seen)
+            values = any(read.jets.reads_values for read in nodes.seen)
+            slopes = any(read.jets.reads_slopes for read in nodes.seen)
             pairs = PairProducts(
                 nodes.term.kernel,
                 nodes.targets,
@@ -188,25 +189,12 @@ class JetGram:
 
     def noise_product(self, x: Tensor) -> Tensor:
         """The noise's part of A x."""
-        parts, at = [], 0
-        for label, variances in zip(self.label_sets, self.variances, strict=True):
-            part = x[at : at + len(label)]
-            at += len(label)
-            if variances is not None:
-                parts.append(variances[:, None] * part)
-            else:  # covariance blocks, frame by frame
-                n, m = label.y.shape
-                parts.append(torch.bmm(label.noise, part.reshape(n, m, -1)).reshape(part.shape))
-        return torch.cat(parts)
+        parts = x.split([len(label) for label in self.label_sets])
+        return torch.cat([noise.product(part) for noise, part in zip(self.noise, parts, strict=True)])
 
     def noise_diagonal(self) -> Tensor:
         """The noise's part of :meth:`diagonal`."""
-        parts = []
-        for label, variances in zip(self.label_sets, self.variances, strict=True):
-            if variances is None:
-                variances = label.noise.diagonal(dim1=1, dim2=2).reshape(-1)  # type: ignore[union-attr]
-            parts.append(variances)
-        return torch.cat(parts)
+        return torch.cat([noise.diagonal() for noise in self.noise])
 
     def diagonal(self) -> Tensor:
         """Diagonal of A, shape (N,)."""
@@ -240,10 +228,8 @@ class JetGram:
 
         def part(start: int, stop: int) -> Tensor:
             value, gradient = kernel.jet_product(z[start:stop], z, zero if vc is None else vc, vw)
-            out = z.new_zeros(())
-            if uc is not None:
-                out = out + (uc[start:stop] * value).sum()
-            return out if uw is None else out + (uw[start:stop] * gradient).sum()
+            values = linear(lambda c: (c[start:stop] * value).sum(), uc)
+            return plus(values, linear(lambda w: (w[start:stop] * gradient).sum(), uw))  # type: ignore[return-value]
 
         total = z.new_zeros(())
         for start, stop in frame_chunks(len(z), max(1, DIFFERENTIABLE_ENTRIES // max(1, len(z)))):
@@ -317,9 +303,9 @@ def distinct(parts: list[Tensor], width: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def invariant(term, reads: list[NodeRead], copies: int, orbits: int = 16) -> bool:
-    """Whether all environments of an orbit see the sum over another orbit alike, tried on a few orbits.
+    """Test of invariance on a few orbits: all environments of one have the same covariance with the sum over another.
 
-    Those tried are from all over the labels: frames that are symmetric themselves would say nothing.
+    Those tried are from all over the labels: frames that are symmetric themselves would prove nothing.
     """
     every = reads[0].jets.z.unflatten(0, (-1, copies))
     z = every[torch.linspace(0, len(every) - 1, min(orbits, len(every)), device=every.device).long()].flatten(0, 1)
@@ -365,5 +351,8 @@ class SharedProducts:
         count, step = len(nodes.targets), own.step
         blocks = [Processes(rank, self.processes.size).share(self._blocks(own)) for rank in range(self.processes.size)]
         counts = [len(range(count)[share.start * step : share.stop * step]) for share in blocks]
-        gathered = [None if part is None else self.processes.gather_rows(part, counts) for part in (value, gradient)]
-        return gathered[0], gathered[1]
+
+        def all_of(part: Tensor) -> Tensor:
+            return self.processes.gather_rows(part, counts)
+
+        return linear(all_of, value), linear(all_of, gradient)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -22,7 +22,7 @@ from ....linalg.preconditioner import LowRankAndLocal
 from ....runtime.leading import Call, lead
 from ....runtime.processes import Processes
 from ...observations.labels import LabelSet
-from ...observations.levels import NoiseLevels, noise_variances
+from ...observations.levels import NoiseLevels
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..exact import ExactPosterior
@@ -54,7 +54,7 @@ class SolveSettings(Protocol):
 def _of_other_frames(labels: list[LabelSet], known: list[LabelSet]) -> list[LabelSet]:
     """Labels with frame numbers that follow those of the known labels: they belong to another data set."""
     after = 1 + max((int(label.frame.max()) for label in known if label.frame is not None), default=-1)
-    return [label if label.frame is None else replace(label, frame=label.frame + after) for label in labels]
+    return [label.renumbered(after) for label in labels]
 
 
 def in_double(pairs: list[PairProducts]) -> bool:
@@ -153,10 +153,9 @@ class IterativePosterior(ExactPosterior):
         observations, and those that stand for C ≥ 0 may be large.
         """
         rows = observations.rows(self.prior)
-        variances, _ = noise_variances(observations, self.noise)
-        assert variances is not None
-        known = self.covariance(rows, rows) if covariance is None else covariance
-        factor = torch.linalg.cholesky(known + torch.diag(variances))
+        known = self.covariance(rows, rows) if covariance is None else covariance.clone()
+        observations.noise_at(self.noise).add_to(known, torch.arange(len(known), device=known.device))
+        factor = torch.linalg.cholesky(known)
         apart = observations.y.reshape(-1) - self.mean(rows)
         v = torch.cholesky_solve(apart[:, None], factor)
         b = self.cross(rows).T @ v

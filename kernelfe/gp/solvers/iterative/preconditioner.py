@@ -1,4 +1,4 @@
-"""The preconditioner of the exact solver, from what the labels know of one another.
+"""The preconditioner of the exact solver, from the covariances of the labels with one another.
 
 Low-rank part: Nyström features, full jets at a few environments of every term that are chosen greedily. Local part:
 :mod:`kernelfe.gp.solvers.iterative.neighbours`. Mean functions stand outside both.
@@ -17,7 +17,7 @@ from ....kernels import Jets
 from ....kernels.products import PairProducts
 from ....kernels.radial import RadialKernel
 from ....linalg.preconditioner import LocalFactor, LowRankAndLocal
-from ...prior.rows import RowBlock, TermRead, frame_chunks, select
+from ...prior.rows import TermRead, environments_at_once, frame_chunks
 from ..sparse.inducing import choose_inducing
 from .neighbours import GROUP_ROWS, Neighbourhoods
 from .operator import JetGram, TermNodes
@@ -32,10 +32,10 @@ POOL = 4000
 WORTHWHILE = 0.25
 #: How far environments of the low-rank part move towards the mean of those around them.
 INWARDS = 0.8
-#: Jitters of the Gram of these environments, in units of its largest eigenvalue, tried in turn.
+#: Jitters of the Gram of these environments, in units of its largest eigenvalue, in the order of trial.
 JITTERS = (1e-12, 1e-10, 1e-8)
 #: What the low-rank part may leave of the variance of labels, in units of their noise, so that a solve is faster
-#: without neighbours; and frames of each label set of which that is looked at.
+#: without neighbours; and frames of each label set that are tested.
 LITTLE, SAMPLE = 2.0, 100
 #: Frames that a frame looks at in a solve, at most.
 MOST = 50
@@ -103,7 +103,7 @@ def precondition(
 
 
 def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
-    """What features leave unexplained of the variance of labels, in units of their noise: the mean of some frames."""
+    """Variance of labels that features do not explain, in units of their noise: the mean of some frames."""
     place, noise, at = None if order is None else order.argsort(), gram.noise_diagonal(), 0
     left, count = 0.0, 0
     for block in gram.blocks:
@@ -112,9 +112,8 @@ def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
             at + frames[:, None] * block.components + torch.arange(block.components, device=frames.device)
         ).flatten()
         at += len(block)
-        bare = RowBlock(block.frames, block.components, block.terms, [], block.prior_mean)
         known = features[rows if place is None else place[rows]].to(torch.float64).square().sum(1)
-        ratio = (gram.prior.diagonal(select(bare, frames)) - known).clamp_min(0.0) / noise[rows]
+        ratio = (gram.prior.diagonal(block.bare().take(frames)) - known).clamp_min(0.0) / noise[rows]
         left, count = left + float(ratio.sum()), count + len(rows)
     return left / max(1, count)
 
@@ -122,14 +121,12 @@ def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
 def rank_rule(gram: JetGram) -> int:
     """As many columns r as cost what some products with A do: N r² operations, and r numbers for all that labels read.
 
-    Labels read each environment of a frame, of which permutations of like beads make several.
+    Labels read each environment of a frame, several of them with permutations of like beads.
     """
     terms = [t for t in gram.terms if t.reads and t.columns]
     operations = sum(6.0 * (1 + t.nodes.shape[1]) * len(t.nodes) * len(t.targets) * t.columns for t in terms)
     # columns are shared out among terms and their thermal columns, which have the same features
-    read = sum(len(each.jets.z) * each.jets.rows / t.columns for t in terms for each in t.reads) / max(
-        1, len(gram.terms)
-    )
+    read = sum(len(each.jets) * each.jets.rows / t.columns for t in terms for each in t.reads) / max(1, len(gram.terms))
     rows = max(1, gram.rows)
     half = 0.5 * NUMBER * read / rows
     most = min(MAX_RANK, MAX_BYTES // (8 * rows), gram.rows // 4)
@@ -176,7 +173,7 @@ class SmoothPart:
         return out
 
     def with_local(self, local: LocalFactor, features: Tensor | None) -> LowRankAndLocal:
-        """The preconditioner from features and what neighbours know of the rest."""
+        """The preconditioner from features, and neighbours for the rest."""
         if features is None:
             return LowRankAndLocal(local, broad=self.gram.mean_features)
         root = torch.block_diag(*[part.root for part in self.parts for _ in range(part.nodes.columns)])
@@ -196,7 +193,7 @@ class SmoothPart:
 
 
 def towards_others(u: Tensor, pool: Tensor, kernel) -> Tensor:
-    """Environments moved most of the way to the mean of those that the kernel sees from them (one mean-shift step).
+    """Environments moved most of the way to the mean of their neighbours, weighted by the kernel (one mean-shift step).
 
     Greedy choice picks the outermost. From further inside, values and slopes of an environment span more of what the
     labels share, nearly as much as as many eigenvectors do: on 400 frames of ten dimensions (length scale 0.7, 440
@@ -240,22 +237,23 @@ class _TermFeatures:
         """Rows of K_xu, to rows of L."""
         return torch.linalg.solve_triangular(self.factor, covariance.mT, upper=False).mT
 
+    def gram_rows(self, read: TermRead) -> Tensor:
+        """Covariances of rows of environments with u, shape (E, r, columns)."""
+        return self.nodes.term.kernel.gram(read.jets, self.jets).flatten(2)
+
     def add_features(self, out: Tensor, place: Tensor | None) -> None:
         """Add L to ``out`` (N, columns · rank), thermal column by thermal column; ``place``: where each label goes."""
         width = len(self.factor)
         for read in self.nodes.reads:
             m = read.block.components
             step = max(1, CHUNK_NUMBERS // (m * width))
-            alone = RowBlock(
-                read.block.frames, m, [[TermRead(read.jets, read.factors)]], [], read.block.prior_mean
-            )  # a read by itself
+            alone = read.block.only(TermRead(read.jets, read.factors))
             for start, stop in frame_chunks(read.block.frames, step):
                 part = alone.slice(start, stop)
-                jets = part.terms[0][0].jets
-                if not len(jets.z):
+                own = part.terms[0][0]
+                if not len(own.jets):
                     continue
-                block = self.nodes.term.kernel.gram(jets, self.jets).flatten(2)
-                psi = self.whitened(part.scatter(block, jets))
+                psi = self.whitened(part.summed(own, environments_at_once(own.jets, width), self.gram_rows))
                 factors = read.factors[start:stop].repeat_interleave(m, 0)
                 rows = torch.arange(read.rows.start + start * m, read.rows.start + stop * m, device=out.device)
                 rows = rows if place is None else place[rows]
@@ -267,7 +265,7 @@ class _TermFeatures:
         """Add Φ a to ``out``."""
         columns, k = self.nodes.columns, a.shape[1]
         inner = a.reshape(columns, -1, k).permute(1, 0, 2).reshape(-1, columns * k)
-        coefficients = inner.unflatten(0, (len(self.jets.z), self.jets.rows))
+        coefficients = inner.unflatten(0, (len(self.jets), self.jets.rows))
         value, gradient = self.towards.product(coefficients[:, 0].contiguous(), coefficients[:, 1:].contiguous())
         self.nodes.add_labels(out, value, gradient, every=True)
 

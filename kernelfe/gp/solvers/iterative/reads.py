@@ -1,4 +1,4 @@
-"""How labels see the environments of a term: right-hand sides to coefficients of jets, and expansions back to labels.
+"""Labels and the environments of a term: right-hand sides to coefficients of jets, expansions back to labels.
 
 The P environments of a frame under permutations of like beads are often one environment with its columns in another
 order (distances are). Then the Jacobian is read once per frame, not P times: it is the largest array of all.
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ....kernels import Jets
+from ....kernels.jets import linear
 from ...prior.rows import RowBlock
 
 #: Relative difference below which two environments are the same but for the order of their columns.
@@ -20,7 +21,7 @@ ROUNDING = 1e-12
 
 @dataclass
 class NodeRead:
-    """How the labels of one read of one label set see the environments of a term.
+    """One read of one label set of the environments of a term.
 
     Parameters
     ----------
@@ -48,9 +49,7 @@ class NodeRead:
     def __post_init__(self):
         #: The jets that have to be read: the first of every orbit, where the others follow from it.
         jets = self.jets if self.columns is None else first_of_orbits(self.jets, len(self.columns))
-        if jets.w is not None:  # Jacobians may come frame by frame in the last place, where every read would copy them
-            jets = Jets(jets.z, jets.c, jets.w.contiguous(), jets.frame, jets.label)
-        self.distinct = jets
+        self.distinct = jets.contiguous()  # Jacobians may come frame by frame in the last place: every read would copy
         if self.columns is not None:
             #: Columns of the first for all columns of an orbit, and columns of an orbit in the order of the first.
             self.there = self.columns.flatten()
@@ -66,50 +65,47 @@ class NodeRead:
 
     def coefficients(self, x: Tensor, nodes: int, width: int) -> tuple[Tensor | None, Tensor | None]:
         """Jets on the nodes of right-hand sides x (N, k): (nodes, p, k) and (nodes, D, p, k), or None for zero."""
-        jets = self.distinct
-        local = x[self.rows].reshape(self.block.frames, self.block.components, -1)
-        if jets.frame is not None:
-            local = local[jets.frame]
-        if jets.label is not None:
-            local = torch.gather(local, 1, jets.label[:, :, None].expand(-1, -1, local.shape[2]))
-        factors = self.factors if jets.frame is None else self.factors[jets.frame]
-        c = w = None
-        if jets.c is not None:
-            read = (jets.c[:, :, None] * local).sum(1)
-            read = factors[:, :, None] * read[:, None, :]
-            c = self._gathered(read if self.columns is None else read.repeat_interleave(len(self.columns), 0), nodes)
-        if jets.w is not None:
-            read = torch.bmm(local.mT, jets.w).mT  # (E, D, k): rows times matrices are the faster ones
-            read = factors[:, None, :, None] * read[:, :, None, :]
-            if self.columns is not None:
-                read = read.index_select(1, self.there).unflatten(1, self.columns.shape).flatten(0, 1)
-            w = self._gathered(read, nodes)
-        return c, w
+        jets, columns = self.distinct, self.columns
+        factors = jets.spread(self.factors)
+
+        def values(c: Tensor) -> Tensor:
+            c = factors[:, :, None] * c[:, None, :]
+            return self._gathered(c if columns is None else c.repeat_interleave(len(columns), 0), nodes)
+
+        def slopes(w: Tensor) -> Tensor:
+            w = factors[:, None, :, None] * w[:, :, None, :]
+            if columns is not None:
+                w = w.index_select(1, self.there).unflatten(1, columns.shape).flatten(0, 1)
+            return self._gathered(w, nodes)
+
+        c, w = jets.coefficients(self.block.gather(x[self.rows], jets))
+        return linear(values, c), linear(slopes, w)
 
     def labels(self, value: Tensor | None, gradient: Tensor | None) -> Tensor:
         """Labels (rows, k) of values (nodes, p, k) and gradients (nodes, D, p, k)."""
-        jets = self.distinct
-        factors = self.factors if jets.frame is None else self.factors[jets.frame]
-        out: Tensor | None = None
-        if jets.c is not None:
-            assert value is not None
+        jets, columns = self.distinct, self.columns
+        factors = jets.spread(self.factors)
+
+        def values(value: Tensor) -> Tensor:
             at = self._at(value)
-            if self.columns is not None:
-                at = at.unflatten(0, (-1, len(self.columns))).sum(1)
-            out = jets.c[:, :, None] * (at * factors[:, :, None]).sum(1)[:, None, :]
-        if jets.w is not None:
-            assert gradient is not None
+            at = at if columns is None else at.unflatten(0, (-1, len(columns))).sum(1)
+            return (at * factors[:, :, None]).sum(1)
+
+        def slopes(gradient: Tensor) -> Tensor:
             at = self._at(gradient)
-            if self.columns is not None:
-                at = at.unflatten(0, (-1, len(self.columns))).flatten(1, 2)
-                at = at.index_select(1, self.back).unflatten(1, self.columns.shape).sum(1)
-            slopes = torch.bmm(jets.w, (at * factors[:, None, :, None]).sum(2))
-            out = slopes if out is None else out + slopes
-        assert out is not None
-        return self.block.scatter(out, jets)
+            if columns is not None:
+                at = at.unflatten(0, (-1, len(columns))).flatten(1, 2)
+                at = at.index_select(1, self.back).unflatten(1, columns.shape).sum(1)
+            return (at * factors[:, None, :, None]).sum(2)
+
+        read = jets.read(
+            linear(values, value if jets.reads_values else None),
+            linear(slopes, gradient if jets.reads_slopes else None),
+        )
+        return self.block.scatter(read, jets)
 
     def _at(self, per_node: Tensor) -> Tensor:
-        """What is known of nodes, by environment."""
+        """Values of nodes, by environment."""
         return per_node if self.in_order and len(per_node) == len(self.index) else per_node[self.index]
 
     def _gathered(self, per_environment: Tensor, nodes: int) -> Tensor:
@@ -121,48 +117,31 @@ class NodeRead:
 
 def first_of_orbits(jets: Jets, copies: int, weight: float = 1.0) -> Jets:
     """Jets of the first environment of every orbit, times ``weight``."""
-    part = slice(None, None, copies)
-    return Jets(
-        jets.z[part],
-        None if jets.c is None else weight * jets.c[part],
-        None if jets.w is None else weight * jets.w[part],
-        None if jets.frame is None else jets.frame[part],
-        None if jets.label is None else jets.label[part],
-    )
+    return jets.map(lambda part: part[::copies]).weighted(weight)
 
 
 @torch.no_grad()
 def column_orders(jets: Jets, copies: int) -> Tensor | None:
-    """In which order each copy has the columns of the first, shape (P, D); None if it is not that.
+    """Order of the columns of the first in each copy, shape (P, D); None if copies differ in more than that.
 
     The orders are those that sort the columns of the first frame; they hold if they make all environments and slopes of
     all frames the same.
     """
-    if not len(jets.z) or len(jets.z) % copies:
+    if not len(jets) or len(jets) % copies:
         return None
-    jets = _by_label(jets)
+    jets = jets.by_component()
     for part in (jets.frame, jets.label):
         if part is not None and not bool((part.unflatten(0, (-1, copies)) == part[::copies, None]).all()):
             return None
     z = jets.z.detach().unflatten(0, (-1, copies))
     columns = z[0, 0].argsort()[z[0].argsort(1).argsort(1)]  # z[0, p, d] = z[0, 0, columns[p, d]]
-    pairs = [(z, 1)] if jets.c is None else [(z, 1), (jets.c.detach().unflatten(0, (-1, copies)), 0)]
-    if jets.w is not None:
-        pairs.append((jets.w.detach().unflatten(0, (-1, copies)), 1))
-    for values, ordered in pairs:
+    for part, ordered in ((jets.z, True), (jets.c, False), (jets.w, True)):
+        if part is None:
+            continue
+        values = part.detach().unflatten(0, (-1, copies))
         size = ROUNDING * max(float(values.abs().max()), torch.finfo(values.dtype).tiny)
         for p in range(copies):
             expected = values[:, 0][..., columns[p]] if ordered else values[:, 0]
             if float((values[:, p] - expected).abs().max()) > size:
                 return None
     return columns
-
-
-def _by_label(jets: Jets) -> Jets:
-    """Rows of every environment in the order of the labels that they belong to."""
-    if jets.label is None:
-        return jets
-    order = jets.label.argsort(1)
-    c = None if jets.c is None else jets.c.gather(1, order)
-    w = None if jets.w is None else jets.w.gather(1, order[:, :, None].expand(-1, -1, jets.w.shape[2]))
-    return Jets(jets.z, c, w, jets.frame, jets.label.gather(1, order))

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ....linalg import Whitening
 from ...prior.prior import Prior
-from ...prior.rows import RowBlock, frame_chunks
+from ...prior.rows import RowBlock, environments_at_once, frame_chunks
 from .orbits import orbit_size, whitening_of_orbits
 
 #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
 CACHED_ENTRIES = 1 << 17
-#: The same on a card: a gigabyte, many rows for each time that the whitening matrix is read.
+#: The same on a GPU: a gigabyte, many rows for each time that the whitening matrix is read.
 CARD_ENTRIES = 1 << 27
 
 
@@ -56,9 +56,10 @@ class SparseBasis:
 
     def term_features(self, rows: RowBlock, t: int, read: int) -> Tensor:
         """ψ of one read of one term, shape (len(rows), rank), without factors."""
-        jets = rows.terms[t][read].jets
-        block = self.prior.terms[t].kernel.gram(jets, self.jets[t])
-        return rows.scatter(block.flatten(2), jets) @ self.whitenings[t].matrix
+        kernel, nodes, own = self.prior.terms[t].kernel, self.jets[t], rows.terms[t][read]
+        step = environments_at_once(own.jets, len(nodes) * nodes.rows)
+        labels = rows.summed(own, step, lambda part: kernel.gram(part.jets, nodes).flatten(2))
+        return labels @ self.whitenings[t].matrix
 
     def fill(self, rows: RowBlock, out: Tensor) -> list[Tensor]:
         """Features of rows of one read, without factors, block by block.
@@ -77,7 +78,7 @@ class SparseBasis:
         for t, term in enumerate(self.prior.terms):
             own, jets = out[:, at : at + self.ranks[t]], rows.terms[t][0].jets
             at += self.ranks[t]
-            if jets.frame is not None or jets.label is not None:
+            if not jets.direct:
                 own.copy_(self.term_features(rows, t, 0))
                 squares.append((own * own).sum(1))
                 continue

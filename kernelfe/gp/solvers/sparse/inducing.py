@@ -1,4 +1,4 @@
-"""Which environments of a pool become inducing ones: four ways, all deterministic for a given seed.
+"""Choice of inducing environments from a pool: four ways, all deterministic for a given seed.
 
 Candidates are embedded environments (a kernel's own columns), or orbits of P of them that are images of one another
 (:mod:`kernelfe.gp.solvers.sparse.orbits`), shape (n, P, D), whose kernel is k(m, n) = Σ_pq κ(z_mp, z_nq).
@@ -52,7 +52,7 @@ def choose(z: Tensor, kernel, count: int, selection: str = "pivots", seed: int =
     Raises
     ------
     DataError
-        If ``selection`` is none of these, or k-means is to be applied to orbits.
+        If ``selection`` is unknown, or k-means is to be applied to orbits.
     """
     if selection not in SELECTIONS:
         raise DataError(f"selection={selection!r}: use one of {', '.join(map(repr, SELECTIONS))}")
@@ -65,7 +65,7 @@ def choose(z: Tensor, kernel, count: int, selection: str = "pivots", seed: int =
     if z.shape[1] > 1:
         raise DataError(
             "selection='kmeans' has no meaning for a term that averages over permutations of like beads: the mean of "
-            "images of one environment is none of them; use 'pivots', 'farthest' or 'leverage'"
+            "images of one environment is not one of them; use 'pivots', 'farthest' or 'leverage'"
         )
     return _nearest_to_centres(z[:, 0], count, seed)
 
@@ -99,16 +99,16 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
     negligible = NEGLIGIBLE * residual.max()
     rows, left = z.new_zeros(count, size), z.new_zeros(count)
     for k in range(count):
-        pivot = residual.argmax().reshape(1)  # a tensor: on a card nothing waits for the number
+        pivot = residual.argmax().reshape(1)  # a tensor: a GPU does not wait for the number
         left[k : k + 1] = best = residual[pivot]
-        if not z.is_cuda and bool(best < negligible):  # on a card the rest is chosen, and cut off at the end
+        if not z.is_cuda and bool(best < negligible):  # on a GPU the rest is chosen, and cut off at the end
             break
         row = kernel.value(z, z[pivot])[:, 0] - rows[:k].index_select(1, pivot)[:, 0] @ rows[:k]
         rows[k] = row / best.clamp_min(1e-300).sqrt()
         residual = (residual - rows[k] ** 2).clamp_min(0.0)
         residual[pivot] = 0.0
         chosen[k : k + 1] = pivot
-    explained = torch.nonzero(left < negligible)  # what is left falls from pivot to pivot
+    explained = torch.nonzero(left < negligible)  # the rest falls from pivot to pivot
     return chosen[: int(explained[0])] if len(explained) else chosen
 
 
@@ -131,10 +131,10 @@ def farthest_points(z: Tensor, count: int) -> Tensor:
     first = z[:, 0]
     count = min(count, len(z))
     chosen = torch.zeros(count, dtype=torch.long, device=z.device)
-    pivot = (first - first.mean(0)).square().sum(1).argmin().reshape(1)  # a tensor: on a card nothing waits for it
+    pivot = (first - first.mean(0)).square().sum(1).argmin().reshape(1)  # a tensor: a GPU does not wait for it
     nearest, far = first.new_full((len(z),), torch.inf), first.new_ones(count)
     for k in range(count):
-        if not z.is_cuda and k and bool(far[k] == 0.0):  # on a card the rest is chosen, and cut off at the end
+        if not z.is_cuda and k and bool(far[k] == 0.0):  # on a GPU the rest is chosen, and cut off at the end
             break
         chosen[k : k + 1] = pivot
         for member in z[pivot][0]:

@@ -1,7 +1,8 @@
 """Inducing variables of terms that average over permutations of like beads: one for each orbit of an environment.
 
-All P copies of an environment say the same of a symmetric term. Its inducing variables are therefore sums over copies,
-u_m = Σ_p g(z_mp): M of them are as many unknowns as M environments of a plain term, not P times as many.
+All P copies of an environment carry the same information about a symmetric term. Its inducing variables are therefore
+sums over copies, u_m = Σ_p g(z_mp): M of them are as many unknowns as M environments of a plain term, not P times as
+many.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ....linalg import Whitening
 
 #: Share of the largest variance of a sum over an orbit that may be left of one which is then not worth inducing.
 NEGLIGIBLE = 1e-13
-#: Environments whose kernel with each other is evaluated at a time, of which only that within orbits is used.
+#: Environments whose kernel with each other is evaluated at a time; only the part within orbits is used.
 BLOCK = 128
 
 

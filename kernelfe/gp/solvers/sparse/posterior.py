@@ -133,9 +133,9 @@ class SparsePosterior(Posterior):
     def with_observations(self, observations: LabelSet, covariance: Tensor | None = None) -> SparsePosterior:
         """The posterior given virtual observations: precision and weights are updated."""
         rows = observations.rows(self.prior)
-        noise = observations.noise.reshape(-1)  # type: ignore[union-attr]
-        scaled = self.features(rows) / noise[:, None]
-        target = (observations.y.reshape(-1) - rows.prior_mean) / noise
+        whiten = observations.noise.whitening(slice(None), rows.components)
+        scaled = whiten(self.features(rows))
+        target = whiten(observations.y.reshape(-1) - rows.prior_mean)
         precision = self.lower @ self.lower.T
         right = precision @ self.weights + scaled.T @ target
         lower = torch.linalg.cholesky(precision + scaled.T @ scaled)
@@ -181,10 +181,9 @@ class SparsePosterior(Posterior):
             present = [draws.read(jets, unit.expand(len(jets.z), size)).flatten(0, 1) for unit in units]
             own: list[Nodes] = []
             for k, wanted in enumerate(drawn[at : at + rank * size].reshape(size, rank, n)):
-                coefficients = (matrix @ (wanted - matrix.T @ present[k])).reshape(len(jets.z), jets.rows, n)
-                c = torch.einsum("er,ern->en", jets.c, coefficients)
-                w = None if jets.w is None else torch.einsum("erd,ern->edn", jets.w, coefficients)
-                own.append(Nodes(jets.z, c, w, units[k].expand(len(jets.z), size)))
+                weights = (matrix @ (wanted - matrix.T @ present[k])).reshape(len(jets), jets.rows, n)
+                c, w = jets.coefficients(weights)
+                own.append(Nodes(jets.z, c, w, units[k].expand(len(jets), size)))
             at += rank * size
             nodes.append(own)
         if prior.mean is None:

@@ -1,12 +1,12 @@
-"""Fewer rows that say the same: the label components of a frame, turned until most of them read nothing.
+"""Fewer rows with the same information: label components of a frame, rotated until most of them read nothing.
 
 The m label components of a frame read a term as W ∇g, W of shape (m, D). They are never more than the rank ρ of W
-independent readings: forces on N beads say nothing of rigid motions, so that ρ ≤ 3N − 6, and ρ ≤ D in any case. With
+independent readings: forces on N beads do not depend on rigid motions, so that ρ ≤ 3N − 6, and ρ ≤ D in any case. With
 orthonormal columns Q that span the columns of W, the rows
 
     (Qᵀ W) ∇g + Qᵀ ε = Qᵀ y,   cov(Qᵀ ε) = 1 where cov(ε) = 1,
 
-carry everything that y says of g; what is left of y, (1 − Q Qᵀ) y, is noise and enters the evidence alone. Sums over
+carry all information of y about g; the remainder (1 − Q Qᵀ) y is noise and enters the evidence alone. Sums over
 rows of ψψᵀ, ψy and of the variance that is missed are the same for both. Q comes from the products of W with fixed
 random columns (Halko, Martinsson and Tropp, SIAM Rev. 53, 217, 2011), and is checked against W, frame by frame.
 """
@@ -44,12 +44,12 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
     Returns
     -------
     RowBlock, Tensor, float
-        Rows of ρ < m components, their labels, shape (n ρ,), and the sum of squares of what is left of the whitened
-        labels. None where nothing is gained, or where components gather several environments or values.
+        Rows of ρ < m components, their labels, shape (n ρ,), and the sum of squares of the remainder of the
+        whitened labels. None where nothing is gained, or where components gather several environments or values.
     """
     if rows.components == 1 or rows.mean or not rows.terms:
         return None
-    if any(len(reads) != 1 or not _slopes_only(reads[0].jets) for reads in rows.terms):
+    if any(len(reads) != 1 or not reads[0].jets.direct or reads[0].jets.reads_values for reads in rows.terms):
         return None
     n, m = rows.frames, rows.components
     jets = [reads[0].jets for reads in rows.terms]
@@ -69,10 +69,6 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
         at += width
     rank = turn.shape[2]
     return RowBlock(n, rank, terms, [], y.new_zeros(n * rank)), kept.reshape(-1), left
-
-
-def _slopes_only(jets: Jets) -> bool:
-    return jets.frame is None and jets.label is None and jets.c is None and jets.w is not None
 
 
 def _spanning(w: Tensor) -> Tensor | None:

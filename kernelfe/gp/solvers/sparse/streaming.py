@@ -1,4 +1,4 @@
-"""How labels stream: groups that share a sum, blocks of frames in memory at a time, and chunks of blocks.
+"""Streams of labels: groups that share a sum, blocks of frames in memory at a time, and chunks of blocks.
 
 Chunks are what processes share and checkpoints hold. Their bounds follow from the labels and the size of a block and
 never from the number of processes, so that sums over them are the same to the last bit however the work is divided
@@ -17,6 +17,7 @@ from ....runtime.checkpoint import Checkpoint
 from ....runtime.processes import Processes
 from ....runtime.sums import sum_chunks
 from ...observations.labels import LabelSet
+from ...observations.noise_models import Scaled
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from .basis import SparseBasis
@@ -24,7 +25,7 @@ from .row_reduction import reduced
 
 #: Frames whose descriptors are in memory at a time.
 FRAMES_AT_ONCE = 512
-#: Rows whose features of all terms are in memory at a time on a card, where a small block leaves most of it idle.
+#: Rows whose features of all terms are in memory at a time on a GPU, where a small block leaves most of it idle.
 CARD_FEATURE_ROWS = 1 << 15
 
 
@@ -116,55 +117,39 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
     prior = basis.prior
     rows = label.rows(prior, index)
     y = label.y[index].reshape(-1) - rows.prior_mean
-    whiten, log_weight = _noise_whitening(label.row_scale(index), rows)
+    whiten = label.noise.whitening(index, rows.components)
+    log_weight = whiten.log
     count = None
     if label.learned:
         count, log_weight = label.counted(index)
     if len(key) == 2:
         features, missing = basis.wide(rows)
-        if label.noise is not None and label.noise.ndim == 3:
-            lost_wide = _block_trace(label.noise[index], missing)
-        else:
-            lost_wide = whiten(torch.ones_like(y)) ** 2 @ missing
-        equations.add_wide(*key, whiten(features), whiten(y), lost_wide, log_weight, count)
+        equations.add_wide(*key, whiten(features), whiten(y), whiten.trace(missing), log_weight, count)
         return
     count, outside = float(len(y)) if count is None else count, 0.0
     fewer = reduced(rows, y, whiten)
     if fewer is not None:
         rows, y, outside = fewer
-        whiten, block_noise = _as_is, None
+        whiten = Scaled(None, rows.components)
     else:
-        block_noise = label.noise[index] if label.noise is not None and label.noise.ndim == 3 else None
         y = whiten(y)
     factors = [reads[0].factors[0] for reads in rows.terms]
     diagonals = [_unit_diagonal(prior, rows, t, factors[t]) for t in range(len(prior.terms))]
-    weight = whiten(torch.ones_like(y)) ** 2
     if prior.mean is not None:
         factors.append(rows.mean[0][1][0] if rows.mean else y.new_zeros(prior.mean.size))
     m, width = rows.components, sum(basis.ranks)
     step = max(1, (CARD_FEATURE_ROWS if y.is_cuda else FEATURE_ROWS) // m)
     buffer = y.new_empty(min(step, rows.frames) * m, width)
     for start, stop in frame_chunks(rows.frames, step):
-        part, here = rows.slice(start, stop), slice(start * m, stop * m)
+        part, here, own = rows.slice(start, stop), slice(start * m, stop * m), whiten.slice(start, stop)
         features = buffer[: len(part)]
         squares = basis.fill(part, features)
-        lost = []
-        for diagonal, square in zip(diagonals, squares, strict=False):
-            gap = (diagonal[here] - square).clamp_min(0.0)
-            if block_noise is not None:
-                lost.append(_block_trace(block_noise[start:stop], gap[:, None])[0])
-            else:
-                lost.append(gap @ weight[here])
+        gaps = zip(diagonals, squares, strict=False)
+        lost = [own.trace((diagonal[here] - square).clamp_min(0.0)) for diagonal, square in gaps]
         if prior.mean is not None:
             lost.append(y.new_zeros(()))
-        if fewer is None:
-            features = _noise_whitening(label.row_scale(index[start:stop]), part)[0](features)
-        equations.add(key, factors, features, y[here], torch.stack(lost), log_weight, count, outside)
+        equations.add(key, factors, own(features), y[here], torch.stack(lost), log_weight, count, outside)
         log_weight, count, outside = 0.0, 0.0, 0.0  # of the whole block, counted once
-
-
-def _as_is(a: Tensor) -> Tensor:
-    return a
 
 
 def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Tensor:
@@ -172,36 +157,9 @@ def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Ten
 
     The rows share their factors of state: the largest is divided out.
     """
-    lead = factors.abs().argmax().reshape(1)  # a tensor: on a card nothing waits for it
+    lead = factors.abs().argmax().reshape(1)  # a tensor: a GPU does not wait for it
     squared = factors[lead] ** 2
     return prior.kernel_diagonal(rows, t).index_select(1, lead)[:, 0] / torch.where(squared > 0, squared, 1.0)
-
-
-def _noise_whitening(scale: Tensor | None, rows: RowBlock):
-    """A function that divides rows by their standard deviations, and Σ log variance."""
-    if scale is None:
-        return (lambda a: a), 0.0
-    if scale.ndim == 2:
-        inverse = 1.0 / scale.reshape(-1)
-        return (lambda a: a * (inverse if a.ndim == 1 else inverse[:, None])), -2.0 * inverse.log().sum()
-    lower = torch.linalg.cholesky(scale)
-    n, m = rows.frames, rows.components
-
-    def whiten(a: Tensor) -> Tensor:
-        blocks = a.reshape(n, m, -1)
-        return torch.linalg.solve_triangular(lower, blocks, upper=False).reshape(a.shape)
-
-    return whiten, 2.0 * lower.diagonal(dim1=1, dim2=2).log().sum()
-
-
-def _block_trace(noise: Tensor, missing: Tensor) -> Tensor:
-    """Σ over rows of diag(noise⁻¹)·missing for per-frame covariance blocks.
-
-    The trace of noise⁻¹ (K − Q) with K − Q taken as diagonal: exact when the components of a frame miss nothing or
-    miss it independently. Between correlated components the bound is an approximation, and no longer strictly one.
-    """
-    inverse = torch.linalg.inv(noise).diagonal(dim1=1, dim2=2).reshape(-1)
-    return inverse @ missing
 
 
 #: Distinct thermodynamic states up to which labels are grouped by state.
@@ -244,7 +202,7 @@ class GroupPlan:
 
     @property
     def wide(self) -> bool:
-        """Whether rows are expanded, since each has a state of its own."""
+        """True if rows are expanded, since each has a state of its own."""
         return len(self.key) == 2
 
     def chunk(self, number: int) -> list[Block]:
@@ -298,7 +256,7 @@ def plan(labels: list[LabelSet], block_rows: int, features: int, expanded: int) 
 def _chunks(total: float, size: int, block_rows: int) -> int:
     """Chunks, a power of two, of a group with (size, size) numbers, of ``total`` in all groups.
 
-    A sum over 2ˡ chunks holds l sums beside the group's own while it is under way.
+    A sum over 2ˡ chunks holds l sums in addition to that of the group until it is complete.
     """
     room = OVERHEAD * (total + ARRAYS * min(block_rows, FEATURE_ROWS) * size)
     chunks = FEWEST

@@ -6,7 +6,7 @@ import torch
 
 from kernelfe.gp import starting
 from kernelfe.gp.observations import assemble
-from kernelfe.gp.observations.levels import NoiseLevels, noise_variances
+from kernelfe.gp.observations.levels import NoiseLevels
 from kernelfe.gp.observations.molecules import MoleculeSet
 
 
@@ -23,7 +23,7 @@ class DenseOperator:
     def __init__(self, prior, labels, noise):
         blocks = [label.rows(prior) for label in labels]
         kernel = torch.cat([torch.cat([prior.gram(a, b) for b in blocks], 1) for a in blocks])
-        self.noise = torch.cat([noise_variances(label, noise)[0] for label in labels])
+        self.noise = torch.cat([label.noise_at(noise).diagonal() for label in labels])
         self.matrix = kernel + torch.diag(self.noise)
         self.kernel, self.rows = kernel.detach(), len(kernel)
 

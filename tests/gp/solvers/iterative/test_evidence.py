@@ -74,7 +74,7 @@ def test_hyperparameters_are_those_of_the_dense_fit():
 def test_weights_of_rows_below_one_count_as_in_the_dense_evidence():
     sets, prior, noise = problem(molecule(8, noise=False), two_terms())
     for label in sets:
-        label.weight = torch.full_like(label.y, 0.4)
+        label.noise = label.noise.tempered(torch.full_like(label.y, 0.4))
     value, _ = lanczos_log_evidence(
         build(prior, sets, noise, 104), sets, noise, targets(prior, sets), LanczosSettings()
     )
