@@ -58,10 +58,10 @@ class Functional:
     ----------
     key
         The quantity key, for example ``"mean_force"``.
+    unit
         Unit of the quantity in kernelfe's internal units, for example ``"eV/Å"``.
-        Its unit in kernelfe's internal units, for example ``"eV/Å"``.
+    reads
         Elementary reads of the sum; all with the same spatial operator.
-        The elementary reads that are summed; all with the same spatial operator.
     """
 
     key: str

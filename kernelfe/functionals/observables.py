@@ -6,6 +6,9 @@ f the mapped all-atom force, U the all-atom potential energy (it must not depend
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ..errors import DataError
 from ..units import BOLTZMANN
 from .base import Functional, Read, Spatial
 
@@ -130,3 +133,65 @@ class Stress(Functional):
 
 def _key(name: str, parameter: str) -> str:
     return name if parameter == "*" else f"{name}:{parameter}"
+
+
+#: Every quantity key and the class behind it. A new observable is one class above and one entry here.
+OBSERVABLES: dict[str, Callable[..., Functional]] = {
+    "free_energy": FreeEnergy,
+    "mean_force": MeanForce,
+    "generalized_force": GeneralizedForce,
+    "mean_energy": MeanEnergy,
+    "entropy": Entropy,
+    "heat_capacity": HeatCapacity,
+    "energy_variance": EnergyVariance,
+    "thermal_response_force": ThermalResponseForce,
+    "generalized_thermal_response": GeneralizedThermalResponse,
+    "second_thermal_response_force": SecondThermalResponseForce,
+    "parameter_derivative": ParameterDerivative,
+    "parameter_response_force": ParameterResponseForce,
+    "stress": Stress,
+}
+
+
+def get(key: str | Functional) -> Functional:
+    """Return the functional of a quantity key.
+
+    Parameters
+    ----------
+    key
+        A key of :data:`OBSERVABLES`, for the parameter observables optionally followed by ``:name``
+        (``"parameter_derivative:charge"``), or a :class:`Functional`, which is returned unchanged.
+
+    Raises
+    ------
+    DataError
+        If the key is unknown.
+    """
+    if isinstance(key, Functional):
+        return key
+    name, colon, parameter = str(key).partition(":")
+    if name not in OBSERVABLES or (colon and not (parameter and name.startswith("parameter_"))):
+        raise DataError(f"unknown quantity {key!r}; known: {', '.join(OBSERVABLES)}")
+    return OBSERVABLES[name](parameter) if parameter else OBSERVABLES[name]()
+
+
+def register(observable: type[Functional]) -> type[Functional]:
+    """Add a functional of your own to the quantity keys, so that Frames take labels of it and files may name it.
+
+    Use it as a decorator of the class, or call it once before Frames with such labels are built.
+
+    Parameters
+    ----------
+    observable
+        A subclass of :class:`Functional` without arguments.
+
+    Raises
+    ------
+    DataError
+        If its key belongs to another class.
+    """
+    key = observable().key  # type: ignore[call-arg]
+    if OBSERVABLES.get(key, observable) is not observable:
+        raise DataError(f"the quantity key {key!r} belongs to {OBSERVABLES[key]}: choose another key")
+    OBSERVABLES[key] = observable
+    return observable

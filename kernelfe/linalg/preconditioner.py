@@ -206,8 +206,8 @@ class LowRankAndLocal:
         U.
     low_rank
         L, shape (N, r), rows in the order of ``local.sites``, or None.
+    left, right
         Faster functions for Φ a and Φᵀ x than a matrix product, for L = Φ S, or None; L is then not kept.
-        Faster ways to Φ a and Φᵀ x than with a matrix, for L = Φ S, if there are any; L is then not kept.
     root
         S, shape (r, r); None: one.
     broad
