@@ -27,7 +27,7 @@ from .kernels import ParameterExpansion
 if TYPE_CHECKING:
     from . import analysis
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "BoltzmannInversion",
