@@ -70,7 +70,7 @@ def test_what_correlated_rows_miss_is_exact(monkeypatch):
         gram = _gram_of_first(basis, rows) - factor**2 * features @ features.T
         wanted = sum(
             float(torch.trace(torch.linalg.solve(n, gram[k * 12 : (k + 1) * 12, k * 12 : (k + 1) * 12])))
-            for k, n in enumerate(forces.noise)
+            for k, n in enumerate(forces.noise.covariance)
         )
         found = accumulate(basis, [forces], 8192)
     total = sum(float(found.factors[0][g, 0] ** 2 * found.missing[g, 0]) for g in range(len(found.kinds)))
