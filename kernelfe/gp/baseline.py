@@ -95,10 +95,6 @@ class FittedBaseline(Spec):
             table = rows[:, 0].tolist() if width == 1 else map(tuple, rows.tolist())
             object.__setattr__(self, numbers, tuple(table))
 
-    def for_molecule(self, kinds: tuple[str, ...] | None, bonds: Any) -> FittedBaseline:
-        """This baseline: its numbers belong to the beads of one molecule already."""
-        return self
-
     def energy(self, positions: Tensor, cell: Tensor | None = None) -> Tensor:
         """V in eV, shape (n,), of positions (n, beads, 3); nearest images with a cell (n, 3, 3) or (3, 3)."""
         return self._evaluate(positions, cell)[0]

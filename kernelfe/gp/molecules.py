@@ -81,6 +81,10 @@ class Molecule:
         """The descriptor with kinds and bonds of this molecule; :class:`Absent` where it has no environments."""
         return _bound(self, descriptor)
 
+    def own(self, baseline: Any) -> Any:
+        """The baseline of this molecule: of one shared by kinds, with the numbers of its beads; any other as it is."""
+        return baseline.for_molecule(self.kinds, self.bonds) if hasattr(baseline, "for_molecule") else baseline
+
     def __str__(self) -> str:
         if self.kinds is None:
             return f"of shape {self.shape}"

@@ -162,9 +162,7 @@ class FreeEnergy:
         if self.molecules.single:
             return self
         molecules = self.molecules.narrowed(X)
-        one = molecules.entries[0].molecule
-        baseline = None if self.baseline is None else self.baseline.for_molecule(one.kinds, one.bonds)
-        return replace(self, molecules=molecules, baseline=baseline)
+        return replace(self, molecules=molecules, baseline=molecules.entries[0].molecule.own(self.baseline))
 
     def check_frames(self, frames: Frames) -> None:
         """Raise DataError unless Frames hold configurations of a molecule that the model was fitted to."""

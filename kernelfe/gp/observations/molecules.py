@@ -77,8 +77,7 @@ class MoleculeSet:
         wanted = [(asked, noise)] if self.single else self._wanted(asked, noise)
         out = []
         for molecule, part, (own, stated) in zip(self.molecules, self.parts, wanted, strict=True):
-            bound = None if baseline is None else baseline.for_molecule(molecule.kinds, molecule.bonds)
-            out += label_sets(part, own, stated, bound, molecule.counts(self.mean_kinds), molecule)
+            out += label_sets(part, own, stated, molecule.own(baseline), molecule.counts(self.mean_kinds), molecule)
         return out
 
     def _wanted(self, asked, noise) -> list[tuple[list[str] | None, dict[str, Any]]]:

@@ -48,7 +48,7 @@ def test_quantities_places_and_temperatures_mix(model, places):
     std = model.predict(places, "mean_force", temperature=320.0, return_std=True)[1].ravel()
     np.testing.assert_allclose(found.std[:48], std, rtol=1e-6)
     np.testing.assert_allclose(found.mean[48:], model.predict(places[:2], "entropy", temperature=480.0))
-    if hasattr(model.posterior_, "labels"):
+    if model.posterior_.labels is not None:
         a = model.model_.rows(places, "mean_force", 320.0)[0]
         b = model.model_.rows(places[:2], "entropy", 480.0)[0]
         np.testing.assert_allclose(cross, naive(model, a, b), rtol=1e-6, atol=1e-12)

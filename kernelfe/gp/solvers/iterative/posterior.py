@@ -102,6 +102,9 @@ class IterativePosterior(ExactPosterior):
     """
 
     reconditions: ClassVar[bool] = False  # every evaluation of its evidence would be a long computation
+    #: How far virtual observations may be missed, in posterior standard deviations, and corrections made at most.
+    missed_observations: ClassVar[float] = 1e-7
+    most_corrections: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -148,22 +151,29 @@ class IterativePosterior(ExactPosterior):
 
             (w − (K + noise)⁻¹ B v, v),   v = (S + noise)⁻¹ d.
 
-        That takes a solve with the present labels, refined by a second one: what stands for C ≥ 0 must be exact to a
-        small part of the error bars. Conjugate gradients on all labels would stop at an error relative to the
-        observations, and those that stand for C ≥ 0 may be large.
+        That takes a solve with the present labels, refined by a second one, and is repeated while the observations
+        are missed by more than a small part of their error bars. Conjugate gradients on all labels would stop at an
+        error relative to the observations, and those that stand for C ≥ 0 may be large.
         """
-        rows = observations.rows(self.prior)
+        rows, noise = observations.rows(self.prior), observations.noise_at(self.noise)
         known = self.covariance(rows, rows) if covariance is None else covariance.clone()
-        observations.noise_at(self.noise).add_to(known, torch.arange(len(known), device=known.device))
-        factor = torch.linalg.cholesky(known)
-        apart = observations.y.reshape(-1) - self.mean(rows)
-        v = torch.cholesky_solve(apart[:, None], factor)
-        b = self.cross(rows).T @ v
-        change = self.solve(b)
-        change = change + self.solve(self._missed(b, change))
-        weights = torch.cat([self.weights - change[:, 0], v[:, 0]])
+        enough = self.missed_observations * known.diagonal().clamp_min(0.0).sqrt()
+        noise.add_to(known, torch.arange(len(known), device=known.device))
+        factor, cross = torch.linalg.cholesky(known), self.cross(rows)
+        y, out = observations.y.reshape(-1), self
         every = [*self.labels, observations]
-        out = IterativePosterior(self.prior, every, self.noise, self.solver, weights=weights)
+        missed, v, change = y - self.mean(rows), torch.zeros_like(y), torch.zeros_like(self.weights)
+        for _ in range(self.most_corrections):
+            more = torch.cholesky_solve(missed[:, None], factor)
+            b = cross.T @ more
+            found = self.solve(b)
+            found = found + self.solve(self._missed(b, found))
+            v, change = v + more[:, 0], change + found[:, 0]
+            weights = torch.cat([self.weights - change, v])
+            out = IterativePosterior(self.prior, every, self.noise, self.solver, weights=weights)
+            missed = y - out.mean(rows) - noise.product(v[:, None])[:, 0]
+            if bool((missed.abs() <= enough).all()):
+                break
         out.log_evidence = self.log_evidence
         return out
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ....errors import DataError
+from ....specs import Choice, checked
 from ....kernels import Jets
 from ....linalg import Whitening
 from .orbits import choose_orbits, norms
@@ -54,8 +55,7 @@ def choose(z: Tensor, kernel, count: int, selection: str = "pivots", seed: int =
     DataError
         If ``selection`` is unknown, or k-means is to be applied to orbits.
     """
-    if selection not in SELECTIONS:
-        raise DataError(f"selection={selection!r}: use one of {', '.join(map(repr, SELECTIONS))}")
+    selection = checked("selection", selection, Choice(SELECTIONS))
     if not len(z) or selection == "pivots":
         return choose_inducing(z[:, 0], kernel, count) if z.shape[1] == 1 else choose_orbits(z, kernel, count)
     if selection == "farthest":
