@@ -35,7 +35,7 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     Parameters
     ----------
     estimator
-        The :class:`~kernelfe.FreeEnergyRegressor`; its parameters are read, nothing of it is changed.
+        The :class:`~kernelfe.FreeEnergyRegressor`; its parameters are read, it is not changed.
     data
         The training data.
     """

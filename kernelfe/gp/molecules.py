@@ -28,7 +28,7 @@ WHOLE = "frame"
 
 
 def is_several(X) -> bool:
-    """Whether X is a list of Frames."""
+    """True for a list of Frames."""
     return isinstance(X, (list, tuple)) and len(X) > 0 and all(isinstance(part, Frames) for part in X)
 
 
@@ -101,7 +101,7 @@ def _bound(molecule: Molecule, descriptor: Descriptor) -> Any:
 
 @dataclass(frozen=True)
 class FittedMolecule:
-    """What a model stores of one molecule that it was fitted to.
+    """Stored properties of one molecule that a model was fitted to.
 
     Parameters
     ----------
@@ -146,17 +146,17 @@ class Molecules:
 
     @property
     def single(self) -> bool:
-        """Whether there is one molecule only."""
+        """True for a single molecule."""
         return len(self.entries) == 1
 
     @property
     def shared(self) -> bool:
-        """Whether the model was fitted to several molecules, also for a view of one of them."""
+        """True if the model was fitted to several molecules, also for a view of one of them."""
         return self.view or not self.single
 
     @property
     def zero_known(self) -> bool:
-        """Whether the labels of any molecule held absolute free energies."""
+        """True if the labels of any molecule held absolute free energies."""
         return any(entry.zero_known for entry in self.entries)
 
     @property

@@ -188,7 +188,7 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
 
 
 def _alike(a: LabelSet, b: LabelSet) -> bool:
-    """Whether labels are of one kind and of frames with equal numbers of beads of each kind."""
+    """True for labels of one kind, of frames with equal numbers of beads of each kind."""
     return a is b or (a.kind == b.kind and torch.equal(a.states.counts[:1], b.states.counts[:1]))
 
 

@@ -16,7 +16,7 @@ from .molecules import Molecule
 
 @dataclass
 class States:
-    """A batch of (R, T, λ) with what functionals may need beside them.
+    """A batch of states (R, T, λ), with fields and cells for the functionals that need them.
 
     Parameters
     ----------

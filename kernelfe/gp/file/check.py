@@ -1,4 +1,4 @@
-"""What the fields and tensors of a model file may be. Each refusal names the field or the tensor.
+"""Checks of the fields and tensors of a model file. Each refusal names the field or the tensor.
 
 A checksum finds damage, not a file that was made wrong: without these checks such a file would load and fail, or
 answer nonsense, on first use.
@@ -172,7 +172,7 @@ def check_estimator(parameters: dict[str, Any]) -> None:
     ModelFileError
         If one is of another type.
     DataError
-        If ``terms`` are none.
+        If ``terms`` is not a list of terms.
     """
 
     def is_seed(v):

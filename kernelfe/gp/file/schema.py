@@ -1,7 +1,7 @@
-"""What a model file stores: one table, from which files are written and by which they are checked.
+"""Content of a model file: one table, from which files are written and by which they are checked.
 
 Every entry names the part of a :class:`~kernelfe.gp.FreeEnergy` it comes from, how that becomes JSON, and what it may
-be in a file. Tensors are stored beside the table: those of the posterior, the hyperparameters and the domain.
+be in a file. Tensors are not in the table: those of the posterior, the hyperparameters and the domain.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _single(part: Callable[[FittedMolecule], Any]) -> Callable[[Any], Any]:
 
 
 def _own_domain(model) -> bool:
-    """Whether there is a domain; members of an ensemble have that of the model they come from, in its columns."""
+    """True if the domain is that of this model; members of an ensemble have the one of the model they come from."""
     return model.domain is not None and list(model.domain.terms) == [term for _, term in model.terms]
 
 

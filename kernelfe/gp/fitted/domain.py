@@ -1,4 +1,4 @@
-"""Where a model knows something: a score of configurations that is 1 at the edge of the training data.
+"""The training domain: a score of configurations that is 1 at the edge of the training data.
 
 A fitted free energy answers at any configuration, also where nothing was ever seen. Two things tell:
 
@@ -54,7 +54,7 @@ _FRAMES_AT_ONCE, _ENTRIES = 4096, 1 << 22
 
 @dataclass
 class Domain:
-    """Where the training frames are.
+    """Region of the training frames.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ class Domain:
             return torch.where(finite & ~torch.isnan(out), out, torch.full_like(out, torch.inf))
 
     def culprit(self, coordinates: Tensor) -> str:
-        """What is most unusual about one configuration, in words.
+        """The most unusual feature of one configuration, in words.
 
         Parameters
         ----------

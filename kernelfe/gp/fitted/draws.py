@@ -167,7 +167,7 @@ class PosteriorDraws:
     ) -> NDArray[np.float64]:
         """Standard deviations, shape (configurations, …): root mean squares about the exact posterior mean.
 
-        Their own relative error is 1/√(2n) from the draws, beside that of the random features. Arguments as of
+        Their relative error is 1/√(2n) from the draws, in addition to that of the random features. Arguments as of
         :meth:`predict`.
         """
         options = {"temperature": temperature, "parameters": parameters, "reference": reference}

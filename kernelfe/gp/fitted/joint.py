@@ -136,7 +136,7 @@ class Joint:
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
     def rows(self, query: int) -> slice:
-        """Where the rows of a query are."""
+        """Slice of the rows of a query."""
         start = sum(self.sizes[:query])
         return slice(start, start + self.sizes[query])
 

@@ -21,7 +21,7 @@ ROWS = 400
 
 @dataclass(frozen=True, eq=False)
 class JointPredictive:
-    """How well a model foresees the labels of frames.
+    """Predictive density of the labels of frames.
 
     Attributes
     ----------

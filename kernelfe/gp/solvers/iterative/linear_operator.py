@@ -40,7 +40,7 @@ def as_linear_operator(gram: JetGram) -> JetLinearOperator:
     Raises
     ------
     DataError
-        If it is none.
+        If ``gram`` is not a JetGram.
     """
     if not isinstance(gram, JetGram):
         raise DataError(
@@ -140,7 +140,7 @@ class JetLinearOperator(LinearOperator):
 
 
 class _Shared:
-    """What copies of an operator have in common: labels, modules, and the products at the hyperparameters last used."""
+    """Shared state of the copies of an operator: labels, modules, and the products at the hyperparameters last used."""
 
     def __init__(self, gram: JetGram):
         self.gram, self._modules = gram, _Modules(gram)
@@ -152,7 +152,7 @@ class _Shared:
         return [p for _, p in self._modules.named_parameters()]
 
     def using(self, hyperparameters: Sequence[Tensor], compute: Callable[[], Any]) -> Any:
-        """What is computed with other hyperparameters in place of those of the modules, differentiable in them."""
+        """Result of ``compute`` with other hyperparameters than those of the modules, differentiable in them."""
         given = (p.to(old.dtype) for p, old in zip(hyperparameters, self.parameters(), strict=True))
         return torch.func.functional_call(self._modules, dict(zip(self._names, given, strict=True)), (compute,))
 

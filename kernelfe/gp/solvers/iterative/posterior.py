@@ -58,7 +58,7 @@ def _of_other_frames(labels: list[LabelSet], known: list[LabelSet]) -> list[Labe
 
 
 def in_double(pairs: list[PairProducts]) -> bool:
-    """Whether products are in double precision although single was asked for: nothing is left to refine."""
+    """True if products are in double precision although single was asked for: nothing is left to refine."""
     return all(each.dtype == torch.float64 for each in pairs)
 
 
