@@ -71,7 +71,7 @@ class SolverCheck:
     def __str__(self) -> str:
         kind = max(self.deviation, key=lambda k: self.deviation[k])
         return (
-            f"{self.inducing} inducing environments compared with the exact answer on {self.rows} label rows: means off by "
+            f"{self.inducing} inducing environments against the exact answer on {self.rows} label rows: means off by "
             f"{self.deviation[kind]:.2f} of its standard deviation ({kind}), standard deviations "
             f"{min(self.ratio.values()):.2f} to {max(self.ratio.values()):.2f} of its"
         )

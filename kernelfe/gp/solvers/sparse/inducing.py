@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ....errors import DataError
-from ....specs import Choice, checked
 from ....kernels import Jets
 from ....linalg import Whitening
+from ....specs import Choice, checked
 from .orbits import choose_orbits, norms
 
 #: Ways to select inducing environments, and those of them that use a seed.

@@ -34,7 +34,7 @@ def test_enough_inducing_environments_stay(monkeypatch, small_limits):
     check = model.solver_check_
     assert model.solver_.inducing == 60 and check.worst < 0.25
     assert set(check.deviation) == {"mean_force", "mean_energy"} == set(check.ratio)
-    assert "beside the exact answer" in model.solver_reason_ and "> 100" in model.solver_reason_
+    assert "against the exact answer" in model.solver_reason_ and "> 100" in model.solver_reason_
 
 
 def test_too_few_are_doubled_until_the_answer_is_good(monkeypatch, small_limits):
