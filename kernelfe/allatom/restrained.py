@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import numbers
 from ..specs import Bound, OrNone, Real, Spec, Text, Whole, checked
@@ -137,15 +137,18 @@ class RestrainedEnsemble:
         self.protocol = RestrainedProtocol() if protocol is None else protocol
         m = np.asarray(position_map, float)
         atoms = system.getNumParticles()
-        if m.ndim != 2 or m.shape[1] != atoms or not np.allclose(m.sum(axis=1), 1.0):
-            raise DataError(f"position_map has shape {m.shape}: expected (beads, {atoms}) with rows that sum to 1")
+        require(
+            m.ndim == 2 and m.shape[1] == atoms and np.allclose(m.sum(axis=1), 1.0),
+            f"position_map has shape {m.shape}: expected (beads, {atoms}) with rows that sum to 1",
+        )
         constraints = constraints_of(system)
         self.position_map = m
         self.force_map = _tied_map(m, constraints) if force_map is None else np.asarray(force_map, float)
         check_force_map(m, self.force_map, constraints)
         self.fields, self.bead_atoms = tuple(fields), held_beads(m)
-        if self.bead_atoms is None and self.fields:
-            raise DataError("fields of generalised forces need beads that are atoms")
+        require(
+            self.bead_atoms is not None or not self.fields, "fields of generalised forces need beads that are atoms"
+        )
         self._measure = None
         if self.protocol.stiffness is None:
             if self.bead_atoms is None:
@@ -193,15 +196,16 @@ class RestrainedEnsemble:
         r, x = numbers(beads, "beads"), numbers(start, "start")
         picoseconds, seed = checked("picoseconds", picoseconds, Real()), checked("seed", seed, Whole(least=0))
         count = int(picoseconds * 1e3 / (p.timestep * p.stride))
-        if r.shape != (len(self.position_map), 3) or x.shape != (self.position_map.shape[1], 3):
-            raise DataError(
-                f"beads {r.shape} and start {x.shape} must be ({len(self.position_map)}, 3) and "
-                f"({self.position_map.shape[1]}, 3)"
-            )
-        if not (np.isfinite(r).all() and np.isfinite(x).all()) or not (np.isfinite(temperature) and temperature > 0.0):
-            raise DataError("beads and start must be finite, and the temperature positive")
-        if count < 1:
-            raise DataError(f"picoseconds={picoseconds} is shorter than one stride of {p.stride} steps")
+        require(
+            r.shape == (len(self.position_map), 3) and x.shape == (self.position_map.shape[1], 3),
+            f"beads {r.shape} and start {x.shape} must be ({len(self.position_map)}, 3) and "
+            f"({self.position_map.shape[1]}, 3)",
+        )
+        require(
+            np.isfinite(r).all() and np.isfinite(x).all() and np.isfinite(temperature) and temperature > 0.0,
+            "beads and start must be finite, and the temperature positive",
+        )
+        require(count >= 1, f"picoseconds={picoseconds} is shorter than one stride of {p.stride} steps")
         seeds = np.random.SeedSequence(seed).spawn(2)
         rng = np.random.default_rng(seeds[0])
         # OpenMM takes a seed of zero for "choose one yourself"

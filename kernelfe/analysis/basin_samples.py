@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import require
 from ..frames.checks import per_frame
 from ..gp.fitted.joint import Query
 from ..units import BOLTZMANN
@@ -61,8 +61,10 @@ def boltzmann_weights(model: Any, X: ArrayLike, temperature: float, volume: Arra
     """
     a = model.predict(X, "free_energy", temperature=temperature, reference=None) / (BOLTZMANN * temperature)
     each = np.ones(len(a)) if volume is None else per_frame(volume, "volume", len(a))
-    if not (np.isfinite(temperature) and temperature > 0.0 and (each >= 0.0).all() and each.any()):
-        raise DataError(f"temperature={temperature!r} must be positive (K), and so must volumes")
+    require(
+        np.isfinite(temperature) and temperature > 0.0 and (each >= 0.0).all() and each.any(),
+        f"temperature={temperature!r} must be positive (K), and so must volumes",
+    )
     out = np.exp(a.min() - a) * each
     return out / out.sum()
 
@@ -93,20 +95,20 @@ class DividedSamples:
     def of(cls, model: Any, samples: BasinSamples) -> DividedSamples:
         x, basin, t = np.asarray(samples.X, dtype=float), np.asarray(samples.basin), float(samples.temperature)
         w = np.ones(len(x)) if samples.weights is None else np.asarray(samples.weights, dtype=float)
-        if basin.shape != (len(x),) or w.shape != (len(x),) or not np.issubdtype(basin.dtype, np.integer):
-            raise DataError(f"{len(x)} samples need as many basins (whole numbers) and weights")
-        if (
-            not (np.isfinite(w).all() and (w >= 0.0).all() and w.sum() > 0.0)
-            or not 0.0 <= samples.inefficiency < np.inf
-        ):
-            raise DataError("weights must be finite and not negative, and so must be the inefficiency")
+        require(
+            basin.shape == (len(x),) and w.shape == (len(x),) and np.issubdtype(basin.dtype, np.integer),
+            f"{len(x)} samples need as many basins (whole numbers) and weights",
+        )
+        require(
+            np.isfinite(w).all() and (w >= 0.0).all() and w.sum() > 0.0 and 0.0 <= samples.inefficiency < np.inf,
+            "weights must be finite and not negative, and so must be the inefficiency",
+        )
         size = int(basin.max(initial=-1)) + 1
         count = np.bincount(basin[(basin >= 0) & (w > 0.0)], minlength=size)
-        if size == 0 or basin.min() < -1 or count.min() < 2:
-            raise DataError(
-                f"samples per basin: {count.tolist()}; basins are numbered from 0 (−1: none), and each needs at least "
-                "two"
-            )
+        require(
+            size > 0 and basin.min() >= -1 and count.min() >= 2,
+            f"samples per basin: {count.tolist()}; basins are numbered from 0 (−1: none), and each needs at least two",
+        )
         keep = w > 0.0
         x, basin, w = x[keep], basin[keep].astype(np.int64), w[keep] / w.sum()
         u = model.predict(x, "mean_energy", temperature=t)

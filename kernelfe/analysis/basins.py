@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..gp.fitted.joint import Query, covariance_root
 from ..units import BOLTZMANN
 from .basin_samples import READ, BasinSamples, DividedSamples, basin_averages
@@ -82,8 +82,10 @@ class BasinThermodynamics:
     def contrast(self, quantity: str, weights: ArrayLike) -> tuple[float, float]:
         """Σ weights · quantity and its standard deviation, weights of shape (temperatures, basins)."""
         w = np.asarray(weights, dtype=float)
-        if w.shape != self.population.shape:
-            raise DataError(f"weights have shape {w.shape}, there are {self.population.shape} temperatures and basins")
+        require(
+            w.shape == self.population.shape,
+            f"weights have shape {w.shape}, there are {self.population.shape} temperatures and basins",
+        )
         block = self._rows(quantity)
         used, values = w.ravel() != 0.0, getattr(self, quantity).ravel()
         index, w = np.arange(block.start, block.stop)[used], w.ravel()[used]
@@ -111,8 +113,7 @@ class BasinThermodynamics:
         return self.contrast(quantity, weights)
 
     def _rows(self, quantity: str) -> slice:
-        if quantity not in BASIN_QUANTITIES:
-            raise DataError(f"quantity={quantity!r}: a basin has {', '.join(BASIN_QUANTITIES)}")
+        require(quantity in BASIN_QUANTITIES, f"quantity={quantity!r}: a basin has {', '.join(BASIN_QUANTITIES)}")
         size, k = self.population.size, BASIN_QUANTITIES.index(quantity)
         return slice(k * size, (k + 1) * size)
 
@@ -152,8 +153,7 @@ def basin_thermodynamics(
     """
     ensembles = [samples] if isinstance(samples, BasinSamples) else list(samples)
     read = [DividedSamples.of(model, one) for one in ensembles]
-    if not read or len({one.size for one in read}) != 1:
-        raise DataError("give samples of the same basins at every temperature")
+    require(read and len({one.size for one in read}) == 1, "give samples of the same basins at every temperature")
     rng, k = np.random.default_rng(seed), read[0].size
     queries = []
     for one in read:

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 from scipy.stats import kstest
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames import Frames
 from .parity import Parity, parity
 
 FloatArray = NDArray[np.float64]
-
-#: Levels of a reliability diagram.
-LEVELS = (*(round(0.05 * k, 2) for k in range(1, 20)), 0.99)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +42,9 @@ class Calibration:
     z: FloatArray
     pit: FloatArray
     groups: NDArray[np.int64]
+
+    #: Levels of a reliability diagram.
+    LEVELS: ClassVar[tuple[float, ...]] = (*(round(0.05 * k, 2) for k in range(1, 20)), 0.99)
 
     def __len__(self) -> int:
         return len(self.z)
@@ -112,8 +112,7 @@ class Calibration:
         }
 
     def _inside(self, level: float) -> NDArray[np.bool_]:
-        if not 0.0 < level < 1.0:
-            raise DataError(f"level={level!r} must be a probability between 0 and 1")
+        require(0.0 < level < 1.0, f"level={level!r} must be a probability between 0 and 1")
         return np.abs(self.pit - 0.5) <= 0.5 * level
 
     def _error(self, values: NDArray[Any]) -> float:
@@ -162,12 +161,16 @@ def calibration_of(
     except ValueError as error:
         raise DataError(f"mean, std, noise and groups must have the shape of truth, {y.shape}") from error
     total = np.hypot(s, e)
-    if not y.size or not (np.isfinite(y) & np.isfinite(m) & np.isfinite(total)).all() or not (total > 0.0).all():
-        raise DataError("calibration needs finite numbers and standard deviations above zero")
+    require(
+        y.size and (np.isfinite(y) & np.isfinite(m) & np.isfinite(total)).all() and (total > 0.0).all(),
+        "calibration needs finite numbers and standard deviations above zero",
+    )
     z = ((y - m) / total).ravel()
     p = ndtr(z) if pit is None else np.asarray(pit, dtype=float).ravel()
-    if p.shape != z.shape or not ((p >= 0.0) & (p <= 1.0)).all():
-        raise DataError(f"pit must hold one probability for each of the {len(z)} predictions")
+    require(
+        p.shape == z.shape and ((p >= 0.0) & (p <= 1.0)).all(),
+        f"pit must hold one probability for each of the {len(z)} predictions",
+    )
     return Calibration(z, p, which.ravel().astype(np.int64))
 
 

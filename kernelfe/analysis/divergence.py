@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..geometry import internal as geometry
 from ..units import BOLTZMANN
 
@@ -46,8 +46,7 @@ def dihedral_angles(positions: ArrayLike, quadruples: Sequence[tuple[int, int, i
         If the positions have the wrong shape or a quadruple names a bead they lack.
     """
     x = np.array(positions, dtype=float)
-    if x.ndim < 2 or x.shape[-1] != 3:
-        raise DataError(f"positions have shape {x.shape}, expected (..., beads, 3)")
+    require(x.ndim >= 2 and x.shape[-1] == 3, f"positions have shape {x.shape}, expected (..., beads, 3)")
     flat = torch.from_numpy(x.reshape(-1, *x.shape[-2:]))
     torsions = tuple(tuple(int(i) for i in quad) for quad in quadruples)
     stencil = geometry.stencil((), (), torsions, x.shape[-2], (flat.dtype, flat.device))
@@ -114,11 +113,14 @@ def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
         If the shapes differ, or one is not a distribution.
     """
     a, b = np.asarray(p, float), np.asarray(q, float)
-    if a.shape != b.shape:
-        raise DataError(f"distributions of shapes {a.shape} and {b.shape} cannot be compared: use the same bins")
+    require(
+        a.shape == b.shape, f"distributions of shapes {a.shape} and {b.shape} cannot be compared: use the same bins"
+    )
     for name, x in (("p", a), ("q", b)):
-        if not np.isfinite(x).all() or (x < 0.0).any() or not x.sum() > 0.0:
-            raise DataError(f"{name} is not a distribution: entries must be finite, non-negative and not all zero")
+        require(
+            np.isfinite(x).all() and (x >= 0.0).all() and x.sum() > 0.0,
+            f"{name} is not a distribution: entries must be finite, non-negative and not all zero",
+        )
     a, b = a / a.sum(), b / b.sum()
     m = 0.5 * (a + b)
     # rounding may leave −1e-17 for equal distributions
@@ -177,8 +179,7 @@ def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: 
     """
     a, b = np.asarray(p, float), np.asarray(reference, float)
     used = (b >= least) & (a > 0.0)
-    if not used.any():
-        raise DataError(f"no bin has a probability of at least {least:g} in the reference and samples of the model")
+    require(used.any(), f"no bin has a probability of at least {least:g} in the reference and samples of the model")
     w = b[used] / b[used].sum()
     difference = -BOLTZMANN * temperature * np.log(a[used] / b[used])
     return float(np.sqrt(w @ (difference - w @ difference) ** 2))
@@ -187,8 +188,7 @@ def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: 
 def basin_populations(probability: ArrayLike) -> dict[str, float]:
     """Populations of basins of (φ, ψ): α_R (φ < 0, −125° < ψ < 50°), β (φ < 0, other ψ), α_L (φ ≥ 0)."""
     p = np.asarray(probability, float)
-    if p.ndim != 2 or p.shape[0] != p.shape[1]:
-        raise DataError(f"populations need a square (φ, ψ) histogram, got {p.shape}")
+    require(p.ndim == 2 and p.shape[0] == p.shape[1], f"populations need a square (φ, ψ) histogram, got {p.shape}")
     centre = np.degrees(0.5 * (axis_edges(len(p))[1:] + axis_edges(len(p))[:-1]))
     right, alpha = centre < 0.0, (centre > -125.0) & (centre < 50.0)
     p = p / p.sum()
@@ -217,8 +217,7 @@ def frames_for_divergence(curve: Mapping[int, float], target: float) -> tuple[fl
         False.
     """
     sizes = sorted(curve)
-    if not sizes or not target > 0.0:
-        raise DataError("an interpolation needs a learning curve and a positive divergence")
+    require(sizes and target > 0.0, "an interpolation needs a learning curve and a positive divergence")
     if curve[sizes[0]] <= target:
         return float(sizes[0]), False
     for low, high in itertools.pairwise(sizes):

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import require
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
@@ -50,8 +50,10 @@ class Conditional:
 def conditional_averages(values: ArrayLike, bins: ArrayLike, size: int) -> Conditional:
     """Mean of values (n,) within bins (n,) numbered 0 … size − 1."""
     x, at = np.asarray(values, float), np.asarray(bins)
-    if x.ndim != 1 or at.shape != x.shape or (len(at) and not (0 <= at.min() and at.max() < size)):
-        raise DataError(f"values {x.shape} and bins {at.shape} do not fit, or a bin is outside 0…{size - 1}")
+    require(
+        x.ndim == 1 and at.shape == x.shape and (not len(at) or (0 <= at.min() and at.max() < size)),
+        f"values {x.shape} and bins {at.shape} do not fit, or a bin is outside 0…{size - 1}",
+    )
     count = np.bincount(at, minlength=size)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(at, x, size) / count
@@ -132,8 +134,7 @@ def decomposition(
     x, at, t = np.asarray(positions, float), np.asarray(bins), float(temperature)
     count = np.bincount(at, minlength=size)
     used = np.flatnonzero(count >= max(least, 2))
-    if not len(used):
-        raise DataError(f"no bin holds {least} samples: sample longer or use wider bins")
+    require(len(used), f"no bin holds {least} samples: sample longer or use wider bins")
     b = 1.0 / (BOLTZMANN * t)
     u = model.predict(x, "mean_energy", temperature=t)
     c = model.predict(x, "heat_capacity", temperature=t)
@@ -146,7 +147,9 @@ def decomposition(
     free = free - p[used] @ free[used] / p[used].sum()
     entropy = (energy.mean - free) / t
     heat = capacity.mean + BOLTZMANN * b * b * fluctuation.mean
-    posterior = _posterior(model, x, at, used, p, t, rng, max(2, configurations // len(used)), u, c)
+    each = max(2, configurations // len(used))
+    chosen = [rng.permutation(np.flatnonzero(at == k))[:each] for k in used]
+    posterior = _posterior(model, x, t, chosen, p[used] / p[used].sum(), u, c)
     sampling_f = 1.0 / (b * np.sqrt(np.maximum(count, 1)))
     sampling_c = np.hypot(capacity.error, BOLTZMANN * b * b * fluctuation.error)
     sampling = (sampling_f, energy.error, np.hypot(sampling_f, energy.error) / t, sampling_c)
@@ -164,10 +167,12 @@ def decomposition(
     return Decomposition(t, count, shown(free), shown(energy.mean), shown(entropy), shown(heat), *bands)
 
 
-def _posterior(model, x, at, used, p, t, rng, each, u, c) -> list[FloatArray]:
-    """Posterior variances of F, U, S (relative to their averages) and C of the used bins."""
+def _posterior(model, x, t, chosen, weight, u, c) -> list[FloatArray]:
+    """Posterior variances of F, U, S (relative to their averages) and C of bins.
+
+    ``chosen`` holds rows of samples of each bin, ``weight`` the populations of the bins.
+    """
     b = 1.0 / (BOLTZMANN * t)
-    chosen = [rng.permutation(np.flatnonzero(at == k))[:each] for k in used]
     index = np.concatenate(chosen)
     n = len(index)
     quantities = ("free_energy", "mean_energy", "heat_capacity")
@@ -177,7 +182,7 @@ def _posterior(model, x, at, used, p, t, rng, each, u, c) -> list[FloatArray]:
             block = model.covariance(x[index], first, quantities[j], temperature=t)
             covariance[i * n : (i + 1) * n, j * n : (j + 1) * n] = block
             covariance[j * n : (j + 1) * n, i * n : (i + 1) * n] = block.T
-    by = np.zeros((3, len(used), 3 * n))  # F, U, C as linear functions of δA, δu, δc at the chosen configurations
+    by = np.zeros((3, len(chosen), 3 * n))  # F, U, C as linear functions of δA, δu, δc at the chosen configurations
     start = 0
     for row, members in enumerate(chosen):
         stop, m = start + len(members), len(members)
@@ -191,7 +196,6 @@ def _posterior(model, x, at, used, p, t, rng, each, u, c) -> list[FloatArray]:
         by[2, row, n + start : n + stop] = 2.0 * BOLTZMANN * b * b * du / m
         by[2, row, here] = -b * (dc + fluctuation) / m
         start = stop
-    weight = p[used] / p[used].sum()
     free, energy = by[0] - weight @ by[0], by[1] - weight @ by[1]
     maps = (free, energy, (energy - free) / t, by[2])
     return [np.maximum(np.einsum("ki,ij,kj->k", m, covariance, m, optimize=True), 0.0) for m in maps]

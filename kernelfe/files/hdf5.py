@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import KernelfeError, MissingDependencyError, ModelFileError
+from ..errors import KernelfeError, MissingDependencyError, ModelFileError, require
 from .npz import MAX_BYTES
 
 _KINDS = "biuf"
@@ -91,17 +91,21 @@ def dataset(
     import h5py
 
     found, shown = member(file, name), f"{name!r} in {Path(file.file.filename).name}"
-    if not isinstance(found, h5py.Dataset):
-        raise ModelFileError(f"{shown} is not a dataset")
-    if found.dtype.kind not in kinds:
-        raise ModelFileError(f"{shown} has dtype {found.dtype}; only numbers are read")
-    if found.external or found.is_virtual:
-        raise ModelFileError(f"{shown} is stored in other files; copy it into one")
+    require(isinstance(found, h5py.Dataset), f"{shown} is not a dataset", ModelFileError)
+    require(found.dtype.kind in kinds, f"{shown} has dtype {found.dtype}; only numbers are read", ModelFileError)
+    require(
+        not found.external and not found.is_virtual,
+        f"{shown} is stored in other files; copy it into one",
+        ModelFileError,
+    )
     rows = len(found) if found.ndim and frame_limit is None else min(frame_limit or 1, len(found) if found.ndim else 1)
     size = max(
         rows * int(np.prod(found.shape[1:], dtype=object)) * found.dtype.itemsize,
         int(np.prod(found.chunks or (), dtype=object)) * found.dtype.itemsize,
     )
-    if size > max_bytes:
-        raise ModelFileError(f"{shown} declares {size} bytes, more than the limit of {max_bytes}; do not trust it")
+    require(
+        size <= max_bytes,
+        f"{shown} declares {size} bytes, more than the limit of {max_bytes}; do not trust it",
+        ModelFileError,
+    )
     return found

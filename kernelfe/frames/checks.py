@@ -57,6 +57,12 @@ def require_finite(array: np.ndarray, name: str, rows: np.ndarray | None = None,
     require(row is None, f"{name} is not finite at row {row}; {mend or 'correct or remove that row'}")
 
 
+def require_finite_frames(array: np.ndarray, name: str) -> None:
+    """Raise DataError at the first frame of an all-atom array with a NaN or infinity."""
+    frame = first_bad_row(~np.isfinite(array))
+    require(frame is None, f"{name} of frame {frame} are not finite: drop the frame or repair it")
+
+
 def coordinates(value: Any, name: str, wanted: str) -> np.ndarray:
     """Positions (n, beads, 3) or variables (n, d), finite."""
     array = numbers(value, name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from numbers import Real
 
-from ..errors import DataError
+from ..errors import DataError, require
 
 
 class Spatial(Enum):
@@ -69,11 +69,11 @@ class Functional:
     reads: tuple[Read, ...]
 
     def __post_init__(self):
-        if not self.reads or len({read.spatial for read in self.reads}) != 1:
-            raise DataError(
-                f"functional {self.key!r} mixes outputs of different shape; add only functionals that read "
-                "A through the same spatial operator"
-            )
+        require(
+            self.reads and len({read.spatial for read in self.reads}) == 1,
+            f"functional {self.key!r} mixes outputs of different shape; add only functionals that read "
+            "A through the same spatial operator",
+        )
 
     @property
     def spatial(self) -> Spatial:

@@ -20,9 +20,6 @@ from ..errors import DataError
 from ..specs import Bound, OneOrMore, OrNone, Real, Spec, field_names
 from .jets import Jets, linear
 
-#: Entries of a block of pairs in the products that are made of Gram matrices.
-PAIR_ENTRIES = 1 << 22
-
 
 @dataclass(frozen=True)
 class Embedding:
@@ -54,6 +51,8 @@ class Kernel(Spec):
     POSITIVE: ClassVar[tuple[str, ...]] = ("lengthscale",)
     #: Whether κ(z, z) = 1 everywhere.
     STATIONARY: ClassVar[bool] = True
+    #: Entries of a block of pairs in the products that are made of Gram matrices.
+    PAIR_ENTRIES: ClassVar[int] = 1 << 22
 
     @classmethod
     def field_bounds(cls) -> dict[str, Bound]:
@@ -238,7 +237,7 @@ class Kernel(Spec):
         size, columns = c.shape[1], z.shape[1]
         right = Jets(nodes, c, linear(lambda w: w.transpose(1, 2), w))  # one row per right-hand side
         out = z.new_zeros(len(z), 1 + columns, size)
-        step = max(1, PAIR_ENTRIES // max(1, len(nodes) * size * (1 + columns)))
+        step = max(1, self.PAIR_ENTRIES // max(1, len(nodes) * size * (1 + columns)))
         for start in range(0, len(z), step):
             part = slice(start, start + step)
             out[part] = self.gram(Jets.full(z[part]), right).sum(2)

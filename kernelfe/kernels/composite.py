@@ -15,9 +15,6 @@ from ..specs import Bound, Each, Instance, OrNone, Real, Whole
 from .base import Embedding, Kernel
 from .scalars import Profile, Scalar, ScalarKernel
 
-#: Length scale of a further kernel of the same form in a sum, relative to the one before, where the data set both.
-FINER = 0.3
-
 #: What can be combined, in words.
 COMBINED = (
     "a kernel that can be combined: only radial and dot-product kernels, and sums and products of them, are functions "
@@ -139,15 +136,18 @@ class Composite(ScalarKernel):
             ]
         return self.assigned(self._own(values) | {"kernels": kernels, "_widths": tuple(widths)})
 
-    def completed(self, z: Tensor, per_column: bool, factor: float = 1.0) -> Self:
-        """The spec with what it leaves to the data; parts of the same form start from different length scales."""
+    def completed(self, z: Tensor, per_column: bool, factor: float = 1.0, finer: float = 0.3) -> Self:
+        """The spec with what it leaves to the data.
+
+        Each further part of the same form starts from ``finer`` times the length scale of the part before.
+        """
         done: list[Any] = []
         for k, kernel in enumerate(self.kernels):
             part, own = z[:, self._columns(k, z.shape[1])], factor
             filled = kernel.completed(part, per_column, own)
             taken = [done[j] for j in range(k) if self._columns(j, z.shape[1]) == self._columns(k, z.shape[1])]
-            while filled in taken and kernel.completed(part, per_column, FINER * own) != filled:
-                own *= FINER
+            while filled in taken and kernel.completed(part, per_column, finer * own) != filled:
+                own *= finer
                 filled = kernel.completed(part, per_column, own)
             done.append(filled)
         return replace(self, kernels=tuple(done))

@@ -14,9 +14,6 @@ from ..specs import Bound, OneOrMore, OrNone, Real, Whole
 from .base import Embedding
 from .scalars import Profile, Scalar, ScalarKernel
 
-#: Highest power: beyond it, values outside the data overflow.
-MAX_POWER = 12
-
 
 @dataclass(frozen=True)
 class DotProduct(ScalarKernel):
@@ -45,7 +42,7 @@ class DotProduct(ScalarKernel):
     POSITIVE: ClassVar[tuple[str, ...]] = ("lengthscale", "offset")
     STATIONARY: ClassVar[bool] = False
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
-        "power": Whole(least=1, most=MAX_POWER, strict=True),
+        "power": Whole(least=1, most=12, strict=True),  # with higher powers, values outside the data overflow
         "centre": OrNone(OneOrMore(Real())),
     }
 

@@ -29,16 +29,11 @@ from scipy.special import gammaincinv, gammaln, ndtri
 from scipy.stats import qmc
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
 from .base import Kernel
 from .composite import Product, Sum
 from .dot_product import DotProduct
 from .radial import RBF, Matern52, RationalQuadratic
-
-#: Most monomials of a dot-product kernel.
-MAX_MONOMIALS = 20_000
-#: Degrees of freedom of the broader density of the frequencies of Matern52.
-BROADER = 2.0
 
 
 @dataclass(frozen=True)
@@ -231,9 +226,11 @@ def _composite_frequencies(kernel: Any, size: int, uniform: np.ndarray) -> tuple
     return out, ratio
 
 
-def _student(normal: np.ndarray, uniform: np.ndarray, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies of Student's t of 5 degrees of freedom where ``plain``, else of the broader one of 2."""
-    degrees = np.where(plain, 5.0, BROADER)
+def _student(
+    normal: np.ndarray, uniform: np.ndarray, plain: np.ndarray, broader: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies of Student's t of 5 degrees of freedom where ``plain``, else of a broader one of fewer degrees."""
+    degrees = np.where(plain, 5.0, broader)
     omega = normal * np.sqrt(0.5 * degrees / gammaincinv(0.5 * degrees, uniform))[:, None]
     squared, size = (omega**2).sum(1), omega.shape[1]
 
@@ -241,17 +238,18 @@ def _student(normal: np.ndarray, uniform: np.ndarray, plain: np.ndarray) -> tupl
         constant = gammaln(0.5 * (nu + size)) - gammaln(0.5 * nu) - 0.5 * size * np.log(nu)
         return constant - 0.5 * (nu + size) * np.log1p(squared / nu)
 
-    return omega, 2.0 / (1.0 + np.exp(log_density(BROADER) - log_density(5.0)))
+    return omega, 2.0 / (1.0 + np.exp(log_density(broader) - log_density(5.0)))
 
 
-def _monomials(kernel: Any, start: int, size: int, variance: float) -> MonomialFeatures:
+def _monomials(kernel: Any, start: int, size: int, variance: float, most: int = 20_000) -> MonomialFeatures:
+    """All monomials of the kernel; more than ``most`` of them would be too many to draw functions from."""
     power = kernel.power
     count = comb(size + power, power)
-    if count > MAX_MONOMIALS:
-        raise DataError(
-            f"DotProduct: {count} monomials of degree {power} in {size} columns, above {MAX_MONOMIALS}: use a lower "
-            "power or fewer columns, or model.sample at given configurations"
-        )
+    require(
+        count <= most,
+        f"DotProduct: {count} monomials of degree {power} in {size} columns, above {most}: use a lower power or fewer "
+        "columns, or model.sample at given configurations",
+    )
     index = np.array(list(combinations_with_replacement(range(size + 1), power)))
     multinomial = [factorial(power) / prod(factorial(v) for v in Counter(row.tolist()).values()) for row in index]
     root = (variance * torch.tensor(multinomial, dtype=torch.float64)).sqrt()

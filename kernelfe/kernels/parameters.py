@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..functionals import Read
 from ..specs import Bound, Interval, Real, Spec, Text, Whole
-from .series import TOLERANCE, check_inside, functions_needed, series
+from .series import check_inside, functions_needed, series
 
 
 class ParameterPart(Spec):
@@ -113,7 +113,7 @@ class ParameterKernel(ParameterPart):
     name: str
     lengthscale: float
     range: tuple[float, float]
-    tolerance: float = TOLERANCE
+    tolerance: float = 1e-10
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "lengthscale": Real(above=0.0),

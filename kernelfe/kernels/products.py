@@ -16,8 +16,9 @@ In few dimensions, where the elementwise passes take longer than the products, m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,25 +30,6 @@ from .scalars import half_squared_distances
 
 #: (start, stop) → values and gradients of a block of environments, or None.
 Block = Callable[[int, int], tuple[Tensor | None, Tensor | None]]
-#: Entries of a block of pairs, and nodes in it at most: long thin products are twice as slow as square ones on a CPU.
-BLOCK_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}
-BLOCK_NODES = {"cpu": 1 << 10, "cuda": 1 << 26}
-#: Nodes in a block where there are more than that and several passes over it, which stays in the caches of the cores.
-CACHED_NODES = 1 << 8
-#: Dimensions up to which moments are the faster form: in double precision they take half the time of thin products in
-#: single precision at two, and as long at four.
-MOMENT_DIMENSIONS = 4
-#: Numbers in the moments of a block, and in what the kernel is multiplied by for them; with more, products are thin.
-MOMENT_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}
-#: Kernel values in single precision below which they are zero: times a coefficient they might be too small for the
-#: normal format, and such numbers make products ten times slower.
-VANISHING = 1e-20
-#: Columns that thin products are filled up to a multiple of: eleven take as long as sixteen, or longer.
-ALIGNED = 8
-#: Numbers in what the kernel is multiplied by for an expansion in values, at a time.
-VALUES_NUMBERS = 1 << 20
-#: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
-GENERAL_ENTRIES = 1 << 20
 
 
 class PairProducts:
@@ -70,6 +52,26 @@ class PairProducts:
         The environments that this process is responsible for, a range of E; None: all.
     """
 
+    #: Entries of a block of pairs, and its largest number of nodes: on a CPU, long thin products are twice as slow as
+    #: square ones.
+    BLOCK_ENTRIES: ClassVar[Mapping[str, int]] = {"cpu": 1 << 20, "cuda": 1 << 26}
+    BLOCK_NODES: ClassVar[Mapping[str, int]] = {"cpu": 1 << 10, "cuda": 1 << 26}
+    #: Nodes in a block if there are more and it is passed over several times: it then stays in the caches of the cores.
+    CACHED_NODES: ClassVar[int] = 1 << 8
+    #: Dimensions up to which moments are the faster form: in double precision they take half the time of thin products
+    #: in single precision at two, and as long at four.
+    MOMENT_DIMENSIONS: ClassVar[int] = 4
+    #: Numbers in the moments of a block, and in the factors that the kernel is multiplied by; with more, products are
+    #: thin.
+    MOMENT_NUMBERS: ClassVar[Mapping[str, int]] = {"cpu": 1 << 22, "cuda": 1 << 26}
+    #: Kernel values in single precision below which they are zero: times a coefficient they might be too small for the
+    #: normal format, and such numbers make products ten times slower.
+    VANISHING: ClassVar[float] = 1e-20
+    #: Numbers in what the kernel is multiplied by for an expansion in values, at a time.
+    VALUES_NUMBERS: ClassVar[int] = 1 << 20
+    #: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
+    GENERAL_ENTRIES: ClassVar[int] = 1 << 20
+
     def __init__(
         self,
         kernel: Kernel,
@@ -84,7 +86,7 @@ class PairProducts:
     ):
         self.kernel, self.values, self.slopes = kernel, values, slopes
         self.fused = isinstance(kernel, RadialKernel)
-        self.moments = self.fused and z.shape[1] <= MOMENT_DIMENSIONS
+        self.moments = self.fused and z.shape[1] <= self.MOMENT_DIMENSIONS
         self.dtype = dtype = torch.float64 if self.moments else dtype
         centre = nodes.mean(0) if self.fused and len(nodes) else z.new_zeros(z.shape[1])
         # a radial kernel depends on differences only: about the centre little cancels
@@ -104,16 +106,16 @@ class PairProducts:
             self._z1 = torch.cat([self.z.to(dtype), ones], 1)
         self.width, self.step = self._block_shape(kind)
         #: Right-hand sides up to which moments are taken.
-        self._few = MOMENT_NUMBERS[kind] // ((1 + z.shape[1]) ** 2 * max(1, self.step, len(nodes)))
+        self._few = self.MOMENT_NUMBERS[kind] // ((1 + z.shape[1]) ** 2 * max(1, self.step, len(nodes)))
 
     def _block_shape(self, kind: str) -> tuple[int, int]:
         """Nodes and environments of a block."""
-        count, entries = max(1, len(self.nodes)), BLOCK_ENTRIES[kind]
+        count, entries = max(1, len(self.nodes)), self.BLOCK_ENTRIES[kind]
         if not self.fused:
-            return count, max(1, GENERAL_ENTRIES // (1 + self.z.shape[1]) // count)
-        width = min(count, BLOCK_NODES[kind])
+            return count, max(1, self.GENERAL_ENTRIES // (1 + self.z.shape[1]) // count)
+        width = min(count, self.BLOCK_NODES[kind])
         if width < count and not self.moments and kind == "cpu":
-            entries, width = entries * min(width, CACHED_NODES) // width, min(width, CACHED_NODES)
+            entries, width = entries * min(width, self.CACHED_NODES) // width, min(width, self.CACHED_NODES)
         return width, max(1, entries // width)
 
     @property
@@ -206,7 +208,7 @@ class PairProducts:
             found = (k1, k2, k0) if self.values else (k1, k2)
         out = found
         if self.dtype != torch.float64:
-            out = tuple(torch.nn.functional.hardshrink(part.to(self.dtype), VANISHING) for part in found)
+            out = tuple(torch.nn.functional.hardshrink(part.to(self.dtype), self.VANISHING) for part in found)
         size = sum(part.numel() * part.element_size() for part in out)
         if size <= self.cache_bytes - self._kept_bytes:
             self._kept[key] = out
@@ -236,7 +238,7 @@ class PairProducts:
         c = c.to(self.dtype)
         size, width = c.shape[1], self.z.shape[1]
         columns = self._nodes1.shape[1]
-        few = max(1, VALUES_NUMBERS // (columns * max(1, min(self.width, len(self.nodes)))))
+        few = max(1, self.VALUES_NUMBERS // (columns * max(1, min(self.width, len(self.nodes)))))
 
         def block(start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
             z = self._z1[start:stop, :width]
@@ -309,6 +311,6 @@ class PairProducts:
                 buffer.addcmul_(first, c, value=-1.0)
 
 
-def _aligned(x: Tensor) -> Tensor:
-    """With columns of zeros up to a multiple of :data:`ALIGNED`."""
-    return torch.nn.functional.pad(x, (0, -x.shape[1] % ALIGNED))
+def _aligned(x: Tensor, columns: int = 8) -> Tensor:
+    """Pad to a multiple of ``columns`` with zeros: thin products of eleven columns take as long as those of sixteen."""
+    return torch.nn.functional.pad(x, (0, -x.shape[1] % columns))

@@ -21,8 +21,6 @@ from torch import Tensor
 
 from ..errors import DataError
 
-#: Largest share of the variance that the terms left out may hold.
-TOLERANCE = 1e-10
 #: Most functions kept: intervals of about 13 length scales.
 MAX_FUNCTIONS = 100
 

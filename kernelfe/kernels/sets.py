@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .base import PAIR_ENTRIES, Kernel
+from .base import Kernel
 from .jets import Jets, linear
 
 
@@ -40,9 +40,9 @@ def label_covariances(kernel: Kernel, a: Jets, b: Jets, frames: int, components:
         return a.z.new_zeros(frames, components)
     left = _Sets(a, labels, components)
     right = left if a is b else _Sets(b, labels, components)
-    root = math.isqrt(PAIR_ENTRIES)
+    root = math.isqrt(kernel.PAIR_ENTRIES)
     wide, high = min(left.most, root), min(right.most, root)
-    step = max(1, PAIR_ENTRIES // max(wide * high, (wide + high) * (1 + a.z.shape[1])))
+    step = max(1, kernel.PAIR_ENTRIES // max(wide * high, (wide + high) * (1 + a.z.shape[1])))
     out = []
     for first in range(0, labels, step):
         some = slice(first, min(first + step, labels))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..specs import Bound, Choice, Instance, Interval, Real, Spec
-from .series import TOLERANCE, check_inside, functions_needed, series
+from .series import check_inside, functions_needed, series
 from .thermal import ThermalPart, energy_and_entropy
 
 
@@ -47,7 +47,7 @@ class TemperatureKernel(Spec):
     lengthscale: float
     range: tuple[float, float]
     variable: str = "T"
-    tolerance: float = TOLERANCE
+    tolerance: float = 1e-10
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "lengthscale": Real(above=0.0),

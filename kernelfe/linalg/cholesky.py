@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,9 +15,6 @@ from torch import Tensor
 from ..errors import SolverError
 
 logger = logging.getLogger(__name__)
-
-#: Relative jitters, tried in this order when a factorization fails.
-JITTERS = (0.0, 1e-12, 1e-10, 1e-8)
 
 
 class CholeskyFactor:
@@ -37,9 +35,12 @@ class CholeskyFactor:
         If the matrix holds non-finite numbers or is not positive definite with the largest jitter.
     """
 
+    #: Relative jitters, tried in this order when a factorization fails.
+    JITTERS: ClassVar[tuple[float, ...]] = (0.0, 1e-12, 1e-10, 1e-8)
+
     def __init__(self, build: Callable[[], Tensor], name: str = "matrix"):
         failed = rows = 0
-        for jitter in JITTERS:
+        for jitter in self.JITTERS:
             matrix = build()
             rows, diagonal = len(matrix), matrix.diagonal()
             if not math.isfinite(diagonal.mean().item()):
@@ -53,7 +54,7 @@ class CholeskyFactor:
                 return
             del matrix, diagonal  # before the next one is built
         raise SolverError(
-            f"the {name} ({rows} rows) is not positive definite even with relative jitter {JITTERS[-1]:.0e} "
+            f"the {name} ({rows} rows) is not positive definite even with relative jitter {self.JITTERS[-1]:.0e} "
             f"(failed at row {failed}): remove duplicated rows, or raise the noise of the labels"
         )
 

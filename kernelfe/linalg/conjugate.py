@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,17 +23,6 @@ from ..errors import SolverError
 from .operators import Preconditioner, Solution, SymmetricOperator
 
 logger = logging.getLogger(__name__)
-
-#: Reduction of the residual by one sweep of single-precision products before it is computed again. Since the directions
-#: are kept, this costs one product in double precision and no iterations. With a smaller value (1e-3), rounding in the
-#: recursion costs iterations: 394 instead of 356 for 55,000 labels, where double precision takes 359.
-SINGLE_PRECISION = 3e-2
-#: Iterations between checks of the residual on a GPU, where every check waits for all queued work.
-LOOK_EVERY = 4
-#: Sweeps without a twofold gain after which the solve stops.
-STALLED = 2
-#: Growth of the residual within a sweep of single-precision products at which the sweep is stopped.
-GROWTH = 1e2
 
 
 @dataclass
@@ -101,7 +91,7 @@ def conjugate_gradients(
     norm = _dots(columns, preconditioner.solve(columns)).sqrt()
     norm = torch.where(norm > 0, norm, torch.ones_like(norm))
     product = operator.product if fast is None else fast
-    search = _Search(preconditioner, norm, max_iterations, callback)
+    search = Search(preconditioner, norm, max_iterations, callback)
     weak, best = 0, math.inf
     safe: Tensor | None = None
     while True:
@@ -123,12 +113,12 @@ def conjugate_gradients(
         best = min(best, found)
         if found <= tolerance:
             return Solution(x.reshape(b.shape), found, search.spent, 0.0, time.perf_counter() - began)
-        if weak > STALLED and fast is not None:
+        if weak > search.STALLED and fast is not None:
             logger.info("products in single precision stalled at a residual of %.1e: continuing in double", found)
             product, fast, weak = operator.product, None, 0
             search.direction = None
-        if search.spent >= max_iterations or weak > STALLED:
-            raise SolverError(_advice(found, tolerance, search.spent, max_iterations, weak > STALLED))
+        if search.spent >= max_iterations or weak > search.STALLED:
+            raise SolverError(_advice(found, tolerance, search.spent, max_iterations, weak > search.STALLED))
         if weak:
             search.direction = None
         # a little below the tolerance, so that the true residual passes
@@ -137,7 +127,7 @@ def conjugate_gradients(
             search.sweep(product, x, r, z, 0.5 * tolerance)
         else:
             safe = x.clone()
-            search.sweep(product, x, r, z, max(0.5 * tolerance, SINGLE_PRECISION * found), GROWTH * found)
+            search.sweep(product, x, r, z, max(0.5 * tolerance, search.SINGLE_PRECISION * found), search.GROWTH * found)
         logger.debug("%d products, residual %.1e before this sweep", search.spent, found)
 
 
@@ -152,8 +142,19 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass
-class _Search:
+class Search:
     """Sweeps of one solve, with the number of products used and the last direction."""
+
+    #: Reduction of the residual by one sweep of single-precision products before it is computed again. Since the
+    #: directions are kept, this costs one product in double precision and no iterations. With a smaller value (1e-3),
+    #: rounding in the recursion costs iterations: 394 instead of 356 for 55,000 labels (359 in double precision).
+    SINGLE_PRECISION: ClassVar[float] = 3e-2
+    #: Growth of the residual within a sweep of single-precision products at which the sweep is stopped.
+    GROWTH: ClassVar[float] = 1e2
+    #: Iterations between checks of the residual on a GPU, where every check waits for all queued work.
+    LOOK_EVERY: ClassVar[int] = 4
+    #: Sweeps without a twofold gain after which the solve stops.
+    STALLED: ClassVar[int] = 2
 
     preconditioner: Preconditioner
     norm: Tensor
@@ -170,7 +171,7 @@ class _Search:
         if self.direction is not None:
             last, before = self.direction
             p.addcmul_(torch.where(before > 0, rz / before, torch.zeros_like(rz)), last)
-        every = LOOK_EVERY if r.is_cuda else 1
+        every = self.LOOK_EVERY if r.is_cuda else 1
         while self.spent < self.limit:
             ap = product(p)
             curvature = _dots(p, ap)

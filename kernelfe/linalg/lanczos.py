@@ -20,9 +20,6 @@ from torch import Tensor
 from ..errors import SolverError
 from .operators import Preconditioner, SymmetricOperator
 
-#: Number of refinements when rounding leaves the true residual above the tolerance.
-REFINEMENTS = 3
-
 
 @dataclass(frozen=True)
 class LanczosRun:
@@ -163,8 +160,11 @@ def refined(
     run: LanczosRun,
     tolerance: float,
     max_iterations: int,
+    refinements: int = 3,
 ) -> LanczosRun:
     """The run with solutions whose true residuals are below the tolerance: A d = b − A x is solved, d is added.
+
+    This is repeated at most ``refinements`` times.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def refined(
         If rounding prevents this.
     """
     x, residual, iterations = run.x, run.residual, run.iterations
-    for _ in range(REFINEMENTS):
+    for _ in range(refinements):
         bad = torch.nonzero(residual > tolerance)[:, 0]
         if not len(bad):
             break

@@ -24,14 +24,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import SolverError
+from ..errors import SolverError, require
 from .lanczos import conjugate_lanczos, refined
 from .operators import Preconditioner, SymmetricOperator
 
 logger = logging.getLogger(__name__)
-
-#: Largest number of probes solved at a time: more take more memory, fewer take more passes over the matrix.
-BATCH = 16
 
 
 class DifferentiableOperator(SymmetricOperator, Protocol):
@@ -43,6 +40,10 @@ class DifferentiableOperator(SymmetricOperator, Protocol):
     def bilinear(self, u: Tensor, v: Tensor) -> Tensor:
         """Σ_q u_qᵀ A v_q for u and v of shape (N, q): a number, differentiable in the hyperparameters."""
         ...
+
+
+def _require(holds: bool, message: str) -> None:
+    require(holds, f"LanczosSettings: {message}", SolverError)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class LanczosSettings:
         Seed of the probes: the same seed gives the same probes, so that values at two hyperparameters differ smoothly.
     reorthogonalise
         As in :func:`~kernelfe.linalg.conjugate_lanczos`.
+    batch
+        Largest number of probes solved at a time: more take more memory, fewer take more passes over the matrix.
+    refinements
+        Largest number of refinements of a solve whose true residual rounding leaves above the tolerance.
 
     Raises
     ------
@@ -77,17 +82,24 @@ class LanczosSettings:
     standard_error: float | None = None
     seed: int = 0
     reorthogonalise: bool = False
+    batch: int = 16
+    refinements: int = 3
 
     def __post_init__(self):
-        if not 0 < self.tolerance < 1:
-            raise SolverError(f"LanczosSettings: tolerance={self.tolerance} must lie between 0 and 1")
-        if self.max_iterations < 1 or not 2 <= self.probes <= self.max_probes:
-            raise SolverError(
-                f"LanczosSettings: max_iterations={self.max_iterations} must be at least 1, probes={self.probes} at "
-                f"least 2 and at most max_probes={self.max_probes}"
-            )
-        if self.standard_error is not None and not self.standard_error > 0:
-            raise SolverError(f"LanczosSettings: standard_error={self.standard_error} must be positive, or None")
+        _require(0 < self.tolerance < 1, f"tolerance={self.tolerance} must lie between 0 and 1")
+        _require(
+            self.max_iterations >= 1 and 2 <= self.probes <= self.max_probes,
+            f"max_iterations={self.max_iterations} must be at least 1, probes={self.probes} at least 2 and at most "
+            f"max_probes={self.max_probes}",
+        )
+        _require(
+            self.standard_error is None or self.standard_error > 0,
+            f"standard_error={self.standard_error} must be positive, or None",
+        )
+        _require(
+            self.batch >= 1 and self.refinements >= 0,
+            f"batch={self.batch} must be at least 1, and refinements={self.refinements} not negative",
+        )
 
 
 @dataclass(frozen=True)
@@ -160,11 +172,11 @@ def log_density(
     residual, iterations, wanted = 0.0, 0, settings.probes
     solution, split = y, hasattr(operator, "trace")
     while True:
-        size = min(BATCH, wanted - len(logs))
+        size = min(settings.batch, wanted - len(logs))
         z = preconditioner.sample(size, generator)
         rhs = z if logs else torch.cat([y[:, None], z], 1)
         run = conjugate_lanczos(operator, preconditioner, rhs, *limits, settings.reorthogonalise)
-        run = refined(operator, preconditioner, rhs, run, *limits)
+        run = refined(operator, preconditioner, rhs, run, *limits, settings.refinements)
         iterations += run.iterations
         residual = max(residual, float(run.residual.max()))
         first = rhs.shape[1] - size

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,21 +26,6 @@ from torch import Tensor
 from ..errors import SolverError
 
 logger = logging.getLogger(__name__)
-
-#: Relative jitters for the residual of a group, tried in this order, by precision.
-JITTERS = {torch.float64: (0.0, 1e-12, 1e-9, 1e-6), torch.float32: (0.0, 1e-6)}
-#: Largest violation of the identities of P⁻¹ at which single precision is kept.
-CONSISTENT = 0.2
-#: Steps of the power iteration that measures this violation.
-POWER_STEPS = 3
-#: Numbers gathered at a time when the factor is applied to several right-hand sides.
-GATHERED_NUMBERS = 1 << 23
-#: Columns of a product with itself that are computed together: smaller ones waste less, larger ones run faster.
-SQUARE_COLUMNS = 256
-#: Numbers gathered at a time for many right-hand sides, to stay in a cache.
-CACHED_NUMBERS = 1 << 18
-#: Numbers of Uᵀ x in one piece.
-WHITENED_NUMBERS = 1 << 22
 
 
 class LocalFactor:
@@ -61,6 +47,13 @@ class LocalFactor:
     used
         Number of sites that each group depends on, including its own, shape (groups,).
     """
+
+    #: Numbers gathered at a time when the factor is applied to several right-hand sides.
+    GATHERED_NUMBERS: ClassVar[int] = 1 << 23
+    #: Numbers gathered at a time for many right-hand sides, to stay in a cache.
+    CACHED_NUMBERS: ClassVar[int] = 1 << 18
+    #: Numbers of Uᵀ x in one piece.
+    WHITENED_NUMBERS: ClassVar[int] = 1 << 22
 
     def __init__(self, sites: Tensor, index: Tensor, factor: Tensor, own: Tensor, used: Tensor):
         self.sites, self.index, self.factor, self.rows = sites, index, factor, sites.numel()
@@ -120,7 +113,7 @@ class LocalFactor:
     def solve(self, x: Tensor) -> Tensor:
         """U Uᵀ x, shape (N, k)."""
         (groups, looked_at), each = self.index.shape, self.sites.shape[1]
-        step = max(1, GATHERED_NUMBERS // (groups * looked_at * each))
+        step = max(1, self.GATHERED_NUMBERS // (groups * looked_at * each))
         if x.shape[1] > step:  # rows are gathered once for each group that depends on them
             return torch.cat([self.solve(part) for part in x.split(step, 1)], 1)
         if self._transposed is None:
@@ -139,8 +132,8 @@ class LocalFactor:
         Rows of no group are zero.
         """
         height, width = self.factor.shape[1:]
-        few = max(1, CACHED_NUMBERS // (height * x.shape[1]))  # gathered rows that stay in the cache
-        many = max(1, WHITENED_NUMBERS // max(1, width * x.shape[1]))
+        few = max(1, self.CACHED_NUMBERS // (height * x.shape[1]))  # gathered rows that stay in the cache
+        many = max(1, self.WHITENED_NUMBERS // max(1, width * x.shape[1]))
         by_site = x.reshape(len(self.sites), -1)
         for outer in range(0, len(self.index), many):
             stop = min(len(self.index), outer + many)
@@ -254,11 +247,12 @@ class LowRankAndLocal:
         # subtracted from x, not from V x, whose differences U in single precision would not resolve
         return self.local.solve(x - self._low_rank.explained(self.local.solve(x)))
 
-    def consistent(self) -> bool:
-        """Check that Lᵀ P₀⁻¹ L = 1 − (1 + LᵀVL)⁻¹ holds despite rounding.
+    def consistent(self, limit: float = 0.2, steps: int = 3) -> bool:
+        """Check that Lᵀ P₀⁻¹ L = 1 − (1 + LᵀVL)⁻¹ holds to ``limit`` despite rounding.
 
         P₀⁻¹ is a difference: for a component that varies a million times more than U can resolve, a millionth remains.
-        With U in single precision this may be zero, or negative. A few power iterations find the largest deviation.
+        With U in single precision this may be zero, or negative. ``steps`` power iterations find the largest
+        deviation.
         """
         low_rank = self._low_rank
         if low_rank is None:
@@ -266,16 +260,16 @@ class LowRankAndLocal:
         seeded = torch.Generator().manual_seed(0)
         x = torch.randn(low_rank.rank, 1, generator=seeded, dtype=torch.float64, device="cpu")
         x, size = x.to(low_rank.capacity.device), math.inf
-        for _ in range(POWER_STEPS):
+        for _ in range(steps):
             x = x / x.norm()
             y = low_rank.left(x)
             found = low_rank.right(self.local.solve(y - low_rank.explained(self.local.solve(y))))
             x = found - x + torch.cholesky_solve(x, low_rank.capacity)
             size = float(x.norm())
-            if not 0.0 < size < CONSISTENT:
+            if not 0.0 < size < limit:
                 break
         logger.debug("the inverse of the preconditioner violates its identities by %.1e", size)
-        return size < CONSISTENT
+        return size < limit
 
     def subtracted(self) -> Tensor | None:
         """W with P⁻¹ = U Uᵀ − W Wᵀ, shape (N, r + m); None without L and F."""
@@ -377,18 +371,23 @@ class _Broad:
         return 2.0 * float(self._factor.diagonal().log().sum())
 
 
-def _add_square(total: Tensor, part: Tensor) -> None:
-    """Add partᵀ part; only one half of it is computed."""
+def _add_square(total: Tensor, part: Tensor, columns: int = 256) -> None:
+    """Add partᵀ part; only one half of it is computed.
+
+    ``columns`` are computed together: fewer waste less, more run faster.
+    """
     part = part.to(total.dtype)  # the product is a million times larger than the identity that it is added to
-    for start in range(0, len(total), SQUARE_COLUMNS):
-        stop = min(start + SQUARE_COLUMNS, len(total))
+    for start in range(0, len(total), columns):
+        stop = min(start + columns, len(total))
         total[:stop, start:stop].addmm_(part[:, :stop].mT, part[:, start:stop])
         total[start:stop, :start] = total[:start, start:stop].mT
 
 
 def _cholesky(blocks: Tensor) -> Tensor:
+    """Factors of blocks, with the least relative jitter of some that leaves all of them positive definite."""
+    jitters = (0.0, 1e-12, 1e-9, 1e-6) if blocks.dtype == torch.float64 else (0.0, 1e-6)
     diagonal = blocks.diagonal(dim1=1, dim2=2).clone()
-    for jitter in JITTERS[blocks.dtype]:
+    for jitter in jitters:
         blocks.diagonal(dim1=1, dim2=2).copy_(diagonal * (1.0 + jitter))
         lower, info = torch.linalg.cholesky_ex(blocks)
         if not bool(info.any()):

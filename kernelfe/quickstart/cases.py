@@ -37,9 +37,13 @@ from ..statistics import replica_effective_sample_size
 from ..training import minimize_relative_entropy
 
 DATA = "alanine-dipeptide"
+#: Temperatures of the training frames, K: four of those that the data hold.
 TRAIN_TEMPERATURES = (300.0, 400.0, 500.0, 600.0)
-UNSEEN = 450.0  # K; no frame of this temperature is trained on by any case: labels of held-out frames come from here
-TARGET = 350.0  # K; no frame of this temperature is trained on, but for the single-temperature cases
+#: Temperature of the held-out labels, K: no case trains on its frames.
+UNSEEN = 450.0
+#: Temperature of sampling and comparison, K: only the single-temperature cases train on its frames.
+TARGET = 350.0
+#: Beads of the two backbone torsions of the data.
 PHI, PSI = (0, 1, 2, 4), (1, 2, 4, 5)
 
 #: Label sets by name.

@@ -24,12 +24,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import DataError, ProcessError
+from ..errors import DataError, ProcessError, require
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a process that does not answer is given up. Longer than shares of one fit can differ by.
-TIMEOUT = 7200.0
 #: Variables of the environment by which torchrun, or a script for another launcher, describes the processes.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 #: Bytes of the message of a failed process that the others repeat.
@@ -52,8 +50,10 @@ class Processes:
     size: int = 1
 
     def __post_init__(self):
-        if not 0 <= self.rank < self.size:
-            raise DataError(f"process {self.rank} of {self.size}: ranks count from 0 to the number of processes - 1")
+        require(
+            0 <= self.rank < self.size,
+            f"process {self.rank} of {self.size}: ranks count from 0 to the number of processes - 1",
+        )
 
     @classmethod
     def current(cls) -> Processes:
@@ -102,8 +102,10 @@ class Processes:
         ProcessError
             If another process ended, or did not answer in time.
         """
-        if len(counts) != self.size or len(own) != counts[self.rank]:
-            raise DataError(f"process {self.rank} holds {len(own)} rows; counts={counts} of {self.size} processes")
+        require(
+            len(counts) == self.size and len(own) == counts[self.rank],
+            f"process {self.rank} holds {len(own)} rows; counts={counts} of {self.size} processes",
+        )
         most, rest = max(counts), own.shape[1:]
         if self.size == 1 or not most:
             return own
@@ -226,7 +228,7 @@ def launched_by_environment() -> bool:
 
 
 @contextmanager
-def launched(timeout: float = TIMEOUT, device: str = "cpu") -> Iterator[Processes]:
+def launched(timeout: float = 7200.0, device: str = "cpu") -> Iterator[Processes]:
     """Join the processes that torchrun started, for the time of the block.
 
     Where a default group exists, or the variables RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT do not, this only
@@ -236,7 +238,7 @@ def launched(timeout: float = TIMEOUT, device: str = "cpu") -> Iterator[Processe
     Parameters
     ----------
     timeout
-        Seconds after which a process that does not answer is given up.
+        Seconds after which a process that does not answer is given up: longer than shares of one fit can differ by.
     device
         Where the tensors to be exchanged lie.
 
@@ -249,8 +251,7 @@ def launched(timeout: float = TIMEOUT, device: str = "cpu") -> Iterator[Processe
     ProcessError
         If the others could not be reached.
     """
-    if not math.isfinite(timeout) or timeout <= 0.0:
-        raise DataError(f"timeout={timeout}: seconds, positive and finite")
+    require(math.isfinite(timeout) and timeout > 0.0, f"timeout={timeout}: seconds, positive and finite")
     if not dist.is_available() or dist.is_initialized() or not launched_by_environment():
         yield Processes.current()
         return

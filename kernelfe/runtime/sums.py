@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, require
 from .checkpoint import Checkpoint
 from .processes import Processes
 
@@ -250,8 +250,7 @@ class TreeSum(Generic[T]):
         merge: Callable[[T, T], T],
         merged: Callable[[Node, tuple[Node, Node], T], None] | None = None,
     ):
-        if count < 1:
-            raise DataError(f"a tree of {count} chunks: there must be at least one")
+        require(count >= 1, f"a tree of {count} chunks: there must be at least one")
         self.count, self._merge, self._merged = count, merge, merged
         self._root = ((count - 1).bit_length(), 0)
         self._held: dict[Node, tuple[T, Node]] = {}  # value, and the node it was given or merged as
@@ -310,6 +309,5 @@ class TreeSum(Generic[T]):
         DataError
             If some are missing.
         """
-        if not self.complete:
-            raise DataError(f"the sum is not complete: of {self.count} chunks only the nodes {self.nodes} are known")
+        require(self.complete, f"the sum is not complete: of {self.count} chunks only the nodes {self.nodes} are known")
         return self._held[self._root][0]

@@ -31,10 +31,6 @@ from .record import Record
 from .stability import check_stability
 from .state import FEMTOSECOND, LangevinState, MoveStatistics, Trajectory, as_tensor, evaluate, integrator_constants
 
-#: Steps between checks of the kinetic temperature; energies and forces are checked at every step. On a GPU both are
-#: checked at this interval, since every check waits for the queued work. Changes no result of a stable run.
-KINETIC_EVERY = 20
-
 
 def langevin_init(
     model: FreeEnergyModel,
@@ -115,7 +111,7 @@ def langevin_init(
     return state
 
 
-def langevin_step(model: FreeEnergyModel, state: LangevinState) -> LangevinState:
+def langevin_step(model: FreeEnergyModel, state: LangevinState, check_every: int = 20) -> LangevinState:
     """Advance all replicas by one BAOAB step, in place, with one call of the model.
 
     On CPUs the normal numbers are drawn in single precision, four times faster: their moments are those of a normal
@@ -127,6 +123,9 @@ def langevin_step(model: FreeEnergyModel, state: LangevinState) -> LangevinState
         The free energy model.
     state
         Replicas; updated.
+    check_every
+        Steps between checks of the kinetic temperature; energies and forces are checked at every step. On a GPU both
+        are checked at this interval, since every check waits for the queued work. Changes no result of a stable run.
 
     Returns
     -------
@@ -151,7 +150,7 @@ def langevin_step(model: FreeEnergyModel, state: LangevinState) -> LangevinState
     state.energy, state.forces = evaluate(model, x, state.model_temperature)
     v.addcmul_(state.forces, state.kick)
     state.step += 1
-    kinetic = state.step % KINETIC_EVERY == 0
+    kinetic = state.step % check_every == 0
     if kinetic or not x.is_cuda:  # on a GPU every check waits for the queue; non-finite values stay non-finite
         check_stability(state, kinetic)
     return state

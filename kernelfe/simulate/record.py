@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .state import LangevinState
-
-#: Numbers kept on a GPU before they are copied to the CPU: half a gigabyte in double precision.
-WAITING_NUMBERS = 1 << 26
 
 
 class Record:
@@ -23,13 +22,16 @@ class Record:
         The replicas.
     """
 
+    #: Numbers kept on a GPU before they are copied to the CPU: half a gigabyte in double precision.
+    WAITING_NUMBERS: ClassVar[int] = 1 << 26
+
     def __init__(self, samples: int, state: LangevinState):
         kind = np.float32 if state.positions.dtype == torch.float32 else np.float64
         self._positions = np.empty((samples, *state.positions.shape), kind)
         self._energies = np.empty((samples, len(state.energy)), kind)
         self._done = 0
         self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._patience = max(1, WAITING_NUMBERS // state.positions.numel())
+        self._patience = max(1, self.WAITING_NUMBERS // state.positions.numel())
 
     def take(self, state: LangevinState) -> None:
         """Record the present replicas."""

@@ -8,12 +8,8 @@ import torch
 
 from .state import LangevinState, SamplingError
 
-#: A replica whose kinetic temperature exceeds this many times its temperature is unstable: for 3 degrees of freedom
-#: equilibrium does so with probability 1e-64.
-KINETIC_LIMIT = 100.0
 
-
-def check_stability(state: LangevinState, kinetic: bool = True) -> None:
+def check_stability(state: LangevinState, kinetic: bool = True, limit: float = 100.0) -> None:
     """Raise if energies, forces or kinetic temperatures of a replica are not finite or far too large.
 
     Parameters
@@ -21,7 +17,9 @@ def check_stability(state: LangevinState, kinetic: bool = True) -> None:
     state
         Replicas.
     kinetic
-        Also compare kinetic temperatures with :data:`KINETIC_LIMIT` times the temperature.
+        Also compare kinetic temperatures with ``limit`` times the temperature.
+    limit
+        For 3 degrees of freedom, equilibrium exceeds a hundred times the temperature with probability 1e-64.
 
     Raises
     ------
@@ -35,10 +33,10 @@ def check_stability(state: LangevinState, kinetic: bool = True) -> None:
             bad = state.forces.abs().amax((1, 2)) == state.forces.abs().max()
         what = "energies or forces are not finite"
     elif kinetic:
-        bad = ~(state.kinetic_temperature() < KINETIC_LIMIT * state.temperature)
+        bad = ~(state.kinetic_temperature() < limit * state.temperature)
         if not bool(bad.any()):
             return
-        what = f"kinetic temperatures exceed {KINETIC_LIMIT:g} times the thermostat's"
+        what = f"kinetic temperatures exceed {limit:g} times the thermostat's"
     else:
         return
     replicas = torch.nonzero(bad).flatten().tolist()

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError, require
 from ..frames import Frames
+from ..frames.checks import require_finite_frames
 from ..units import BOLTZMANN
 from .fields.collective_variables import Derivatives, Variable, periods
 from .fields.dual_fields import gradient_fields, rotation_fields
@@ -171,8 +172,7 @@ def collective_forces(
         f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)",
     )
     for name, array in (("positions", x), ("forces", f)):
-        if (bad := np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))).size:
-            raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
+        require_finite_frames(array, name)
     require(
         np.shape(temperature) in ((), (len(x),)),
         f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)",

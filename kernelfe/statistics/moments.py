@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError, require
 from ..frames import Frames
-from ..frames.checks import mapping, numbers
+from ..frames.checks import mapping, numbers, require_finite_frames
 from ..units import BOLTZMANN
 from .series import autocorrelation_time, block_labels
 
@@ -287,6 +287,5 @@ def _series(values: ArrayLike, name: str, shape: tuple[int, ...] | None = None) 
         x.ndim >= 1 and len(x) and math.prod(x.shape),
         f"{name} must hold one entry per frame, (s, ...), it has shape {x.shape}",
     )
-    if (bad := np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))).size:
-        raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
+    require_finite_frames(x, name)
     return x

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..frames.checks import numbers
 from ..specs import Real, Whole, checked
 from ..units import BOLTZMANN
@@ -72,8 +72,7 @@ def cross_fit(
     folds = checked("folds", folds, Whole(least=3))  # two halves of the others are fitted
     checked("gap", gap, Real(least=0.0, finite=False))
     which = np.zeros(frames) if groups is None else np.asarray(groups)
-    if which.shape != (frames,):
-        raise DataError(f"groups has shape {which.shape}, expected one entry per frame, ({frames},)")
+    require(which.shape == (frames,), f"groups has shape {which.shape}, expected one entry per frame, ({frames},)")
     fold, half = np.empty(frames, int), np.full((folds, frames), -1)  # −1: fitted by neither
     for value in np.unique(which):
         rows = np.flatnonzero(which == value)
@@ -190,8 +189,7 @@ def response_variates(
         If shapes do not fit or a number is not finite.
     """
     v, u, t = _frames(values, energies, temperature)
-    if v.ndim != 2:
-        raise DataError(f"variates must be (n, p), they have shape {v.shape}")
+    require(v.ndim == 2, f"variates must be (n, p), they have shape {v.shape}")
     d = _like(divergences, v, "divergences")
     excess = u - 0.5 * sum(_pair(mean_energy, u, "mean_energy"))
     return v * (excess / (BOLTZMANN * t**2))[:, None] + BOLTZMANN * d
@@ -199,23 +197,26 @@ def response_variates(
 
 def _frames(values: ArrayLike, energies: ArrayLike, temperature: ArrayLike) -> tuple[FloatArray, ...]:
     f, u = numbers(values, "forces or variates"), numbers(energies, "energies")
-    if f.ndim < 1 or u.ndim != 1 or len(f) != len(u):
-        raise DataError(f"energies {u.shape} must be (n,) for the frames of {f.shape}")
-    if np.shape(temperature) not in ((), u.shape):
-        raise DataError(f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, {u.shape}")
+    require(
+        f.ndim >= 1 and u.ndim == 1 and len(f) == len(u), f"energies {u.shape} must be (n,) for the frames of {f.shape}"
+    )
+    require(
+        np.shape(temperature) in ((), u.shape),
+        f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, {u.shape}",
+    )
     t = np.broadcast_to(numbers(temperature, "temperature"), u.shape)
     for name, array in (("forces or energies", f), ("energies", u), ("temperature", t)):
-        if not np.isfinite(array).all():
-            raise DataError(f"{name} hold a value that is not finite: drop the frame or repair it")
-    if not (t > 0.0).all():
-        raise DataError("temperature must be positive (K) in every frame")
+        require(np.isfinite(array).all(), f"{name} hold a value that is not finite: drop the frame or repair it")
+    require((t > 0.0).all(), "temperature must be positive (K) in every frame")
     return f, u, t
 
 
 def _like(values: ArrayLike, reference: FloatArray, name: str) -> FloatArray:
     out = numbers(values, name)
-    if out.shape != reference.shape or not np.isfinite(out).all():
-        raise DataError(f"{name} must be finite and of shape {reference.shape}, they have {out.shape}")
+    require(
+        out.shape == reference.shape and np.isfinite(out).all(),
+        f"{name} must be finite and of shape {reference.shape}, they have {out.shape}",
+    )
     return out
 
 

@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 
-from ..errors import DataError
+from ..errors import require
+from ..frames.checks import require_finite_frames
 from ..geometry.axes import choose_arms, local_axes
 from ..specs import Whole, checked
 from .series import block_labels
 
 FloatArray = NDArray[np.float64]
-
-#: Penalties tried, for variates of unit variance; chosen for each label by generalised cross-validation.
-PENALTIES = tuple(np.logspace(-2.0, 5.0, 15))
 
 
 @dataclass(frozen=True)
@@ -81,21 +79,17 @@ def reduce_noise(
         If shapes do not fit, numbers are not finite, or a group has fewer frames than folds.
     """
     y = np.asarray(labels, float)
-    if y.ndim < 1 or not len(y):
-        raise DataError(f"labels must be (n,) or (n, ...), they have shape {y.shape}")
+    require(y.ndim >= 1 and len(y), f"labels must be (n,) or (n, ...), they have shape {y.shape}")
     flat = _table(y.reshape(len(y), -1), y, "labels")
     v = _unit_size(_table(variates, y, "variates"))
     known = np.zeros((len(y), 0)) if features is None else _unit_size(_table(features, y, "features"))
     which = np.zeros(len(y)) if groups is None else np.asarray(groups)
     folds = checked("folds", folds, Whole(least=2, strict=True))
-    if which.dtype.kind == "f" and not np.isfinite(which).all():
-        raise DataError("groups hold a value that is not finite")
-    if not (flat.shape[1] and v.shape[1]):
-        raise DataError(f"labels {y.shape} and variates {v.shape} must have at least one column")
-    if which.shape != (len(y),):
-        raise DataError(f"groups has shape {which.shape}, expected one entry per frame, ({len(y)},)")
-    if mean is not None and np.shape(mean) != y.shape:
-        raise DataError(f"mean has shape {np.shape(mean)}, the labels have {y.shape}")
+    require(which.dtype.kind != "f" or np.isfinite(which).all(), "groups hold a value that is not finite")
+    require(flat.shape[1] and v.shape[1], f"labels {y.shape} and variates {v.shape} must have at least one column")
+    require(which.shape == (len(y),), f"groups has shape {which.shape}, expected one entry per frame, ({len(y)},)")
+    shape = y.shape if mean is None else np.shape(mean)
+    require(shape == y.shape, f"mean has shape {shape}, the labels have {y.shape}")
     residual = flat if mean is None else flat - _table(np.reshape(mean, (len(y), -1)), y, "mean")
     fold = np.empty(len(y), dtype=int)
     members = [np.flatnonzero(which == value) for value in np.unique(which)]
@@ -148,8 +142,10 @@ def distance_features(positions: ArrayLike, degree: int = 2) -> FloatArray:
         If the positions have another shape, or degree is not 1 or 2.
     """
     r = np.asarray(positions, float)
-    if r.ndim != 3 or r.shape[2] != 3 or degree not in (1, 2):
-        raise DataError(f"positions {r.shape} must be (n, beads, 3) and degree={degree} must be 1 or 2")
+    require(
+        r.ndim == 3 and r.shape[2] == 3 and degree in (1, 2),
+        f"positions {r.shape} must be (n, beads, 3) and degree={degree} must be 1 or 2",
+    )
     i, j = np.triu_indices(r.shape[1], 1)
     d = np.linalg.norm(r[:, i] - r[:, j], axis=-1)
     d = (d - d.mean(axis=0)) / np.maximum(d.std(axis=0), 1e-12)
@@ -161,7 +157,8 @@ def distance_features(positions: ArrayLike, degree: int = 2) -> FloatArray:
 
 def _ridge(x: FloatArray, y: FloatArray) -> FloatArray:
     """Coefficients (columns of x, columns of y)."""
-    fit = RidgeCV(PENALTIES, fit_intercept=False, alpha_per_target=True).fit(x, y)
+    penalties = np.logspace(-2.0, 5.0, 15)  # for variates of unit variance; chosen for each label by cross-validation
+    fit = RidgeCV(penalties, fit_intercept=False, alpha_per_target=True).fit(x, y)
     return np.atleast_2d(fit.coef_).T
 
 
@@ -173,11 +170,11 @@ def _unit_size(x: FloatArray) -> FloatArray:
 def _table(x: ArrayLike, y: FloatArray, name: str) -> FloatArray:
     """A finite (n, columns) array with the frames of y."""
     out = np.asarray(x, float)
-    if out.ndim != 2 or len(out) != len(y):
-        raise DataError(f"{name} must be (n, columns) for {len(y)} frames, they have shape {out.shape}")
-    bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
-    if bad.size:
-        raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
+    require(
+        out.ndim == 2 and len(out) == len(y),
+        f"{name} must be (n, columns) for {len(y)} frames, they have shape {out.shape}",
+    )
+    require_finite_frames(out, name)
     return out
 
 

@@ -127,17 +127,23 @@ def bin_free_energies(
         raise DataError(f"biases must be finite and (states, {n}), they have shape {bias.shape}")
     states = int(which.max()) + 1 if bias is None else len(bias)
     ladder = per_frame(temperatures, "temperatures of the states", states)
-    if not (ladder > 0.0).all() or (target is not None and not 0.0 < float(numbers(target, "target")) < np.inf):
-        raise DataError("temperatures and target must be positive and finite (K)")
+    require(
+        (ladder > 0.0).all() and (target is None or 0.0 < float(numbers(target, "target")) < np.inf),
+        "temperatures and target must be positive and finite (K)",
+    )
     if (missing := np.flatnonzero(np.bincount(which, minlength=states) == 0)).size or which.max() >= states:
         raise DataError(
             f"state {missing[0] if missing.size else which.max()} has no samples, or no bias: renumber states"
         )
     t = ladder[0] if target is None else float(target)
-    if target is None and np.ptp(ladder) > 0.0:
-        raise DataError(f"the states have temperatures {np.unique(ladder)}: say which one is wanted, target=")
-    if energies is None and (np.ptp(ladder) > 0.0 or t != ladder[0]):
-        raise DataError("several temperatures need the potential energies of the samples: pass energies=")
+    require(
+        target is not None or not np.ptp(ladder) > 0.0,
+        f"the states have temperatures {np.unique(ladder)}: say which one is wanted, target=",
+    )
+    require(
+        energies is not None or (not np.ptp(ladder) > 0.0 and t == ladder[0]),
+        "several temperatures need the potential energies of the samples: pass energies=",
+    )
     u = np.zeros(n) if energies is None else numbers(energies, "energies")
     require(u.shape == (n,) and np.isfinite(u).all(), f"energies must be finite and ({n},), they have shape {u.shape}")
     u = u - u.mean()  # a constant drops out of differences at one temperature, but not out of the rounding

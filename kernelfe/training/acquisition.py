@@ -31,9 +31,6 @@ from ..frames.checks import mapping, numbers
 from ..gp import FreeEnergyRegressor
 from ..units import BOLTZMANN
 
-#: Largest number of label rows of all candidates together: their covariance is held as a matrix (512 MB).
-MAX_ROWS = 8000
-
 
 @dataclass(frozen=True)
 class Proposal:
@@ -79,6 +76,7 @@ def propose(
     samples: Frames,
     batch: int,
     noise: Mapping[str, float],
+    max_rows: int = 8000,
 ) -> Proposal:
     """Choose candidates whose labels lower the expected divergence most.
 
@@ -94,6 +92,8 @@ def propose(
         Number of configurations to choose.
     noise
         Label kind to the standard deviation of such a label; its keys are the kinds that are measured.
+    max_rows
+        Largest number of label rows of all candidates together: their covariance is held as a matrix (512 MB for 8000).
 
     Raises
     ------
@@ -117,8 +117,8 @@ def propose(
     with torch.no_grad():
         blocks = [_rows(model, key, candidates) for key in noise]
         total = sum(len(block) for block in blocks)
-        fits = total <= MAX_ROWS
-        require(fits, f"{len(candidates)} candidates have {total} labels, more than {MAX_ROWS}: pass fewer")
+        fits = total <= max_rows
+        require(fits, f"{len(candidates)} candidates have {total} labels, more than {max_rows}: pass fewer")
         target = _rows(model, "free_energy", samples)
         covariance = model.posterior_.covariance
         joint = torch.cat([torch.cat([covariance(a, b) for b in blocks], 1) for a in blocks])

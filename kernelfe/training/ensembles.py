@@ -12,10 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Samples on one side of the slowest torsion below which averages over that side are not considered known; decides on
-#: convergence only.
-LEAST_SAMPLES = 5
-
 
 @dataclass(frozen=True)
 class SideData:
@@ -78,9 +74,9 @@ class Ensemble:
                 out += weight * _covariance(f[side == s], exponents[side == s])
         return out / self.kt**2
 
-    def covers_frames(self) -> bool:
-        """True if the samples visit every side that frames visit, at least a few times."""
-        return all(gap is None or int((self.side == side).sum()) >= LEAST_SAMPLES for side, gap in enumerate(self.gap))
+    def covers_frames(self, least: int) -> bool:
+        """True if at least so many samples visit every side that frames visit."""
+        return all(gap is None or int((self.side == side).sum()) >= least for side, gap in enumerate(self.gap))
 
     def exponents(self, v: Tensor) -> Tensor:
         """−(v − origin)·f/kT of every sample: reweighting to v."""

@@ -46,8 +46,6 @@ from .sides import SlowVariables, side_inefficiencies, slowest_torsion
 
 logger = logging.getLogger(__name__)
 
-#: Frames whose features are held at a time: limits memory, changes no result.
-FEATURE_FRAMES = 1024
 #: Default sampling of a round. No guard: where the model goes and the frames do not is what the density corrects.
 SAMPLING = LangevinProtocol(friction=10.0, steps=200, stride=20, burn_in=100, moves="auto", moves_every=1, guard=None)
 
@@ -73,6 +71,9 @@ class RelativeEntropyPlan(Spec):
         Samples of each temperature from which the curvature of ln Z is computed.
     enough_frames
         Frames on one side of the slowest torsion from which its inefficiency is estimated.
+    enough_samples
+        Samples on one side of the slowest torsion below which averages over that side are not considered known and the
+        result has not converged.
     """
 
     rounds: int = 8
@@ -82,9 +83,10 @@ class RelativeEntropyPlan(Spec):
     forgotten: float = 3.0
     curvature_samples: int = 1000
     enough_frames: int = 30
+    enough_samples: int = 5
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
-        **dict.fromkeys(("rounds", "replicas", "curvature_samples", "enough_frames"), Whole(least=1)),
+        **dict.fromkeys(("rounds", "replicas", "curvature_samples", "enough_frames", "enough_samples"), Whole(least=1)),
         **dict.fromkeys(("trusted", "arrived"), Real(above=0.0, most=1.0)),
         "forgotten": Real(least=0.0),
     }
@@ -254,7 +256,7 @@ class _Minimization:
             v = v + moved * (target - v)
             history.append(Round(moved, effective, float(torch.linalg.vector_norm(v)), independent))
             # averages over a side that the model hardly visits are not known well enough to stop
-            covered = all(one.covers_frames() for one in ensembles)
+            covered = all(one.covers_frames(self.plan.enough_samples) for one in ensembles)
             arrived = moved == 1.0 and effective >= self.plan.arrived and covered
             lower = self.lower
             if arrived or number == self.plan.rounds - 1:
@@ -302,9 +304,10 @@ class _Minimization:
             total += block.sum(0)
         return total / len(positions)
 
-    def _feature_blocks(self, positions: np.ndarray, temperature: float):
-        for start in range(0, len(positions), FEATURE_FRAMES):
-            x = torch.from_numpy(np.array(positions[start : start + FEATURE_FRAMES], dtype=np.float64, order="C"))
+    def _feature_blocks(self, positions: np.ndarray, temperature: float, frames: int = 1024):
+        """Whitened features of some frames at a time, which limits the memory."""
+        for start in range(0, len(positions), frames):
+            x = torch.from_numpy(np.array(positions[start : start + frames], dtype=np.float64, order="C"))
             f = _plain(self.linear.features(x, temperature))
             yield torch.linalg.solve_triangular(self.lower, f.T, upper=False).T
 

@@ -276,7 +276,7 @@ def test_what_interrupts_the_runs_leaves_with_what_was_labelled(monkeypatch):
         ensemble.sample(frames, START, 4.0, labels=["mean_froce"], progress=False)
     assert not count
     for wrong in ({"picoseconds": np.nan}, {"picoseconds": np.inf}, {"seed": -1}, {"seed": 0.5}):
-        with pytest.raises(DataError, match="(picoseconds|seed)=.* must be a"):
+        with pytest.raises(DataError, match=r"(picoseconds|seed)=.* must be a"):
             run(START[:2], START, 300.0, **wrong)
 
 

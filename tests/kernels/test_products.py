@@ -22,11 +22,11 @@ def drawn(*shape, seed=0):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ENTRIES", {"cpu": 50, "cuda": 50})
-    monkeypatch.setattr(module, "BLOCK_NODES", {"cpu": 7, "cuda": 7})
-    monkeypatch.setattr(module, "VALUES_NUMBERS", 2 * 8 * 7)  # of two right-hand sides
+    monkeypatch.setattr(PairProducts, "BLOCK_ENTRIES", {"cpu": 50, "cuda": 50})
+    monkeypatch.setattr(PairProducts, "BLOCK_NODES", {"cpu": 7, "cuda": 7})
+    monkeypatch.setattr(PairProducts, "VALUES_NUMBERS", 2 * 8 * 7)  # of two right-hand sides
     monkeypatch.setattr(
-        module, "MOMENT_NUMBERS", {"cpu": 2 * 16 * NODES, "cuda": 2 * 16 * NODES}
+        PairProducts, "MOMENT_NUMBERS", {"cpu": 2 * 16 * NODES, "cuda": 2 * 16 * NODES}
     )  # of two right-hand sides
 
 
@@ -81,7 +81,7 @@ def test_many_right_hand_sides_leave_moments(kernel, monkeypatch):
     for count in (4, 5):
         pairs = PairProducts(kernel.ready(3), z, nodes)
         rows = max(pairs.step, NODES)
-        monkeypatch.setattr(module, "MOMENT_NUMBERS", {"cpu": count * 16 * rows})
+        monkeypatch.setattr(PairProducts, "MOMENT_NUMBERS", {"cpu": count * 16 * rows})
         if count == 4:
             monkeypatch.setattr(module, "read_moments", None)  # not to be called
         pairs = PairProducts(kernel.ready(3), z, nodes)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kernelfe.errors import SolverError
 from kernelfe.linalg import Identity, conjugate_gradients
-from kernelfe.linalg.conjugate import SINGLE_PRECISION
+from kernelfe.linalg.conjugate import Search
 
 from .matrices import Diagonal, Matrix, normal, positive
 
@@ -92,7 +92,7 @@ def test_single_precision_products_reach_double_precision():
     b, p, operator = a @ truth, Diagonal(a.diagonal()), Matrix(a)
     found = conjugate_gradients(operator, b, p, 1e-12, fast=single(a))
     assert found.residual <= 1e-12 and (found.value - truth).abs().max() < 1e-9
-    sweeps = math.ceil(math.log(1e-12) / math.log(SINGLE_PRECISION))
+    sweeps = math.ceil(math.log(1e-12) / math.log(Search.SINGLE_PRECISION))
     assert operator.products <= sweeps  # one each: the rest was done in single precision
     assert found.iterations > 4 * operator.products
 

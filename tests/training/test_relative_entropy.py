@@ -17,7 +17,7 @@ from kernelfe.gp import BoltzmannInversion, Dense, Sparse
 from kernelfe.kernels import RBF, SecondOrder
 from kernelfe.simulate import SamplingError, TorsionMoves
 from kernelfe.statistics import samples_per_replica
-from kernelfe.training import minimize_relative_entropy, relative_entropy
+from kernelfe.training import RelativeEntropyPlan, minimize_relative_entropy, relative_entropy
 from kernelfe.training.ensembles import SideData, weighted_ensemble
 from kernelfe.training.linear import linear_model
 from kernelfe.training.sides import SlowVariables, inefficiency, side_inefficiencies, slowest_torsion
@@ -217,9 +217,9 @@ def test_a_side_with_frames_that_the_model_never_visits_is_no_convergence():
     f, side = torch.zeros(100, 1, dtype=torch.float64), np.zeros(100, dtype=int)
     means = [torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)]
     arguments = (0.03, f, side, SideData(means, np.array([90, 10]), (1.0, 1.0, 1.0)), 100.0, torch.zeros(1))
-    assert not weighted_ensemble(*arguments).covers_frames()
+    assert not weighted_ensemble(*arguments).covers_frames(RelativeEntropyPlan().enough_samples)
     side[:5] = 1
-    assert weighted_ensemble(*arguments).covers_frames()
+    assert weighted_ensemble(*arguments).covers_frames(RelativeEntropyPlan().enough_samples)
 
 
 def test_not_converged_is_said(case, caplog):

@@ -19,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ...errors import DataError, require
+from ...frames.checks import require_finite_frames
 
 FloatArray = NDArray[np.float64]
 
@@ -221,14 +222,12 @@ def map_forces(force_map: ArrayLike, forces: ArrayLike) -> FloatArray:
 
 def _apply(matrix: ArrayLike, values: ArrayLike, name: str) -> FloatArray:
     matrix, values = np.asarray(matrix, float), np.asarray(values, float)
-    if values.ndim != 3 or values.shape[1:] != (matrix.shape[-1], 3):
-        raise DataError(
-            f"{name} of shape {values.shape} do not fit a map of {matrix.shape[-1]} atoms: "
-            f"expected (frames, {matrix.shape[-1]}, 3)"
-        )
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
-    if bad.size:
-        raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
+    require(
+        values.ndim == 3 and values.shape[1:] == (matrix.shape[-1], 3),
+        f"{name} of shape {values.shape} do not fit a map of {matrix.shape[-1]} atoms: "
+        f"expected (frames, {matrix.shape[-1]}, 3)",
+    )
+    require_finite_frames(values, name)
     return np.matmul(matrix, values)
 
 

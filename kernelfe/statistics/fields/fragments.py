@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import DataError, require
+from ...frames.checks import require_finite_frames
 from ...geometry.topology import fragment
 from ...units import BOLTZMANN
 
@@ -162,9 +163,7 @@ def generalized_forces(
         f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)",
     )
     for name, array in (("positions", x), ("forces", f)):
-        bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
-        if bad.size:
-            raise DataError(f"{name} of frame {bad[0]} are not finite: drop the frame or repair it")
+        require_finite_frames(array, name)
     t = np.broadcast_to(np.asarray(temperature, float), len(x))
     require((np.isfinite(t) & (t > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
     beads = [int(a) for a in bead_atoms]

@@ -29,9 +29,6 @@ from ..series import block_labels
 
 FloatArray = NDArray[np.float64]
 
-#: r₀, Å: a typical distance of atoms in contact.
-LENGTH = 2.0
-
 
 @dataclass(frozen=True)
 class RigidMolecules:
@@ -175,14 +172,16 @@ class RigidMolecules:
 
 
 def _generator(
-    d: FloatArray, y: FloatArray, drift: FloatArray, kt: float, power: float
+    d: FloatArray, y: FloatArray, drift: FloatArray, kt: float, power: float, length: float = 2.0
 ) -> tuple[FloatArray, FloatArray]:
     """Σ_c (τ_c L_c + kT L_c L_c) of ψ d and of ψ = (r₀/|d|)^p for L_c d = ê_c × y: (..., 3) and (...).
+
+    r₀ is ``length``, Å: a typical distance of atoms in contact.
 
     Σ_c v_c v_cᵀ of v_c = ê_c × y is y²·1 − y yᵀ, and Σ_c L_c L_c d = −2y, which ``drift`` = τ × y − 2 kT y holds.
     """
     square, dy, yy = ((p * q).sum(-1, keepdims=True) for p, q in ((d, d), (d, y), (y, y)))
-    psi = (LENGTH**2 / square) ** (0.5 * power)  # with derivatives by d²/2
+    psi = (length**2 / square) ** (0.5 * power)  # with derivatives by d²/2
     first, second = -power * psi / square, power * (power + 2.0) * psi / square**2
     along = (d * drift).sum(-1, keepdims=True)
     spread = second * (yy * square - dy**2) + 2.0 * first * yy

@@ -20,7 +20,7 @@ from kernelfe.descriptors import Variables
 from kernelfe.errors import DataError, SolverError
 from kernelfe.gp import CorrelatedNoise, Query, condition, enforce_concavity, pathwise_draws
 from kernelfe.kernels import DotProduct, Matern52, Periodic
-from kernelfe.linalg.conjugate import LOOK_EVERY, SINGLE_PRECISION
+from kernelfe.linalg.conjugate import Search
 from kernelfe.simulate import TorsionMoves, run_langevin, run_replica_exchange
 
 from ...simulated_card import CARD, simulated_card
@@ -179,10 +179,10 @@ def test_iterations_look_at_one_number_now_and_then():
         before = dict(card.crossings)
         found = posterior.solved(posterior.gram.target())
         more = {key: count - before.get(key, 0) for key, count in card.crossings.items()}
-    assert found.iterations > 2 * LOOK_EVERY
+    assert found.iterations > 2 * Search.LOOK_EVERY
     assert more["to the card"] == more["to the processor"] == more.get("shape", 0) == 0
-    sweeps = math.ceil(math.log(1e-8) / math.log(SINGLE_PRECISION)) + 1  # and the last look
-    assert more["scalar"] <= sweeps + found.iterations / LOOK_EVERY
+    sweeps = math.ceil(math.log(1e-8) / math.log(Search.SINGLE_PRECISION)) + 1  # and the last look
+    assert more["scalar"] <= sweeps + found.iterations / Search.LOOK_EVERY
 
 
 def test_more_labels_do_not_cross_more_often():

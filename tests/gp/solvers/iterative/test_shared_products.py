@@ -9,7 +9,7 @@ import torch
 
 from kernelfe import FreeEnergyRegressor, Iterative
 from kernelfe.gp.solvers.iterative.operator import JetGram, SharedProducts
-from kernelfe.kernels import products
+from kernelfe.kernels.products import PairProducts
 from kernelfe.runtime.processes import Processes
 
 from ....runtime.workers import ROOT, run
@@ -50,8 +50,8 @@ def results(model: FreeEnergyRegressor) -> dict:
 @pytest.mark.parametrize("size", [2, 3, 40])
 def test_shares_make_up_the_product(monkeypatch, size, dtype):
     """Every process' part, put together without any process, has the bits of the whole."""
-    monkeypatch.setattr(products, "BLOCK_ENTRIES", dict.fromkeys(products.BLOCK_ENTRIES, ENTRIES))
-    monkeypatch.setattr(products, "GENERAL_ENTRIES", ENTRIES)
+    monkeypatch.setattr(PairProducts, "BLOCK_ENTRIES", dict.fromkeys(PairProducts.BLOCK_ENTRIES, ENTRIES))
+    monkeypatch.setattr(PairProducts, "GENERAL_ENTRIES", ENTRIES)
     posterior = FreeEnergyRegressor(baseline=False, optimizer=None, solver=Iterative(), terms=two_terms())
     posterior = posterior.fit(molecule(20)).posterior_
     gram = JetGram(posterior.prior, posterior.labels, posterior.noise, dtype=dtype)
@@ -70,13 +70,13 @@ def test_shares_make_up_the_product(monkeypatch, size, dtype):
 SCRIPT = """
 import json, sys, torch
 sys.path.insert(0, {root!r})
-from kernelfe.kernels import products
+from kernelfe.kernels.products import PairProducts
 from kernelfe.errors import ProcessError, SolverError
 from kernelfe import FreeEnergyRegressor, Iterative
 from kernelfe.gp.solvers.iterative import posterior as iterative
 from tests.gp.solvers.iterative.test_shared_products import ENTRIES, fit, molecule, one_term, results
 
-products.BLOCK_ENTRIES = dict.fromkeys(products.BLOCK_ENTRIES, ENTRIES)
+PairProducts.BLOCK_ENTRIES = dict.fromkeys(PairProducts.BLOCK_ENTRIES, ENTRIES)
 found = {{}}
 for case in {cases!r}:
     model = fit(case)
@@ -113,7 +113,7 @@ print(json.dumps(found))
     ],
 )
 def test_a_fit_of_several_processes_is_that_of_one(monkeypatch, size, cases):
-    monkeypatch.setattr(products, "BLOCK_ENTRIES", dict.fromkeys(products.BLOCK_ENTRIES, ENTRIES))
+    monkeypatch.setattr(PairProducts, "BLOCK_ENTRIES", dict.fromkeys(PairProducts.BLOCK_ENTRIES, ENTRIES))
     ended = [one.value() for one in run(size, SCRIPT.format(root=str(ROOT), cases=cases))]
     for case in cases:
         alone = results(fit(case))
