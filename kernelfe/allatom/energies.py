@@ -1,4 +1,4 @@
-"""Potential energies from the tables that simulation programs write beside a trajectory."""
+"""Potential energies from the tables that simulation programs write next to a trajectory."""
 
 from __future__ import annotations
 

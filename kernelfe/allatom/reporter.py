@@ -1,4 +1,4 @@
-"""An OpenMM reporter that keeps forces and energies, in H5MD files each of which is complete.
+"""OpenMM reporter of forces and energies that writes complete H5MD files.
 
 A run writes a folder of ``part-000000.h5md``, ``part-000001.h5md`` …, every one written aside and moved into place: an
 interrupted run leaves whole files and loses only the frames since the last of them. Positions (nm) and forces
@@ -69,7 +69,7 @@ class ForceReporter:
             raise DataError(f"groups={groups!r} must be force groups, from 0 to 31")
         self.interval, self.groups = interval, None if groups is None else {int(group) for group in groups}
         self._parts = _Parts(Path(folder), frames_per_file, append)
-        self._finalize = weakref.finalize(self, self._parts.flush)  # what is left at the end of the interpreter, too
+        self._finalize = weakref.finalize(self, self._parts.flush)  # also the rest at the end of the interpreter
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:
         """Steps to the next report; the state is asked for in :meth:`report`, for its force groups."""

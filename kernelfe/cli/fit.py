@@ -35,7 +35,7 @@ class Sampling:
     click.option(
         "--density",
         is_flag=True,
-        help="Condition on where the frames are found, too (unbiased equilibrium frames of beads, in their order in "
+        help="Also condition on where the frames are found (unbiased equilibrium frames of beads, in their order in "
         "time).",
     ),
     click.option(

@@ -16,7 +16,7 @@ from .options import FILE, data_options
 @click.option("--output", "-o", default="report.html", show_default=True, type=click.Path(dir_okay=False))
 @data_options
 def report(model: str, data: str, output: str, source: Source) -> None:
-    """Compare a fitted MODEL with DATA: parity beside the noise, calibration of error bars, hyperparameters."""
+    """Compare a fitted MODEL with DATA: parity and noise, calibration of error bars, hyperparameters."""
     from .. import load
     from ..quickstart.collect import versions
     from ..report import model_page, number
@@ -39,7 +39,9 @@ def report(model: str, data: str, output: str, source: Source) -> None:
 @click.argument("data", type=FILE)
 @click.option("--output", "-o", default="view.json.gz", show_default=True, type=click.Path(dir_okay=False))
 @click.option("--torsions", help="Dihedrals of beads for the map, such as 0,1,2,4;1,2,4,5.  [default: the backbone's]")
-@click.option("--elements", help="Chemical symbols of bead kinds that are none, such as CA=C,CB=C.")
+@click.option(
+    "--elements", help="Chemical symbols of bead kinds that are not chemical symbols themselves, such as CA=C,CB=C."
+)
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(2), help="Most frames shown.")
 @click.option("--page", type=FILE, help="chemiscope_standalone.html, for an .html output that needs no network.")
 @data_options

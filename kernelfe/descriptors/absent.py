@@ -1,4 +1,4 @@
-"""What a term sees of a molecule in which it does not occur: no environments."""
+"""Descriptor of a term for a molecule in which it does not occur: no environments."""
 
 from __future__ import annotations
 

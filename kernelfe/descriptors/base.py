@@ -1,4 +1,4 @@
-"""What a descriptor is: a map from configurations to environments z(R), with its derivatives.
+"""Base class of the descriptors: a map from configurations to environments z(R), with its derivatives.
 
 A configuration has one environment per molecule, one per pair, or whatever the descriptor decides. Functionals
 read environments through ``Descriptor.environments`` (dense Jacobians, used in fits); samplers go through
@@ -165,7 +165,7 @@ class Descriptor(Spec):
         return self.bind(kinds)
 
     def occurs_in(self, kinds: tuple[str, ...]) -> bool:
-        """Whether a molecule with beads of these kinds can have environments; False saves the search for them."""
+        """True unless a molecule with beads of these kinds has no environments; False saves the search for them."""
         return True
 
     @property

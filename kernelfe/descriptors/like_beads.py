@@ -90,7 +90,7 @@ def automorphisms(
 
 
 def is_group(given: Permutations) -> bool:
-    """Whether distinct permutations contain the identity and all their products (then also all inverses)."""
+    """True if distinct permutations contain the identity and all their products (then also all inverses)."""
     members = set(given)
     if not given or len(members) != len(given) or tuple(range(len(given[0]))) not in members:
         return False

@@ -74,7 +74,7 @@ class PairDistances(Descriptor):
         return replace(out, bonds=tuple(map(tuple, bonds))) if wanted else out
 
     def occurs_in(self, kinds: Sequence[str]) -> bool:
-        """Whether both kinds are among those of a molecule."""
+        """True if both kinds are among those of a molecule."""
         return self.kinds is None or set(self.kinds) <= set(kinds)
 
     def dimension(self, coordinate_shape: tuple[int, ...]) -> int:

@@ -41,7 +41,7 @@ class Symmetrized(Descriptor):
     Raises
     ------
     DataError
-        If the permutations are no group, too many, or do not fit the frames; if they exchange beads of different
+        If the permutations are not a group, are too many, or do not fit the frames; if they exchange beads of different
         kinds; if the descriptor has another number of environments than one per frame.
     """
 

@@ -37,7 +37,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except KernelfeError:  # a ValueError, too
+    except KernelfeError:  # also a ValueError
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise ModelFileError(f"{name} is damaged or no HDF5 file of the expected content ({error})") from error

@@ -129,7 +129,7 @@ class Frames(FrameFiles):
         return replace(parts[0], **joining.joined(parts))
 
     def replace(self, **changes: Any) -> Frames:
-        """A copy with some arguments of :meth:`from_arrays` replaced whole, in internal units, and checked anew.
+        """A copy with some arguments of :meth:`from_arrays` replaced whole, in internal units, and checked again.
 
         Pair labels are kept. Labels that change lose their old noise and masks unless these are given too.
         """

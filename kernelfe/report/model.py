@@ -24,7 +24,7 @@ def model_page(
     model
         A fitted :class:`~kernelfe.FreeEnergyRegressor`.
     frames
-        Frames with labels, best not those of the training: the page says that it cannot know.
+        Frames with labels, best not those of the training: the page states that it cannot check this.
     name
         What to call the model.
     versions
@@ -144,7 +144,7 @@ def concavity(page: Page, model: Any, frames: Frames) -> dict[str, float]:
 
 
 def parity_table(page: Page, parities: list[Parity]) -> None:
-    """Errors beside their floors, and the calibration of error bars."""
+    """Errors with their floors, and the calibration of error bars."""
     rows = []
     for p in parities:
         unit, scale, name = KINDS.get(p.kind, ("internal units", 1.0, p.kind))

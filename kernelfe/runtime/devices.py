@@ -61,8 +61,8 @@ def device_of(spec: Any) -> torch.device:
     device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
     if device.index >= count:
         raise SolverError(
-            f"{type(spec).__name__}: device={spec.device!r}, but the machine has {count} GPUs: use one of "
-            + ", ".join(f"'cuda:{k}'" for k in range(count))
+            f"{type(spec).__name__}: device={spec.device!r}, but the machine has {count} GPU"
+            f"{'' if count == 1 else 's'}: use one of " + ", ".join(f"'cuda:{k}'" for k in range(count))
         )
     return device
 

@@ -1,7 +1,7 @@
-"""Work that the first process leads: it alone decides what is done next, the others do their share of each step.
+"""Rank 0 runs the solver; the other ranks compute their share of each distributed operation.
 
 An iterative solver decides at every step whether to go on. Processes that each ran it would have to come to the same
-decisions, and where their processors round differently one of them might not: it would end while the others wait for
+decisions, and with different rounding on different CPUs one of them might not: it would end while the others wait for
 its share. Here one process runs the solver, and calls **steps**, functions in which all processes work together, such
 as a product with a matrix whose rows they have divided.
 """
@@ -47,7 +47,7 @@ def lead(
     Returns
     -------
     dict
-        What ``work`` returned, on every process; the others have it in the memory of their processor.
+        What ``work`` returned, on every process; the others have it in CPU memory.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def lead(
     def call(step: int, *tensors: Tensor) -> Any:
         nonlocal inside
         described = [[tensor.device.type, *tensor.shape] for tensor in tensors]
-        _say({"step": step, "tensors": described}, processes)
+        _send({"step": step, "tensors": described}, processes)
         processes.broadcast(tensors)
         inside = True
         found = steps[step](*tensors)
@@ -78,19 +78,19 @@ def lead(
         if inside:  # the others are in the step, which tells them by itself
             raise
         with suppress(ProcessError):  # others may have failed first: the own error is the one to raise
-            _say({"failed": f"{type(error).__name__}: {error}"[:500]}, processes)
+            _send({"failed": f"{type(error).__name__}: {error}"[:500]}, processes)
         raise
-    _say({"done": True}, processes)
+    _send({"done": True}, processes)
     processes.give({name: tensor.cpu() for name, tensor in found.items()})
     return found
 
 
-def _say(message: dict, processes: Processes) -> None:
+def _send(message: dict, processes: Processes) -> None:
     processes.gather_bytes(json.dumps(message).encode())
 
 
 def _follow(what: str, steps: Sequence[Callable[..., Any]], processes: Processes) -> dict[str, Tensor]:
-    """The part of the other processes: what the first one says, until it has come to an end."""
+    """Serve the operations of rank 0 on another process, until rank 0 has finished."""
     while True:
         message = json.loads(processes.gather_bytes(b"")[0])
         if "failed" in message:

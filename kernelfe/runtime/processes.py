@@ -3,8 +3,8 @@
 Every process holds the same data and the same model and does a contiguous share of the work; what each has found is
 then given to all, so that every process ends with the same numbers. With one process nothing here does anything.
 
-Nothing is pickled: only tensors and plain bytes travel. A process that fails makes the others fail, too: one that
-ended closes its connections, which the others notice at once; one that raised says so at the end of its
+Nothing is pickled: only tensors and plain bytes travel. If one process fails, the others fail as well: one that
+ended closes its connections, which the others notice at once; one that raised reports it at the end of its
 :meth:`Processes.section`; one that neither ends nor answers is given up after the timeout of the group.
 """
 
@@ -177,7 +177,7 @@ class Processes:
             yield
         except Exception as error:
             logger.error("process %d of %d failed in %s: %s", self.rank, self.size, what, error)
-            with suppress(ProcessError):  # the others may have failed, too: the own error is the one to raise
+            with suppress(ProcessError):  # the others may also have failed: the own error is the one to raise
                 self.gather_bytes(f"{type(error).__name__}: {error}".encode()[:_MESSAGE])
             raise
         found = self.gather_bytes(b"")

@@ -263,7 +263,7 @@ class TreeSum(Generic[T]):
         for held in self._held:
             other = leaves(held, self.count)
             if own[0] < other.stop and other[0] < own.stop:
-                raise DataError(f"node {node} holds chunks that node {held} holds, too")
+                raise DataError(f"node {node} holds chunks that node {held} also holds")
         name = node
         while node != self._root:
             level, index = node

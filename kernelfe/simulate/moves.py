@@ -145,7 +145,7 @@ class TorsionMoves(Spec):
             object.__setattr__(self, "axes", _rotatable(tuple(self.bonds)))
         axes = tuple(self.axes or ())
         require(axes, f"TorsionMoves: {missing}; pass axes, pairs of beads that are bonded")
-        self.__dict__.pop("_sides", None)  # computed anew after set_params
+        self.__dict__.pop("_sides", None)  # recomputed after set_params
         for (i, j), side in zip(axes, self._sides, strict=True):
             require(side, f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
 

@@ -177,7 +177,7 @@ def conditional_labels(
     temperature
         K, one number or (n,).
     keys
-        Labels to keep; None: all but ``energy_variance``, which says the same as ``heat_capacity``.
+        Labels to keep; None: all but ``energy_variance``, which carries the same information as ``heat_capacity``.
     **arguments
         Further arguments of :meth:`~kernelfe.Frames.from_arrays` (``kinds``, ``masses``, ``parameters`` …).
 

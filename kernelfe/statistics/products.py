@@ -81,7 +81,7 @@ def cross_fit(
             held = np.flatnonzero(fold[rows] == k)
             place = np.arange(len(rows))
             others = rows[(place < held[0] - gap) | (place > held[-1] + gap)]
-            # blocks of half a fold go to either side in turn, so that both halves span the run
+            # blocks of half a fold alternate between the sides, so that both halves span the run
             half[k, others] = (np.arange(len(others)) * 2 * (folds - 1) // max(len(others), 1)) % 2
     pairs: list[list[Any]] = []
     for part in (0, 1):
@@ -173,7 +173,7 @@ def response_variates(
 ) -> FloatArray:
     """Zero-mean variates k b² v (U − Ū) + k D of product labels, (n, p), eV/K.
 
-    To be passed to :func:`~kernelfe.statistics.reduce_noise` beside the variates v themselves. For a harmonic molecule
+    To be passed to :func:`~kernelfe.statistics.reduce_noise` together with the variates v. For a harmonic molecule
     they take all noise out of heat-capacity labels.
 
     Parameters

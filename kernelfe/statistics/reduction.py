@@ -31,7 +31,7 @@ class ReducedLabels:
     values
         The labels, less noisy, of the shape they came in.
     std_before, std_after
-        By component, root mean squares over frames of what is left of the labels out of fold: after the mean and the
+        By component, root mean squares over frames of the residual of the labels out of fold: after the mean and the
         features, and after the variates as well. Both hold what the features miss of ⟨y⟩_R.
     """
 

@@ -362,7 +362,7 @@ def test_a_fit_without_a_card_says_so():
 
 
 def test_a_card_that_is_not_there():
-    with simulated_card(), pytest.raises(SolverError, match="the machine has 1 card"):
+    with simulated_card(), pytest.raises(SolverError, match="the machine has 1 GPU: use"):
         fitted(Dense(device="cuda:3"), molecule(4), terms=one_term())
 
 
