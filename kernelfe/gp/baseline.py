@@ -23,17 +23,9 @@ from ..descriptors.base import Beads
 from ..errors import DataError, ModelFileError
 from ..geometry import internal as geometry
 from ..geometry import topology
-from ..specs import Bound, Flag, OrNone, Real, Spec, Whole, checked, from_dict
+from ..specs import Bound, Each, Flag, OrNone, Real, Spec, Whole, checked, from_dict
 from ..units import BOLTZMANN
 
-#: Weight, in frames, of the prior widths below: regularises fits of few frames, invisible in large ones.
-PRIOR_FRAMES = 2.0
-#: Prior thermal widths of bonds (Å), angles and impropers (rad) at the mean temperature of the data.
-PRIOR_WIDTHS = (0.05, 0.1, 0.1)
-#: Impropers wider than this (rad) flip or rotate: they get no harmonic.
-WIDEST_IMPROPER = 0.6
-#: Energy of a wall at the smallest distance observed, in kT at the lowest temperature.
-WALL_ENERGY = 0.1
 _FRAMES_AT_ONCE = 4096
 
 Parameters = tuple[tuple[float, float], ...]
@@ -176,17 +168,16 @@ class BoltzmannInversion(Spec):
 
         k = (1 + <(x − c) D>) / <(x − c)²/kT>,    x₀ = c − <D> / (k <1/kT>),
 
-    summed over frames of any temperatures. Two further frames of prior width (``PRIOR_WIDTHS``) regularise small
-    samples.
+    summed over frames of any temperatures. ``prior_frames`` further frames of prior width regularise small samples.
 
     Parameters
     ----------
     bonds
         Bonded pairs; None: inferred by :func:`kernelfe.geometry.topology.infer_bonds`. () for none.
     excluded_volume
-        Add a wall ε(σ/r)¹² between beads three or more bonds apart: kT/10 at the smallest distance observed for the
-        pair (but never beyond twice the longest bond, so that a pair merely not yet seen in contact is not kept
-        apart).
+        Add a wall ε(σ/r)¹² between beads three or more bonds apart: of ``wall_energy`` at the smallest distance
+        observed for the pair (but never beyond twice the longest bond, so that a pair merely not yet seen in contact is
+        not kept apart).
     minimum_width
         Smallest thermal width, Å and rad, a harmonic may have at the mean temperature: rigid bonds would otherwise
         get springs that no time step can follow.
@@ -194,6 +185,14 @@ class BoltzmannInversion(Spec):
         One stiffness and rest value for all bonds (angles, impropers, walls) between beads of the same kinds, instead
         of one for each: symmetric in like beads, and what terms by kinds need (the Frames must have ``kinds`` and
         ``bonds``). Always so with several molecules.
+    prior_frames
+        Weight of the prior widths, in frames: it matters in fits of few frames only.
+    prior_widths
+        Prior thermal widths of bonds (Å), angles and impropers (rad) at the mean temperature of the data.
+    widest_improper
+        Impropers wider than this (standard deviation, rad) flip or rotate: they get no harmonic.
+    wall_energy
+        Energy of a wall at the smallest distance observed, in kT at the lowest temperature.
 
     Raises
     ------
@@ -205,12 +204,20 @@ class BoltzmannInversion(Spec):
     excluded_volume: bool = True
     minimum_width: float = 0.01
     by_kinds: bool = False
+    prior_frames: float = 2.0
+    prior_widths: tuple[float, float, float] = (0.05, 0.1, 0.1)
+    widest_improper: float = 0.6
+    wall_energy: float = 0.1
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "bonds": OrNone(Beads(2)),
         "excluded_volume": Flag(),
         "minimum_width": Real(above=0.0),
         "by_kinds": Flag(),
+        "prior_frames": Real(above=0.0),
+        "prior_widths": Each(Real(above=0.0), count=3),
+        "widest_improper": Real(least=0.0),
+        "wall_energy": Real(least=0.0),
     }
 
     def fit(self, positions: np.ndarray, temperature: np.ndarray, cell: np.ndarray | None = None) -> FittedBaseline:
@@ -249,7 +256,7 @@ class BoltzmannInversion(Spec):
         split = (len(bonds), len(bonds) + len(angles))
         r, theta, chi = np.split(q, split)
         cap = (kt.size / (1.0 / kt).sum()) / self.minimum_width**2
-        bond_rows = [_harmonic(row, 2.0 / row, kt, PRIOR_WIDTHS[0], cap) for row in r]
+        bond_rows = [self._harmonic(row, 2.0 / row, kt, 0, cap) for row in r]
         for bond, (_, r0), row in zip(bonds, bond_rows, r, strict=True):
             if not r0 > 0.0:  # widths comparable to the length: most often 0.15 nm read as 0.15 Å, or metres
                 raise DataError(
@@ -259,15 +266,15 @@ class BoltzmannInversion(Spec):
                 )
         angle_rows = [
             (k, min(max(centre, 0.0), math.pi))
-            for k, centre in (_harmonic(row, _cotangent(row), kt, PRIOR_WIDTHS[1], cap) for row in theta)
+            for k, centre in (self._harmonic(row, _cotangent(row), kt, 1, cap) for row in theta)
         ]
         improper_rows = {}
         for entry, row in zip(impropers, chi, strict=True):
             middle = math.atan2(np.sin(row).mean(), np.cos(row).mean())
             away = row - middle
             away -= 2.0 * math.pi * np.round(away / (2.0 * math.pi))
-            if away.std() < WIDEST_IMPROPER:
-                k, shift = _harmonic(away, np.zeros_like(away), kt, PRIOR_WIDTHS[2], cap)
+            if away.std() < self.widest_improper:
+                k, shift = self._harmonic(away, np.zeros_like(away), kt, 2, cap)
                 improper_rows[entry] = (k, math.remainder(middle + shift, 2.0 * math.pi))
         if bonds:
             smallest = np.minimum(smallest, 2.0 * max(r0 for _, r0 in bond_rows))
@@ -281,7 +288,7 @@ class BoltzmannInversion(Spec):
             improper_parameters=tuple(improper_rows.values()),
             walls=walls,
             wall_radii=tuple(smallest.tolist()),
-            wall_energy=float(WALL_ENERGY * kt.min()),
+            wall_energy=float(self.wall_energy * kt.min()),
         )
 
     def _walls(self, bonds: Sequence[tuple[int, int]], beads: int) -> tuple[tuple[int, int], ...]:
@@ -289,6 +296,18 @@ class BoltzmannInversion(Spec):
             return ()
         i, j = np.nonzero(np.triu(topology.separation(bonds, beads) >= 3, 1))
         return tuple(zip(i.tolist(), j.tolist(), strict=True))
+
+    def _harmonic(
+        self, x: np.ndarray, volume: np.ndarray, kt: np.ndarray, kind: int, cap: float
+    ) -> tuple[float, float]:
+        """(k, x₀) of a bond (``kind`` 0), angle or improper; ``volume`` = d ln J/dx, ``cap`` the largest k."""
+        weight, width = 1.0 / kt, self.prior_widths[kind]
+        centre = float((weight * x).sum() / weight.sum())
+        away = x - centre
+        frames = max(len(x) - 1.0 + float((away * volume).sum()), 0.1 * len(x))  # one frame less for the centre
+        spread = float((weight * away * away).sum()) + self.prior_frames * width**2 * float(weight.mean())
+        k = min((frames + self.prior_frames) / spread, cap)
+        return k, centre - float(volume.sum() / weight.sum()) / k
 
 
 def _measure(x: np.ndarray, cell, bonds, walls, angles, impropers) -> tuple[np.ndarray, np.ndarray]:
@@ -311,14 +330,3 @@ def _measure(x: np.ndarray, cell, bonds, walls, angles, impropers) -> tuple[np.n
 def _cotangent(angle: np.ndarray) -> np.ndarray:
     """d ln J/dθ of the volume element J = sin θ."""
     return np.cos(angle) / np.maximum(np.sin(angle), 1e-6)
-
-
-def _harmonic(x: np.ndarray, volume: np.ndarray, kt: np.ndarray, width: float, cap: float) -> tuple[float, float]:
-    """(k, x₀) by the equations of :class:`BoltzmannInversion`; ``volume`` = d ln J/dx, ``cap`` the largest k."""
-    weight = 1.0 / kt
-    centre = float((weight * x).sum() / weight.sum())
-    away = x - centre
-    frames = max(len(x) - 1.0 + float((away * volume).sum()), 0.1 * len(x))  # one frame less for the centre
-    spread = float((weight * away * away).sum()) + PRIOR_FRAMES * width**2 * float(weight.mean())
-    k = min((frames + PRIOR_FRAMES) / spread, cap)
-    return k, centre - float(volume.sum() / weight.sum()) / k

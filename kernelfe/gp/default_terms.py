@@ -15,11 +15,10 @@ from .molecules import Molecule
 from .observations.molecules import MoleculeSet
 from .prior.term import Term
 
-#: Cutoff of the pair terms made here, in units of the largest distance of the data.
-REACH = 2.0
 
-
-def local_terms(parts: Frames | Sequence[Frames], cutoff: float | None = None) -> list[tuple[str, Term]]:
+def local_terms(
+    parts: Frames | Sequence[Frames], cutoff: float | None = None, reach: float = 2.0
+) -> list[tuple[str, Term]]:
     """Terms by the kinds of beads that molecules of different sizes can share.
 
     One for the bonds, the angles and the dihedrals of each combination of kinds that occurs, and one for the distances
@@ -30,7 +29,9 @@ def local_terms(parts: Frames | Sequence[Frames], cutoff: float | None = None) -
     parts
         Frames of one or several molecules, with kinds.
     cutoff
-        Of the pair distances, Å; None: twice the largest distance in the frames (not for periodic frames).
+        Of the pair distances, Å; None: ``reach`` times the largest distance in the frames (not for periodic frames).
+    reach
+        Cutoff in units of the largest distance, where ``cutoff`` is left out.
 
     Returns
     -------
@@ -48,7 +49,7 @@ def local_terms(parts: Frames | Sequence[Frames], cutoff: float | None = None) -
     if cutoff is None:
         if any(molecule.periodic for molecule in cast.molecules):
             raise DataError("local_terms of periodic frames needs cutoff=, in Å")
-        cutoff = REACH * max(_extent(part.positions) for part in cast.parts if len(part))
+        cutoff = reach * max(_extent(part.positions) for part in cast.parts if len(part))
     out, bonded = [], all(molecule.bonds is not None for molecule in cast.molecules)
     if bonded:
         for beads, name in ((2, "bond"), (3, "angle"), (4, "dihedral")):

@@ -68,10 +68,6 @@ def weight_means(prior: Prior, blocks: list[RowBlock], all_weights: Tensor) -> T
     return out
 
 
-#: (Environment, node) pairs held at a time: memory only, 2²¹ kernel values are 16 MiB.
-PAIRS = 1 << 21
-
-
 @dataclass
 class Expansion:
     """Posterior mean of one term, in the columns of its kernel.
@@ -206,6 +202,10 @@ class Posterior(ABC):
     reconditions: ClassVar[bool] = False
     #: Rows of a block whose variances are computed at a time: memory only.
     variance_rows: ClassVar[int] = 512
+    #: Rows of frames whose posterior covariance is computed at a time: memory only.
+    covariance_rows: ClassVar[int] = 400
+    #: (Environment, node) pairs of the mean held at a time: memory only, 2²¹ kernel values are 16 MiB.
+    pairs_at_once: ClassVar[int] = 1 << 21
 
     # ------------------------------------------------------------------ predictions
 
@@ -220,7 +220,7 @@ class Posterior(ABC):
                     slope = (gradient @ part.factors[:, :, None]) if part.jets.reads_slopes else None
                     return part.jets.read((value * part.factors).sum(1, keepdim=True), slope)
 
-                out += rows.summed(read, max(1, PAIRS // max(1, len(expansion.nodes))), values)[:, 0]
+                out += rows.summed(read, max(1, self.pairs_at_once // max(1, len(expansion.nodes))), values)[:, 0]
         if self.mean_weights is not None:
             for features, factors in rows.mean:
                 out += ((features @ self.mean_weights) * factors).sum(1)

@@ -187,7 +187,7 @@ def fit_shared(spec: BoltzmannInversion, parts) -> SharedBaseline:
     every = np.concatenate([BOLTZMANN * part.temperature for part in parts])
     cap = (every.size / (1.0 / every).sum()) / spec.minimum_width**2
     pooled = {name: {k: _pooled(v) for k, v in sorted(by.items())} for name, by in rows.items()}
-    bonds = {k: single._harmonic(x, 2.0 / x, t, single.PRIOR_WIDTHS[0], cap) for k, (x, t) in pooled["bonds"].items()}
+    bonds = {k: spec._harmonic(x, 2.0 / x, t, 0, cap) for k, (x, t) in pooled["bonds"].items()}
     for kind, (_, rest) in bonds.items():
         if not rest > 0.0:
             raise DataError(
@@ -196,9 +196,9 @@ def fit_shared(spec: BoltzmannInversion, parts) -> SharedBaseline:
             )
     angles = {}
     for kind, (x, t) in pooled["angles"].items():
-        k, centre = single._harmonic(x, single._cotangent(x), t, single.PRIOR_WIDTHS[1], cap)
+        k, centre = spec._harmonic(x, single._cotangent(x), t, 1, cap)
         angles[kind] = (k, min(max(centre, 0.0), math.pi))
-    impropers = {k: v for k, (x, t) in pooled["impropers"].items() if (v := _improper(k, x, t, cap)) is not None}
+    impropers = {k: v for k, (x, t) in pooled["impropers"].items() if (v := _improper(spec, k, x, t, cap)) is not None}
     longest = 2.0 * max((rest for _, rest in bonds.values()), default=math.inf)
     return SharedBaseline(
         bonds=tuple(bonds),
@@ -209,7 +209,7 @@ def fit_shared(spec: BoltzmannInversion, parts) -> SharedBaseline:
         improper_parameters=tuple(impropers.values()),
         walls=tuple(sorted(closest)),
         wall_radii=tuple(min(closest[kind], longest) for kind in sorted(closest)),
-        wall_energy=float(single.WALL_ENERGY * every.min()),
+        wall_energy=float(spec.wall_energy * every.min()),
     )
 
 
@@ -217,16 +217,18 @@ def _pooled(rows: list) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([x for x, _ in rows]), np.concatenate([t for _, t in rows])
 
 
-def _improper(kind: tuple[str, ...], chi: np.ndarray, kt: np.ndarray, cap: float) -> tuple[float, float] | None:
+def _improper(
+    spec: BoltzmannInversion, kind: tuple[str, ...], chi: np.ndarray, kt: np.ndarray, cap: float
+) -> tuple[float, float] | None:
     """(k, χ₀), or None where it flips. Like neighbours have no order, so with them χ and −χ are the same thing."""
     if len(set(kind[1:])) < 3:
         chi, kt = np.concatenate((chi, -chi)), np.concatenate((kt, kt))
     middle = math.atan2(np.sin(chi).mean(), np.cos(chi).mean())
     away = chi - middle
     away -= 2.0 * math.pi * np.round(away / (2.0 * math.pi))
-    if away.std() >= single.WIDEST_IMPROPER:
+    if away.std() >= spec.widest_improper:
         return None
-    k, shift = single._harmonic(away, np.zeros_like(away), kt, single.PRIOR_WIDTHS[2], cap)
+    k, shift = spec._harmonic(away, np.zeros_like(away), kt, 2, cap)
     return k, math.remainder(middle + shift, 2.0 * math.pi)
 
 

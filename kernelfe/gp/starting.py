@@ -18,11 +18,6 @@ from .prior.prior import Prior
 from .prior.term import Term, TermModule
 from .states import States
 
-#: How much broader than the spread of the data the priors of mean functions are.
-BROAD = 30.0
-#: Frames from which starting values are read.
-SAMPLE = 200
-
 
 def named_terms(terms) -> list[tuple[str, Term]]:
     """``terms`` of the regressor as a list of (name, Term).
@@ -132,8 +127,9 @@ def sampled_environments(descriptor, states: list[States]) -> tuple[Any, torch.T
     return descriptor, z
 
 
-def _sample(size: int) -> np.ndarray:
-    return np.unique(np.linspace(0, size - 1, min(size, SAMPLE)).astype(int))
+def _sample(size: int, most: int = 200) -> np.ndarray:
+    """Frames from which starting values are read: ``most`` of ``size``, equally spaced."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
 
 
 def _expansion(name: str, values: np.ndarray) -> ParameterExpansion:
@@ -192,10 +188,13 @@ def _alike(a: LabelSet, b: LabelSet) -> bool:
     return a is b or (a.kind == b.kind and torch.equal(a.states.counts[:1], b.states.counts[:1]))
 
 
-def _mean_function(thermal: Any, expansions, labels: list[LabelSet], kinds: int) -> MeanFunction | None:
+def _mean_function(
+    thermal: Any, expansions, labels: list[LabelSet], kinds: int, broad: float = 30.0
+) -> MeanFunction | None:
     """Mean functions with broad priors about a least-squares start; None when no label sees a constant.
 
-    Widths are per bead: what one bead (of any kind) would have to do to explain the spread of the labels.
+    Widths are per bead: ``broad`` times what one bead (of any kind) would have to do to explain the spread of the
+    labels.
     """
     seen = [label for label in labels if label.functional.spatial is functionals.Spatial.VALUE and label.minus is None]
     if not seen:
@@ -228,4 +227,4 @@ def _mean_function(thermal: Any, expansions, labels: list[LabelSet], kinds: int)
         largest = float(start[kinds:].abs().max()) if k else 0.0
         spreads.append(max([*reach, largest]) if reach else 1.0)
     offset = torch.where(scaled[:, :kinds].abs().amax(0) > 0, start[:kinds], 0.0)
-    return MeanFunction(thermal, expansions, tuple(offset.tolist()), BROAD * spreads[0], BROAD * spreads[1])
+    return MeanFunction(thermal, expansions, tuple(offset.tolist()), broad * spreads[0], broad * spreads[1])

@@ -95,8 +95,8 @@ def test_the_sparse_sums_are_counted(script, monkeypatch):
     """Force rows of 60 configurations in one block."""
     from kernelfe import Sparse
     from kernelfe.gp.observations.molecules import MoleculeSet
-    from kernelfe.gp.solvers.sparse import basis as basis_module
     from kernelfe.gp.solvers.sparse import streaming
+    from kernelfe.gp.solvers.sparse.basis import SparseBasis
 
     n, d, m = 60, 3, 40
     frames = script.problem(n, d)
@@ -105,7 +105,7 @@ def test_the_sparse_sums_are_counted(script, monkeypatch):
     basis = fitted.posterior_.basis
     rank = basis.ranks[0]
     monkeypatch.setattr(streaming, "reduced", lambda *_: None)
-    monkeypatch.setattr(basis_module, "CACHED_ENTRIES", 1 << 30)
+    monkeypatch.setattr(SparseBasis, "cached_entries", 1 << 30)
     with Counter(n * rank) as found:
         streaming.accumulate(basis, labels, 1 << 20)
     expected = script.sparse_count(n, d, m, rank, script.PANEL)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from kernelfe.errors import DataError, ModelFileError
-from kernelfe.gp.baseline import WALL_ENERGY, BoltzmannInversion, FittedBaseline
+from kernelfe.gp.baseline import BoltzmannInversion, FittedBaseline
 from kernelfe.units import BOLTZMANN
 
 BONDS = ((0, 1), (1, 2), (2, 3), (2, 4), (4, 5))
@@ -179,7 +179,7 @@ def test_molecules_broken_by_the_cell_are_the_same():
 def test_walls_are_low_inside_the_data_and_high_outside():
     baseline = fitted()
     assert baseline.walls == ((0, 3), (0, 4), (0, 5), (1, 5), (3, 5))
-    assert baseline.wall_energy == pytest.approx(WALL_ENERGY * BOLTZMANN * 300.0)
+    assert baseline.wall_energy == pytest.approx(BoltzmannInversion().wall_energy * BOLTZMANN * 300.0)
     x, kt = molecules(0, 400), BOLTZMANN * 300.0
     only_walls = FittedBaseline(
         6, walls=baseline.walls, wall_radii=baseline.wall_radii, wall_energy=baseline.wall_energy

@@ -30,23 +30,12 @@ from ..posterior import predict_mean
 from ..prior.rows import frame_chunks
 from .model import FittedNoise, Layout, Together, is_energy, is_force, together
 
-#: Frames, spread over all, from which the mean posterior covariance V is computed.
-SAMPLE = 200
-#: Rows of posterior covariances computed at a time.
-ROWS = 400
-#: Shares of the diagonal to choose from, and blocks of frames of the cross-validation.
-SHRINKAGE, FOLDS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0), 5
-#: Share of their size up to which the sum of the forces on all beads passes for zero.
-BALANCED = 1e-3
-#: Frames whose residuals are computed at a time.
-CHUNK = 1024
-
 
 @torch.no_grad()
-def residuals(posterior, label: LabelSet) -> Tensor:
-    """y − posterior mean, shape (n, m)."""
+def residuals(posterior, label: LabelSet, at_once: int = 1024) -> Tensor:
+    """y − posterior mean, shape (n, m), of ``at_once`` frames at a time."""
     parts = []
-    for start, stop in frame_chunks(len(label.y), CHUNK):
+    for start, stop in frame_chunks(len(label.y), at_once):
         index = slice(start, stop)
         rows = label.rows(posterior.prior, index)
         parts.append(label.y[index] - predict_mean(posterior, rows).reshape(-1, label.y.shape[1]))
@@ -79,7 +68,7 @@ def estimate(
         std = [values[label.kind][0] for label in forces for _ in range(label.y.shape[1])]
         covariance = torch.diag(torch.tensor(std, dtype=torch.float64) ** 2)
     else:
-        layout, covariance = _within_frame(forces, groups[0], posterior, exponents, noise.reference, previous)
+        layout, covariance = _within_frame(spec, forces, groups[0], posterior, exponents, noise.reference, previous)
     p = tuple(exponents[kind] for kind, size in zip(layout.kinds, layout.sizes, strict=True) for _ in range(size))
     out = FittedNoise(spec, layout, covariance, p, noise.reference, {})
     return replace(out, coupling=_coupling(out, labels, posterior)) if spec.force_energy else out
@@ -116,7 +105,9 @@ def _coupling(noise: FittedNoise, labels: list[LabelSet], posterior) -> float:
     return 1.0 if k > 1.0 - 2.0 * error else min(1.0, max(0.0, k))
 
 
-def _within_frame(forces, group: Together, posterior, exponents, reference, previous) -> tuple[Layout, Tensor]:
+def _within_frame(
+    spec: CorrelatedNoise, forces, group: Together, posterior, exponents, reference, previous
+) -> tuple[Layout, Tensor]:
     states, m = group.states, sum(y.shape[1] for y in group.values.values())
     if states.cell is not None:
         raise DataError(
@@ -135,17 +126,17 @@ def _within_frame(forces, group: Together, posterior, exponents, reference, prev
     sizes = tuple(residual[kind].shape[1] for kind in group.kinds)
     if previous is not None:
         layout = previous.layout
-        found = _second_moment(layout, group, residual, posterior, exponents, reference)
+        found = _second_moment(spec, layout, group, residual, posterior, exponents, reference)
         return layout, found
     layout = Layout(group.kinds, sizes)
     if states.coordinates.ndim == 3 and states.coordinates.shape[1] > 2:
         layout = replace(layout, arms=choose_arms(states.coordinates.numpy()))
-    found = _second_moment(layout, group, residual, posterior, exponents, reference)
+    found = _second_moment(spec, layout, group, residual, posterior, exponents, reference)
     cartesian = next((kind for kind in group.kinds if get(kind).spatial is Spatial.GRADIENT), None)
     if cartesian is None or layout.arms is None:
         return layout, found
     y = group.values[cartesian].unflatten(1, (-1, 3))
-    if float(y.sum(1).square().mean()) > BALANCED**2 * float(y.square().mean()):
+    if float(y.sum(1).square().mean()) > spec.balanced**2 * float(y.square().mean()):
         return layout, found
     # the forces add up to zero: one bead is redundant, and the one without which the others vary least together (the
     # volume elements are the same) leaves the likeliest description
@@ -162,16 +153,18 @@ def _within_frame(forces, group: Together, posterior, exponents, reference, prev
 
 
 @torch.no_grad()
-def _second_moment(layout: Layout, group: Together, residual, posterior, exponents, reference) -> Tensor:
+def _second_moment(
+    spec: CorrelatedNoise, layout: Layout, group: Together, residual, posterior, exponents, reference
+) -> Tensor:
     """C₀: the shrunk mean of r rᵀ + V, brought to the reference temperature."""
     p = torch.cat(
         [torch.full((s,), exponents[k], dtype=torch.float64) for k, s in zip(layout.kinds, layout.sizes, strict=True)]
     )
     scale = (group.states.temperature[:, None] / reference) ** p
     r = layout.stack(residual, group.states) / scale
-    sample = torch.from_numpy(np.unique(np.linspace(0, len(r) - 1, min(len(r), SAMPLE)).astype(int)))
+    sample = torch.from_numpy(np.unique(np.linspace(0, len(r) - 1, min(len(r), spec.sample)).astype(int)))
     states, m, total = group.states[sample], r.shape[1], r.new_zeros(r.shape[1], r.shape[1])
-    for start, stop in frame_chunks(len(states), max(1, ROWS // m)):
+    for start, stop in frame_chunks(len(states), max(1, posterior.covariance_rows // m)):
         part = states[start:stop]
         unit = torch.eye(m, dtype=torch.float64) / scale[sample[start:stop]][:, :, None]
         part = replace(part, fields=layout.fields(layout.kinds, part, unit), _environments={})
@@ -183,7 +176,7 @@ def _second_moment(layout: Layout, group: Together, residual, posterior, exponen
     std = moment.diagonal().sqrt()
     if not bool((std > 0).all()):
         raise DataError("a force label has no noise at all in any frame: state its noise instead of having it learned")
-    search = GridSearchCV(ShrunkCovariance(assume_centered=True), {"shrinkage": SHRINKAGE}, cv=FOLDS)
+    search = GridSearchCV(ShrunkCovariance(assume_centered=True), {"shrinkage": spec.shrinkage}, cv=spec.folds)
     shrinkage = float(search.fit((r / std).numpy()).best_params_["shrinkage"])
     return (1.0 - shrinkage) * moment + shrinkage * torch.diag(std**2)
 

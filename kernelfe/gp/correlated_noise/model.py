@@ -37,9 +37,6 @@ from ..posterior import predict_mean
 from ..prior.rows import frame_chunks
 from ..states import States
 
-#: Frames whose dF/dT is predicted at a time.
-CHUNK = 512
-
 
 def is_force(label: LabelSet) -> bool:
     """True if labels read the gradient of A at first order, with learned noise."""
@@ -120,11 +117,11 @@ class Layout:
         assert out is not None
         return out
 
-    def response(self, kinds, states: States, posterior) -> Tensor:
-        """kT² dF/dT of the stack of ``kinds``: its noise covariance with the energy, (n, m)."""
+    def response(self, kinds, states: States, posterior, at_once: int = 512) -> Tensor:
+        """kT² dF/dT of the stack of ``kinds``, its noise covariance with the energy, (n, m); ``at_once``: frames."""
         parts = []
         with torch.no_grad():
-            for start, stop in frame_chunks(len(states), CHUNK):
+            for start, stop in frame_chunks(len(states), at_once):
                 part = states[start:stop]
                 rows = posterior.prior.rows(ThermalResponseForce(), part)
                 force = predict_mean(posterior, rows).reshape(len(part), -1)

@@ -212,7 +212,8 @@ def _mean(header: dict[str, Any], known: dict[str, type]) -> MeanFunction | None
     complete = complete and getattr(thermal, "reference_temperature", None) is not None
     require(complete, "the thermal part of the mean function", thermal, "one with a reference temperature")
     check_expansions(expansions, "the mean function", set(header["parameter_names"]))
-    return MeanFunction(thermal, expansions, tuple(mean["offset"]), mean["energy"], mean["heat_capacity"])
+    widths = mean["energy"], mean["heat_capacity"], mean.get("change", MeanFunction.change)
+    return MeanFunction(thermal, expansions, tuple(mean["offset"]), *widths)
 
 
 def _noise_model(data: dict[str, Any] | None, tensors: dict[str, Tensor], known: dict[str, type]) -> FittedNoise | None:

@@ -79,11 +79,12 @@ def _is_terms(value: Any) -> bool:
 def _is_mean(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and set(value) == {field.name for field in fields(MeanFunction)}
+        and {*value, "change"} == {field.name for field in fields(MeanFunction)}  # files of 0.2 lack it
         and isinstance(value["parameters"], list)
         and is_list(value["offset"], is_number)
         and is_positive(value["energy"])
         and is_positive(value["heat_capacity"])
+        and is_positive(value.get("change", MeanFunction.change))
     )
 
 
@@ -189,6 +190,7 @@ def _mean(mean: MeanFunction | None) -> dict[str, Any] | None:
         "offset": list(mean.offset),
         "energy": mean.energy,
         "heat_capacity": mean.heat_capacity,
+        "change": mean.change,
     }
 
 

@@ -33,17 +33,6 @@ from ..posterior import predict_mean
 
 FloatArray = NDArray[np.float64]
 
-#: Sweeps over the constraints after which propagation counts as failed, and the change that counts as none.
-SWEEPS, UNCHANGED = 200, 1e-8
-#: Constraints that say less than this (precision relative to the posterior's) are left out.
-NEGLIGIBLE = 1e-10
-#: How far inside the allowed region the mode is kept, in posterior standard deviations: rounding.
-MARGIN = 1e-6
-#: Noise of the observations that stand for the mode, in posterior standard deviations: error bars stay as they are.
-LOOSE = 1e4
-#: Virtual points up to which a dense covariance of them is reasonable.
-MAX_POINTS = 4000
-
 
 def violation_probability(mean, std) -> FloatArray:
     """P(C < 0) of normal marginals; for a standard deviation of zero, 0 or 1.
@@ -58,7 +47,7 @@ def violation_probability(mean, std) -> FloatArray:
     return np.where(std > 0, ndtr(-mean / np.where(std > 0, std, 1.0)), known)
 
 
-def constrained(model, read, estimate="mode"):
+def constrained(model, read, estimate="mode", *, negligible=1e-10, max_points=4000):
     """A :class:`~kernelfe.gp.FreeEnergy` conditioned on C ≥ 0; see :func:`kernelfe.gp.enforce_concavity`.
 
     Parameters
@@ -69,12 +58,16 @@ def constrained(model, read, estimate="mode"):
         Rows of the heat capacities at the virtual points, and their states, as ``model.rows`` gives them.
     estimate
         "mode" or "mean".
+    negligible
+        Constraints that say less than this (precision relative to the posterior's) are left out.
+    max_points
+        Virtual points up to which a dense covariance of them is reasonable.
     """
     if estimate not in ("mode", "mean"):
         raise DataError(f"estimate={estimate!r}: use 'mode' or 'mean'")
     rows, states, _ = read
-    if not 0 < len(states) <= MAX_POINTS:
-        raise DataError(f"enforce_concavity takes 1 to {MAX_POINTS} virtual points, X has {len(states)}")
+    if not 0 < len(states) <= max_points:
+        raise DataError(f"enforce_concavity takes 1 to {max_points} virtual points, X has {len(states)}")
     posterior, functional = model.posterior, functionals.get("heat_capacity")
     with torch.no_grad():
         mean = predict_mean(posterior, rows).cpu().numpy()
@@ -85,7 +78,7 @@ def constrained(model, read, estimate="mode"):
             raise SolverError("a heat capacity at a virtual point has no variance: it cannot be conditioned on")
         find = projection if estimate == "mode" else truncation_sites
         tau, nu = find(mean / scale, covariance / np.outer(scale, scale))
-        told = np.flatnonzero(tau > NEGLIGIBLE)
+        told = np.flatnonzero(tau > negligible)
         if len(told) == 0:
             return model
         index, y, noise = (
@@ -97,7 +90,9 @@ def constrained(model, read, estimate="mode"):
     return replace(model, posterior=found, provenance=replace(model.provenance, concave=True))
 
 
-def projection(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+def projection(
+    mean: FloatArray, covariance: FloatArray, margin: float = 1e-6, loose: float = 1e4
+) -> tuple[FloatArray, FloatArray]:
     """The mode of N(mean, covariance) cut off at f ≥ 0, as normal observations that move the mean there.
 
     With multipliers α ≥ 0 the mode is mean + covariance α, α_j f_j = 0. Written with a square root B of the covariance,
@@ -108,6 +103,11 @@ def projection(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, Fl
     ----------
     mean, covariance
         In units of standard deviations: the covariance has ones on its diagonal.
+    margin
+        How far inside the allowed region the mode is kept, in posterior standard deviations: rounding.
+    loose
+        Noise of the observations that stand for the mode, in posterior standard deviations: so large that error bars
+        stay as they are.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def projection(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, Fl
     values, vectors = np.linalg.eigh(covariance)
     kept = values > 1e-14 * values[-1]
     root = vectors[:, kept] * np.sqrt(values[kept])
-    lowest = MARGIN - mean
+    lowest = margin - mean
     matrix = np.vstack([root.T, lowest])
     target = np.zeros(len(matrix))
     target[-1] = 1.0
@@ -136,12 +136,14 @@ def projection(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, Fl
     if left < 1e-12:
         raise SolverError("no heat capacities of the model satisfy all constraints: use fewer virtual points")
     multipliers = u / left
-    precision = np.where(multipliers > 0.0, LOOSE**-2, 0.0)
+    precision = np.where(multipliers > 0.0, loose**-2, 0.0)
     mode = mean + root @ (root.T @ multipliers)
     return precision, precision * mode + multipliers
 
 
-def truncation_sites(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+def truncation_sites(
+    mean: FloatArray, covariance: FloatArray, sweeps: int = 200, unchanged: float = 1e-8
+) -> tuple[FloatArray, FloatArray]:
     """Normal stand-ins for the constraints f_j ≥ 0 on f ~ N(mean, covariance), by expectation propagation.
 
     Site j multiplies the density by exp(−τ_j f_j²/2 + ν_j f_j): an observation ν/τ with variance 1/τ. τ and ν are such
@@ -151,6 +153,10 @@ def truncation_sites(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArr
     ----------
     mean, covariance
         In units of standard deviations: the covariance has ones on its diagonal.
+    sweeps
+        Sweeps over the constraints after which propagation counts as failed.
+    unchanged
+        Change of means and variances in a sweep that counts as none.
 
     Returns
     -------
@@ -164,7 +170,7 @@ def truncation_sites(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArr
     """
     tau, nu = np.zeros_like(mean), np.zeros_like(mean)
     sigma, mu = covariance.copy(), mean.copy()
-    for _ in range(SWEEPS):
+    for _ in range(sweeps):
         before = mu.copy(), np.diag(sigma).copy()
         for j in range(len(mu)):
             variance, column = sigma[j, j], sigma[:, j].copy()
@@ -179,10 +185,10 @@ def truncation_sites(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArr
             sigma -= np.outer(column, column) * (d_tau / share)
             tau[j], nu[j] = new_tau, new_nu
         sigma, mu = _joined(covariance, mean, tau, nu)  # afresh: updates gather rounding errors
-        if max(np.abs(mu - before[0]).max(), np.abs(np.diag(sigma) - before[1]).max()) < UNCHANGED:
+        if max(np.abs(mu - before[0]).max(), np.abs(np.diag(sigma) - before[1]).max()) < unchanged:
             return tau, nu
     raise SolverError(
-        f"the constraints at {len(mean)} virtual points did not settle in {SWEEPS} sweeps: use fewer points, or points "
+        f"the constraints at {len(mean)} virtual points did not settle in {sweeps} sweeps: use fewer points, or points "
         "that are farther apart"
     )
 

@@ -21,7 +21,9 @@ The score of a configuration is the largest of all; above 1 it is outside of wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,25 +33,62 @@ from ...errors import DataError
 from ...files.fields import require, take
 from ...kernels import Jets
 from ...linalg import Whitening
+from ...specs import Bound, Real, Spec, Whole
 from ..prior.rows import frame_chunks
 from ..solvers.sparse.inducing import choose_inducing
 from ..states import States
 
-#: The domain reaches so many standard deviations from the median if a distance is normally distributed, and at least
-#: so much beyond the extremes of training, as a multiple of their distance from the median.
-REACH, MARGIN = 4.5, 1.25
-#: The same for the novelty, a variance.
-NOVELTY_MARGIN = 1.5
-#: Smallest novelty that counts: below it is rounding.
-NOVELTY_FLOOR = 1e-7
-#: A distance may always vary by this share: rigid bonds of all-atom runs are soft in a model.
-RIGID = 0.04
-#: Anchors per term, frames among which they are chosen, and blocks of time these frames are split into.
-ANCHORS, POOL, TIME_BLOCKS = 128, 2000, 20
-#: Pairs of beads that are watched at most: those closest to each other.
-PAIRS = 5000
 #: Frames taken at a time at most, and numbers of all their pairs of beads.
 _FRAMES_AT_ONCE, _ENTRIES = 4096, 1 << 22
+
+
+@dataclass(frozen=True)
+class DomainSettings(Spec):
+    """How wide a domain is, and what it is made from.
+
+    Parameters
+    ----------
+    reach
+        Standard deviations from the median to the edge of the domain, if a distance is normally distributed.
+    margin
+        Least distance of the edge from the median, as a multiple of that of the extremes of training.
+    novelty_margin
+        The same for the novelty, a variance: multiple of the largest one of training.
+    novelty_floor
+        Smallest novelty that counts; below it is rounding.
+    rigid
+        Share by which a distance may always vary: rigid bonds of all-atom runs are soft in a model.
+    anchors
+        Anchors per term.
+    pool
+        Frames among which the anchors are chosen.
+    time_blocks
+        Blocks of time that these frames are split into.
+    pairs
+        Most pairs of beads that are watched: those closest to each other.
+    """
+
+    reach: float = 4.5
+    margin: float = 1.25
+    novelty_margin: float = 1.5
+    novelty_floor: float = 1e-7
+    rigid: float = 0.04
+    anchors: int = 128
+    pool: int = 2000
+    time_blocks: int = 20
+    pairs: int = 5000
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "reach": Real(above=0.0),
+        "margin": Real(above=0.0),
+        "novelty_margin": Real(above=0.0),
+        "novelty_floor": Real(above=0.0),
+        "rigid": Real(above=0.0),
+        "anchors": Whole(least=1),
+        "pool": Whole(least=1),
+        "time_blocks": Whole(least=2),
+        "pairs": Whole(least=1),
+    }
 
 
 @dataclass
@@ -70,6 +109,8 @@ class Domain:
         Anchors of each term, in the columns of its kernel, shapes (M, D').
     novelty
         v₁ of each term.
+    settings
+        Used again when the domain is extended; a model file does not carry them.
     """
 
     terms: list
@@ -80,6 +121,7 @@ class Domain:
     margin: float
     anchors: list[Tensor]
     novelty: list[float]
+    settings: DomainSettings = DomainSettings()
 
     def __post_init__(self) -> None:
         self._whitenings = [
@@ -87,7 +129,7 @@ class Domain:
         ]
 
     @classmethod
-    def of(cls, terms: list, frames) -> Domain:
+    def of(cls, terms: list, frames, settings: DomainSettings | None = None) -> Domain:
         """The domain of the training frames of a fit.
 
         Parameters
@@ -96,42 +138,46 @@ class Domain:
             Fitted :class:`~kernelfe.gp.prior.term.TermModule` objects.
         frames
             The training frames, in the order of time (at each temperature).
+        settings
+            Margins and sizes; None: the defaults.
         """
+        settings = DomainSettings() if settings is None else settings
         with torch.no_grad():
-            pairs = None if frames.positions is None or frames.cell is not None else _pairs(frames.positions)
-            pairs = None if pairs is None else pairs.to(_device(terms))
-            low, middle, high = _extremes(terms, frames, pairs)
-            pool = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), POOL)).astype(int))]
+            whole = frames.positions is not None and frames.cell is None
+            pairs = _pairs(frames.positions, settings.pairs).to(_device(terms)) if whole else None
+            low, middle, high = _extremes(terms, frames, pairs, settings.rigid)
+            pool = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), settings.pool)).astype(int))]
             states = States.from_frames(pool, device=_device(terms))
             # blocks of time: neighbouring frames are alike, and would make everything look familiar
-            block = (np.arange(len(pool)) * TIME_BLOCKS // max(1, len(pool))) % 2
+            block = (np.arange(len(pool)) * settings.time_blocks // max(1, len(pool))) % 2
             half = torch.from_numpy(block == 0).to(_device(terms))
             anchors, novelty = [], []
             for term in terms:
                 environments = states.environments(term.spec.descriptor)
                 z = term.kernel.embedding(environments.z).z
                 shown = half[environments.owner]
-                anchors.append(_chosen(term, z))
+                anchors.append(_chosen(term, z, settings))
                 if bool(shown.all()) or not bool(shown.any()):
                     novelty.append(1.0)  # a single frame says nothing about its own scatter
                     continue
-                some = _chosen(term, z[shown])
+                some = _chosen(term, z[shown], settings)
                 others = _novelty(term, some, Whitening.of(_covariance(term, some, some)), z[~shown])
-                novelty.append(max(NOVELTY_MARGIN * float(others.max()), NOVELTY_FLOOR))
+                novelty.append(max(settings.novelty_margin * float(others.max()), settings.novelty_floor))
         # at the temperature with the fewest frames: it may be the hottest, which alone makes the extremes
         fewest = int(np.unique(frames.temperature, return_counts=True)[1].min())
-        margin = max(MARGIN, REACH / np.sqrt(2.0 * np.log(max(fewest, 5))))
-        return cls(terms, pairs, low, middle, high, float(margin), anchors, novelty)
+        margin = max(settings.margin, settings.reach / np.sqrt(2.0 * np.log(max(fewest, 5))))
+        return cls(terms, pairs, low, middle, high, float(margin), anchors, novelty, settings)
 
     def extended(self, frames) -> Domain:
         """The domain of more training frames: wider extremes and more anchors; the unit of novelty stays."""
+        settings = self.settings
         with torch.no_grad():
-            low, _, high = _extremes(self.terms, frames, self.pairs)
+            low, _, high = _extremes(self.terms, frames, self.pairs, settings.rigid)
             states, anchors = States.from_frames(frames, device=_device(self.terms)), []
             for term, old in zip(self.terms, self.anchors, strict=True):
                 z = term.kernel.embedding(states.environments(term.spec.descriptor).z).z
-                together = torch.cat([old, z[:: max(1, len(z) // POOL)]])
-                some = choose_inducing(together, term.kernel, len(old) + ANCHORS)
+                together = torch.cat([old, z[:: max(1, len(z) // settings.pool)]])
+                some = choose_inducing(together, term.kernel, len(old) + settings.anchors)
                 anchors.append(together[some])
         low = torch.minimum(self.low, torch.minimum(low, self.middle))
         high = torch.maximum(self.high, torch.maximum(high, self.middle))
@@ -243,19 +289,19 @@ class Domain:
         return torch.maximum(above, below)
 
 
-def _pairs(positions: np.ndarray) -> Tensor:
-    """Pairs of beads, the closest ones if there are too many."""
+def _pairs(positions: np.ndarray, most: int) -> Tensor:
+    """Pairs of beads, the closest ones if there are more than ``most``."""
     beads = positions.shape[1]
     i, j = torch.triu_indices(beads, beads, 1, device="cpu")
-    if len(i) > PAIRS:
+    if len(i) > most:
         x = torch.from_numpy(np.array(positions[:: max(1, len(positions) // 50)]))
         mean = torch.stack([torch.cdist(frame, frame)[i, j] for frame in x]).mean(0)
-        nearest = mean.argsort()[:PAIRS].sort().values
+        nearest = mean.argsort()[:most].sort().values
         i, j = i[nearest], j[nearest]
     return torch.stack([i, j], 1)
 
 
-def _extremes(terms: list, frames, pairs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _extremes(terms: list, frames, pairs: Tensor | None, rigid: float) -> tuple[Tensor, Tensor, Tensor]:
     """Smallest, median and largest value of every watched column."""
     lows, highs, some = [], [], []
     for start, stop in frame_chunks(len(frames), _at_once(frames.coordinates, pairs)):
@@ -271,7 +317,7 @@ def _extremes(terms: list, frames, pairs: Tensor | None) -> tuple[Tensor, Tensor
     low, high = torch.stack(lows).amin(0), torch.stack(highs).amax(0)
     together = [torch.cat(parts) for parts in zip(*some, strict=True)]
     middle = torch.cat([v.median(0).values if len(v) else v.new_full(v.shape[1:], torch.nan) for v in together])
-    least = RIGID * middle if pairs is not None else (0.01 * (high - low)).clamp_min(1e-9 * (1.0 + middle.abs()))
+    least = rigid * middle if pairs is not None else (0.01 * (high - low)).clamp_min(1e-9 * (1.0 + middle.abs()))
     return torch.fmin(low, middle - least), middle, torch.fmax(high, middle + least)
 
 
@@ -306,9 +352,9 @@ def _with_parts(columns):
         start += values.shape[1]
 
 
-def _chosen(term, z: Tensor) -> Tensor:
-    some = z[:: max(1, len(z) // POOL)]
-    return some[choose_inducing(some, term.kernel, ANCHORS)]
+def _chosen(term, z: Tensor, settings: DomainSettings) -> Tensor:
+    some = z[:: max(1, len(z) // settings.pool)]
+    return some[choose_inducing(some, term.kernel, settings.anchors)]
 
 
 def _covariance(term, a: Tensor, b: Tensor) -> Tensor:

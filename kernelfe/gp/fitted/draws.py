@@ -14,6 +14,8 @@ labels, f + K(·, Z) K_ZZ⁻¹ (u − f(Z)), also draws what the inducing enviro
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,9 +33,6 @@ from ..solvers.exact import normal
 from ..states import States
 from .predict import reference_groups
 
-#: Numbers held at a time while draws are read.
-ENTRIES = 1 << 22
-
 
 class TermDraws:
     """n draws of the functions g_k of one term: features with normal weights, plus expansions on nodes.
@@ -45,6 +44,9 @@ class TermDraws:
     features, weights
         Features of the kernel and their weights, prior scales included, shapes (features, size, n).
     """
+
+    #: Numbers held at a time while draws are read: memory only.
+    entries_at_once: ClassVar[int] = 1 << 22
 
     def __init__(self, kernel: Kernel, features: list[Features], weights: list[Tensor]):
         self.kernel, self.features, self.weights = kernel, features, weights
@@ -79,7 +81,7 @@ class TermDraws:
                 expansions.append((group[0].z, c.expand(-1, n).contiguous(), w))
             pairs = sum(len(z) * jets.rows * (1 + z.shape[1]) for z, _, _ in expansions)
             widest = max(*(f.size for f in self.features), pairs, n * jets.z.shape[1])
-            for start, stop in frame_chunks(len(at), max(1, ENTRIES // widest)):
+            for start, stop in frame_chunks(len(at), max(1, self.entries_at_once // widest)):
                 index = at[start:stop]
                 found = self._rows(jets[index], features, expansions)
                 out[index] += found if which is not None else found * factors[index, k, None, None]

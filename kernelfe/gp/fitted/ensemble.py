@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,21 +25,43 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from ...errors import DataError, SolverError
+from ...specs import Bound, Each, Real, Spec, Whole
 from ..conditioning import Conditioned, natural_levels
 from ..molecules import over_parts
 from ..observations.levels import NoiseLevels
-from ..prior.term import LOG_PRIOR_WIDTH
 from ..solvers.evidence import dense_log_evidence, random_subsets
 from .joint import Joint, Query, covariance_root
 
 FloatArray = NDArray[np.float64]
 
-#: Degrees of freedom of the distribution that hyperparameters are drawn from: heavier tails than a normal one.
-STUDENT = 6.0
-#: Distributions that are drawn from: width in units of Laplace's approximation, and draws (an even number).
-WIDTHS = ((1.0, 48), (1.7, 16))
-#: Step of the differences of gradients in logarithms.
-STEP = 1e-3
+
+@dataclass(frozen=True)
+class SamplingSettings(Spec):
+    """Distributions that hyperparameters are drawn from.
+
+    Parameters
+    ----------
+    degrees
+        Degrees of freedom of Student's t: heavier tails than those of a normal distribution.
+    widths
+        Of each distribution of the mixture, in units of Laplace's approximation.
+    points
+        Points drawn from each, even numbers.
+    step
+        Step in the logarithms of hyperparameters of the differences of gradients that give the curvature.
+    """
+
+    degrees: float = 6.0
+    widths: tuple[float, ...] = (1.0, 1.7)
+    points: tuple[int, ...] = (48, 16)
+    step: float = 1e-3
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "degrees": Real(above=0.0),
+        "widths": Each(Real(above=0.0), least=1),
+        "points": Each(Whole(least=2), least=1),
+        "step": Real(above=0.0),
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +156,13 @@ class HyperparameterEnsemble:
         return self.joint(Query(X, quantity, temperature), second).block(0, 1)
 
 
-def ensemble_of(model, draws: int = 16, seed: int = 0, subset_seed: int | None = 0) -> HyperparameterEnsemble:
+def ensemble_of(
+    model,
+    draws: int = 16,
+    seed: int = 0,
+    subset_seed: int | None = 0,
+    sampling: SamplingSettings | None = None,
+) -> HyperparameterEnsemble:
     """Models with hyperparameters that the labels allow; see :func:`kernelfe.gp.hyperparameter_ensemble`.
 
     Parameters
@@ -144,7 +173,10 @@ def ensemble_of(model, draws: int = 16, seed: int = 0, subset_seed: int | None =
         Models in the ensemble, and seed of the draws.
     subset_seed
         Seed of the random label rows from which the evidence is computed.
+    sampling
+        Distributions that hyperparameters are drawn from; None: the defaults.
     """
+    sampling = SamplingSettings() if sampling is None else sampling
     posterior = model.posterior
     if model.provenance.concave:
         raise DataError(
@@ -185,9 +217,10 @@ def ensemble_of(model, draws: int = 16, seed: int = 0, subset_seed: int | None =
         return value if math.isfinite(value) else -math.inf
 
     centre = torch.cat([p.detach().reshape(-1) for p in free])
-    root = _inverse_root(_curvature(log_density, free, centre))
+    widest = max(noise.prior_width, *(term.spec.prior_width for term in prior.terms))
+    root = _inverse_root(_curvature(log_density, free, centre, sampling.step), widest)
     rng = np.random.default_rng(seed)
-    points, weights = importance_sample(target, centre, root, rng)
+    points, weights = importance_sample(target, centre, root, rng, sampling)
     models, kept = [], []
     for index in _resampled(weights, draws, rng):
         _assign(free, points[index])
@@ -196,7 +229,9 @@ def ensemble_of(model, draws: int = 16, seed: int = 0, subset_seed: int | None =
     return HyperparameterEnsemble(models, np.full(len(models), 1.0 / len(models)), 1.0 / float(np.sum(weights**2)))
 
 
-def importance_sample(target, centre: Tensor, root: Tensor, rng: np.random.Generator) -> tuple[Tensor, FloatArray]:
+def importance_sample(
+    target, centre: Tensor, root: Tensor, rng: np.random.Generator, sampling: SamplingSettings | None = None
+) -> tuple[Tensor, FloatArray]:
     """Weighted points of an unnormalised density, drawn about its maximum.
 
     From a mixture of Student t distributions about the maximum, some wider than Laplace's approximation says, each
@@ -211,6 +246,8 @@ def importance_sample(target, centre: Tensor, root: Tensor, rng: np.random.Gener
         The maximum (p,), and A with A Aᵀ the covariance of Laplace's approximation, (p, p).
     rng
         Source of the draws.
+    sampling
+        Distributions that are drawn from; None: the defaults.
 
     Returns
     -------
@@ -222,15 +259,17 @@ def importance_sample(target, centre: Tensor, root: Tensor, rng: np.random.Gener
     SolverError
         If the density vanishes at all of them.
     """
-    points = []
-    for width, count in WIDTHS:
+    sampling = SamplingSettings() if sampling is None else sampling
+    points, student = [], sampling.degrees
+    mixed = list(zip(sampling.widths, sampling.points, strict=True))
+    for width, count in mixed:
         half = rng.standard_normal((count // 2, len(centre)))
-        half *= width / np.sqrt(rng.chisquare(STUDENT, (len(half), 1)) / STUDENT)
+        half *= width / np.sqrt(rng.chisquare(student, (len(half), 1)) / student)
         x = np.concatenate([half, -half])  # in pairs about the maximum: what is odd averages out
         points.append(centre + torch.from_numpy(x) @ root.T)
     out = torch.cat(points)
     logs = np.array([target(one) for one in out])
-    mixture = np.stack([math.log(count) + _log_student(out, centre, width * root) for width, count in WIDTHS])
+    mixture = np.stack([math.log(count) + _log_student(out, centre, width * root, student) for width, count in mixed])
     logs -= np.logaddexp.reduce(mixture)
     if not np.isfinite(logs).any():
         raise SolverError("no draw of the hyperparameters could be conditioned: check the scales of the labels")
@@ -238,11 +277,11 @@ def importance_sample(target, centre: Tensor, root: Tensor, rng: np.random.Gener
     return out, weights / weights.sum()
 
 
-def _log_student(points: Tensor, centre: Tensor, root: Tensor) -> FloatArray:
+def _log_student(points: Tensor, centre: Tensor, root: Tensor, degrees: float) -> FloatArray:
     """Log density of a Student t distribution up to a constant that all share, (n,)."""
     x = torch.linalg.solve(root, (points - centre).T)
     squared = (x**2).sum(0).numpy()
-    return -0.5 * (STUDENT + len(centre)) * np.log1p(squared / STUDENT) - float(torch.linalg.slogdet(root)[1])
+    return -0.5 * (degrees + len(centre)) * np.log1p(squared / degrees) - float(torch.linalg.slogdet(root)[1])
 
 
 def _resampled(weights: FloatArray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -258,7 +297,7 @@ def _assign(free: list[torch.nn.Parameter], values: Tensor) -> None:
         at += p.numel()
 
 
-def _curvature(log_density, free: list[torch.nn.Parameter], centre: Tensor) -> Tensor:
+def _curvature(log_density, free: list[torch.nn.Parameter], centre: Tensor, step: float) -> Tensor:
     """−∇² of the log density at the centre, by differences of its gradient."""
 
     def gradient(values: Tensor) -> Tensor:
@@ -267,18 +306,21 @@ def _curvature(log_density, free: list[torch.nn.Parameter], centre: Tensor) -> T
 
     origin, rows = gradient(centre), []
     for k in range(len(centre)):
-        step = torch.zeros_like(centre)
-        step[k] = STEP
-        rows.append((origin - gradient(centre + step)) / STEP)
+        moved = torch.zeros_like(centre)
+        moved[k] = step
+        rows.append((origin - gradient(centre + moved)) / step)
     _assign(free, centre)
     matrix = torch.stack(rows)
     return 0.5 * (matrix + matrix.T)
 
 
-def _inverse_root(curvature: Tensor) -> Tensor:
-    """H^(−1/2); no direction may be wider than its prior, which also mends a maximum that was not quite reached."""
+def _inverse_root(curvature: Tensor, widest: float) -> Tensor:
+    """H^(−1/2); no direction may be wider than the widest prior.
+
+    That also mends a maximum that was not quite reached.
+    """
     values, vectors = torch.linalg.eigh(curvature)
-    return vectors / values.clamp_min(LOG_PRIOR_WIDTH**-2).sqrt()
+    return vectors / values.clamp_min(widest**-2).sqrt()
 
 
 def _conditioned(model: Any, prior: Any, noise: Any) -> Any:

@@ -7,6 +7,7 @@ is two thin matrix products per term (four with gradient coefficients) and one p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,25 +17,20 @@ from ...functionals import FreeEnergy
 from ...kernels import Kernel, RadialKernel
 from ..prior.rows import frame_chunks
 
-#: Environments taken at a time: with 600 nodes the arrays of a block stay in a core's cache.
-BLOCK = 256
-#: Environments × nodes at a time on a card: half a gigabyte for each array of them.
-CARD_ENTRIES = 1 << 26
-#: Mean length of runs of equal temperature from which they are worth blocks of their own.
-SHORTEST_RUN = 32
 
-
-def _blocks(temperature: float | Tensor, size: int, block: int = BLOCK) -> Iterator[tuple[int, int, float | None]]:
+def _blocks(
+    temperature: float | Tensor, size: int, block: int, shortest_run: int = 32
+) -> Iterator[tuple[int, int, float | None]]:
     """(start, stop, temperature) of blocks of rows; None where a block holds several temperatures.
 
     Replicas sorted by temperature, long runs of each, are taken run by run: one temperature needs a collapsed
-    coefficient per node only.
+    coefficient per node only. ``shortest_run``: mean length of runs from which they are worth blocks of their own.
     """
     if not isinstance(temperature, Tensor) or temperature.numel() == 1:
         yield from ((start, stop, float(temperature)) for start, stop in frame_chunks(size, block))
         return
     values, counts = torch.unique_consecutive(temperature, return_counts=True)
-    if len(values) * SHORTEST_RUN > size:
+    if len(values) * shortest_run > size:
         yield from ((start, stop, None) for start, stop in frame_chunks(size, block))
         return
     begin = 0
@@ -56,6 +52,11 @@ class FrozenModel:
     parameters
         Values of the parameters λ.
     """
+
+    #: Environments taken at a time: with 600 nodes the arrays of a block stay in a core's cache.
+    block: ClassVar[int] = 256
+    #: Environments × nodes at a time on a GPU: half a gigabyte for each array of them.
+    gpu_entries: ClassVar[int] = 1 << 26
 
     def __init__(self, model, parameters: dict[str, float] | None = None):
         posterior, device = model.posterior, model.posterior.prior.device
@@ -84,7 +85,9 @@ class FrozenModel:
         self._parameters = {
             k: torch.tensor([float(v)], dtype=torch.float64, device=self.device) for k, v in (parameters or {}).items()
         }
-        self._steps = [max(1, CARD_ENTRIES // max(1, len(nodes))) if nodes.is_cuda else BLOCK for nodes in self._nodes]
+        self._steps = [
+            max(1, self.gpu_entries // max(1, len(nodes))) if nodes.is_cuda else self.block for nodes in self._nodes
+        ]
         self._constants: dict[float, Tensor] = {}
         self._collapsed: dict[float, list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]]] = {}
 
@@ -148,7 +151,7 @@ class FrozenModel:
         return value, embedding.pull(gradient)
 
     def _runs(self, t: int, temperature: float | Tensor, size: int) -> Iterator[tuple[int, int, float | None]]:
-        """Blocks of a term's environments; on a card, runs of equal temperature are not looked for: it would wait."""
+        """Blocks of a term's environments; on a GPU, runs of equal temperature are not looked for: it would wait."""
         if isinstance(temperature, Tensor) and temperature.is_cuda:
             return ((start, stop, None) for start, stop in frame_chunks(size, self._steps[t]))
         return _blocks(temperature, size, self._steps[t])

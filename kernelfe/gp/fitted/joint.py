@@ -25,9 +25,6 @@ from ..states import States
 
 FloatArray = NDArray[np.float64]
 
-#: Entries of a block of a prior covariance that is combined at a time.
-COMBINED_ENTRIES = 1 << 22
-
 
 @dataclass(frozen=True, eq=False)
 class _Part:
@@ -232,9 +229,11 @@ def _apply(matrix: Tensor | None, rows: Tensor) -> Tensor:
     return rows if matrix is None else matrix @ rows
 
 
-def _combined_gram(prior, a: RowBlock, left: Tensor | None, b: RowBlock, right: Tensor | None) -> Tensor:
-    """left · prior covariance · rightᵀ, a few frames of ``a`` at a time."""
-    step = max(1, COMBINED_ENTRIES // max(1, len(b) * a.components))
+def _combined_gram(
+    prior, a: RowBlock, left: Tensor | None, b: RowBlock, right: Tensor | None, entries: int = 1 << 22
+) -> Tensor:
+    """left · prior covariance · rightᵀ, ``entries`` of the covariance at a time."""
+    step = max(1, entries // max(1, len(b) * a.components))
     parts = []
     for start, stop in frame_chunks(a.frames, step):
         gram = prior.gram(a.slice(start, stop), b)

@@ -14,7 +14,7 @@ from ..posterior import predict_mean
 from ..prior.rows import frame_chunks
 from ..states import States
 
-#: Frames per block of a covariance, and per batch of a prediction.
+#: Frames per block of a covariance, and per batch of a prediction: memory only.
 BLOCK_FRAMES = PREDICT_FRAMES = 1024
 
 

@@ -15,9 +15,6 @@ from ..observations.labels import baseline_rows
 from ..posterior import predict_mean
 from ..prior.rows import frame_chunks
 
-#: Rows of a posterior covariance computed at a time.
-ROWS = 400
-
 
 @dataclass(frozen=True, eq=False)
 class JointPredictive:
@@ -70,7 +67,7 @@ def joint_predictive(model: Any, frames, kinds=None, kept=None) -> JointPredicti
         raise DataError(f"kept has shape {tuple(mask.shape)}, expected one entry per number of a frame, ({m},)")
     posterior, density, square = model.posterior, [], []
     with torch.no_grad():
-        for start, stop in frame_chunks(len(frames), max(1, ROWS // m)):
+        for start, stop in frame_chunks(len(frames), max(1, posterior.covariance_rows // m)):
             part = frames[start:stop]
             n = len(part)
             states = model.states(part)

@@ -19,7 +19,7 @@ from .noise_models import Given, Learned, Noise, RowNoise
 PAIR = "free_energy_difference"
 #: Kind of the virtual observations of heat capacities that stand for C ≥ 0.
 CONCAVITY = "concavity"
-#: Frames whose baseline is evaluated at a time.
+#: Frames whose baseline is evaluated at a time: memory only.
 FRAMES_AT_ONCE = 4096
 #: Names of noise levels, and in files kinds, of forces whitened within each frame, and of energies less the share of
 #: forces in their noise: the former begin with one, the latter have the other between energies and forces.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ...runtime.processes import Processes
 from ..prior.prior import Prior
-from ..prior.term import LOG_PRIOR_WIDTH
 
 
 class NoiseLevels(torch.nn.Module):
@@ -27,6 +27,9 @@ class NoiseLevels(torch.nn.Module):
     exponent
         Whether to learn p; it stays 0 otherwise (labels at a single temperature).
     """
+
+    #: Standard deviation of ln σ₀ under its weak log-normal prior, about the starting value.
+    prior_width: ClassVar[float] = 2.0
 
     def __init__(self, start: dict[str, float], reference: float = 300.0, exponent: bool = False):
         super().__init__()
@@ -56,7 +59,7 @@ class NoiseLevels(torch.nn.Module):
 
     def hyperprior(self) -> Tensor:
         """Log density of the weak priors, up to a constant."""
-        level = ((self.log_noise - self.start) / LOG_PRIOR_WIDTH) ** 2
+        level = ((self.log_noise - self.start) / self.prior_width) ** 2
         return -0.5 * (level + ((self.exponent - 0.5 * self.exponent.requires_grad) / 1.0) ** 2).sum()
 
     def values(self) -> dict[str, tuple[float, float]]:

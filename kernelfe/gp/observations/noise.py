@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ...errors import DataError
 from ...frames.checks import numbers
-from ...specs import AnyOf, Bound, Flag, Real, Spec, Table, Whole
+from ...specs import AnyOf, Bound, Each, Flag, Real, Spec, Table, Whole
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class CorrelatedNoise(Spec):
         its residual noise. Rows in random order would pass for independent. Or g by label kind. False: n labels.
     rounds
         Rounds of fitting the noise, then the model, after a first fit with independent noise.
+    shrinkage
+        Shares of its diagonal towards which the covariance within a frame may be shrunk; cross-validation chooses.
+    folds
+        Blocks of frames of this cross-validation.
+    sample
+        Frames, spread over all, from which the mean posterior covariance of what the labels read is computed.
+    balanced
+        Size of the sum of the forces on all beads, relative to that of the forces, up to which they count as adding up
+        to zero.
 
     Raises
     ------
@@ -44,12 +53,20 @@ class CorrelatedNoise(Spec):
     force_energy: bool = True
     time: bool | Mapping[str, float] = False
     rounds: int = 2
+    shrinkage: tuple[float, ...] = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
+    folds: int = 5
+    sample: int = 200
+    balanced: float = 1e-3
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "within_frame": Flag(),
         "force_energy": Flag(),
         "time": AnyOf((Flag(), Table(Real(least=1.0), "statistical inefficiencies by label kind"))),
         "rounds": Whole(least=1),
+        "shrinkage": Each(Real(least=0.0, most=1.0), least=1),
+        "folds": Whole(least=2),
+        "sample": Whole(least=1),
+        "balanced": Real(least=0.0),
     }
 
 

@@ -24,10 +24,6 @@ from ...kernels.parameters import ParameterPart
 from ...kernels.thermal import SecondOrder, ThermalPart
 from .term import state_factors
 
-#: Prior standard deviation of the change of c_X with temperature, relative to that of c_X, which is some 30 times as
-#: broad as the data suggest: a heat capacity may change by its own size.
-CHANGE = 1.0 / 30.0
-
 
 @dataclass(frozen=True)
 class MeanFunction:
@@ -44,6 +40,9 @@ class MeanFunction:
         Prior means of e_X, shape (X,), at every λ; those of c_X are zero.
     energy, heat_capacity
         Prior standard deviations of e_X (eV) and c_X (eV/K), per bead or molecule.
+    change
+        Prior standard deviation of the change of c_X with temperature, relative to that of c_X, which is some 30 times
+        as broad as the data suggest: a heat capacity may change by its own size.
     """
 
     thermal: ThermalPart
@@ -51,6 +50,7 @@ class MeanFunction:
     offset: tuple[float, ...]
     energy: float
     heat_capacity: float
+    change: float = 1.0 / 30.0
 
     @property
     def size(self) -> int:
@@ -68,7 +68,7 @@ class MeanFunction:
 
     def variances(self, device: torch.device | None = None) -> Tensor:
         """Prior variances, shape (size,), on a device."""
-        change = [(CHANGE * self.heat_capacity) ** 2] * self._changes
+        change = [(self.change * self.heat_capacity) ** 2] * self._changes
         return _numbers((self.energy**2, self.heat_capacity**2, *change), device).repeat_interleave(self._products())
 
     def factors(self, read: Read, temperature: Tensor, parameters: dict[str, Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...kernels import Jets
 
-#: Numbers of rows of environments in memory at a time, before they are summed into labels: 128 MB.
+#: Numbers of rows of environments in memory at a time, before they are summed into labels: memory only, 128 MB.
 ENVIRONMENT_NUMBERS = 1 << 24
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import gpytorch
 import torch
@@ -24,10 +25,7 @@ from ...kernels.base import Kernel
 from ...kernels.jets import Jets
 from ...kernels.parameters import ParameterPart
 from ...kernels.thermal import ThermalPart
-from ...specs import Spec
-
-#: Width of the weak log-normal prior on every hyperparameter, about its starting value.
-LOG_PRIOR_WIDTH = 2.0
+from ...specs import Bound, Real, Spec
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,9 @@ class Term(Spec):
         None: an expansion of second order for each parameter of the data.
     fixed
         Keep the numbers of the kernel and the thermal part as they are instead of fitting them.
+    prior_width
+        Standard deviation of the logarithm of each of these numbers under its weak log-normal prior, about its starting
+        value.
     """
 
     descriptor: Any = None
@@ -54,6 +55,9 @@ class Term(Spec):
     thermal: ThermalPart | None = None
     parameters: tuple[ParameterPart, ...] | None = None
     fixed: bool = False
+    prior_width: float = 2.0
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"prior_width": Real(above=0.0)}
 
 
 class TermModule(gpytorch.Module):
@@ -138,10 +142,11 @@ class TermModule(gpytorch.Module):
 
         Written out rather than registered with gpytorch, whose prior closures cannot be pickled.
         """
-        scales = (self.log_scales - self.start_scales) / LOG_PRIOR_WIDTH
+        width = self.spec.prior_width
+        scales = (self.log_scales - self.start_scales) / width
         total = scales.square().sum()
         for name in self.spec.kernel.hyperparameters():  # type: ignore[union-attr]
-            off = (self.log_hyperparameter(name) - getattr(self, f"start_{name}")) / LOG_PRIOR_WIDTH
+            off = (self.log_hyperparameter(name) - getattr(self, f"start_{name}")) / width
             total = total + off.square().sum()
         return -0.5 * total
 

@@ -22,7 +22,7 @@ from ..prior.prior import Prior
 from ..prior.rows import RowBlock, frame_chunks
 from .base import Run, Solver
 
-#: Entries of a Gram block that is built at a time: 8 MiB, small enough to stay near the cache.
+#: Entries of a Gram block that is built at a time: memory only, 8 MiB, small enough to stay near the cache.
 BLOCK_ENTRIES = 1 << 20
 
 

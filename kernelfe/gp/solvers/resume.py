@@ -32,7 +32,7 @@ from ..states import States
 
 logger = logging.getLogger(__name__)
 
-#: Counts changes of what the files of a checkpoint mean.
+#: Version of the files of a checkpoint: raised when what they mean changes.
 FORMAT = 1
 START = "start"
 

@@ -12,7 +12,8 @@ from .sparse.fit import Sparse
 
 __all__ = ["SOLVERS", "Dense", "Iterative", "Sparse", "choose_solver"]
 
-#: Label rows up to which ``solver="auto"`` conditions exactly.
+#: Label rows up to which ``solver="auto"`` conditions exactly: a Gram of 128 MB, factorized within seconds. A
+#: user who wants another solver names it.
 DENSE_LIMIT = 4000
 #: The solvers of kernelfe by the names that ``solver=`` takes.
 SOLVERS: dict[str, type[Solver]] = {"dense": Dense, "iterative": Iterative, "sparse": Sparse}

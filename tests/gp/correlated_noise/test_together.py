@@ -88,7 +88,8 @@ def test_lists_of_molecules(molecules):
 
 def test_an_ensemble_of_several_molecules(monkeypatch):
     """Whatever is drawn; how well the draws represent the posterior is asked in test_hyperparameters."""
-    monkeypatch.setattr(hyperparameters, "WIDTHS", ((1.0, 12), (1.7, 4)))
+    few = hyperparameters.SamplingSettings(points=(12, 4))
+    monkeypatch.setattr(hyperparameters, "SamplingSettings", lambda: few)
     molecules = several([SMALL[:3], LARGE[:3]])
     many = hyperparameter_ensemble(molecules, draws=2)
     means, stds = many.predict([SMALL, LARGE], "mean_force", return_std=True)

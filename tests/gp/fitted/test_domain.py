@@ -155,10 +155,12 @@ def test_many_beads_are_looked_at_a_few_frames_at_a_time(monkeypatch):
     """Memory is set by the block, not by frames times pairs of beads; the answer is that of all at once."""
     x = np.random.default_rng(0).normal(size=(1500, 60, 3))
     frames, taken = kernelfe.Frames.from_arrays(x, temperature=300.0), []
-    pairs, whole = domain._pairs(x), domain._distances(torch.from_numpy(x), domain._pairs(x))[0][0]
+    settings = domain.DomainSettings()
+    pairs = domain._pairs(x, settings.pairs)
+    whole = domain._distances(torch.from_numpy(x), pairs)[0][0]
     distances = domain._distances
     monkeypatch.setattr(domain, "_distances", lambda x, p: taken.append(3 * len(x) * len(p)) or distances(x, p))
-    low, _, high = domain._extremes([], frames, pairs)
+    low, _, high = domain._extremes([], frames, pairs, settings.rigid)
     assert len(taken) > 1 and max(taken) <= domain._ENTRIES
     np.testing.assert_array_equal(low, whole.amin(0))
     np.testing.assert_array_equal(high, whole.amax(0))

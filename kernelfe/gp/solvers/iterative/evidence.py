@@ -26,12 +26,9 @@ from ..maximise import maximise
 from .neighbours import local_gram
 from .operator import JetGram
 from .preconditioner import precondition
+from .settings import PreconditionerSettings
 
 logger = logging.getLogger(__name__)
-
-#: Searches, at most, with different probes; and the gain of a step that ends a search, and of a search, beyond the
-#: standard error, that ends them, in units of log evidence or its standard error, if that is more than one.
-TURNS, ENOUGH = 4, 0.02
 
 #: Makes, at the present hyperparameters, the covariance of the labels with their noise, and its preconditioner.
 Build = Callable[[], tuple[DifferentiableOperator, Preconditioner]]
@@ -79,6 +76,8 @@ def fit_lanczos(
     noise: NoiseLevels,
     settings: LanczosSettings | None = None,
     max_iter: int = 60,
+    turns: int = 4,
+    enough: float = 0.02,
 ) -> LogDensity:
     """Maximise the log evidence of the exact model; ``prior`` and ``noise`` are changed in place.
 
@@ -92,6 +91,11 @@ def fit_lanczos(
         Tolerance, probes, seed. The number of probes is settled at the start and kept.
     max_iter
         Steps of the optimiser.
+    turns
+        Searches, at most, with different probes.
+    enough
+        Gain of a step that ends a search, and of a search, beyond the standard error, that ends them; in units of log
+        evidence, or of its standard error if that is more than one.
 
     Returns
     -------
@@ -126,16 +130,16 @@ def fit_lanczos(
     # Value and gradient are two estimates, so a search may stop where they contradict each other. The next one has
     # other probes; all ends are compared with the same.
     best = judged() if parameters else 0.0
-    for turn in range(TURNS if parameters else 0):
+    for turn in range(turns if parameters else 0):
         saved = [p.detach().clone() for p in parameters]
-        last = ENOUGH * max(1.0, start.standard_error)
+        last = enough * max(1.0, start.standard_error)
         maximise(lambda turn=turn: objective(turn), parameters, max_iter, float(len(y)), last)  # type: ignore[misc]
         reached = judged()
         if reached < best:
             for p, value in zip(parameters, saved, strict=True):
                 p.data.copy_(value)
         gain, best = reached - best, max(best, reached)
-        if gain < ENOUGH + start.standard_error:
+        if gain < enough + start.standard_error:
             break
     with torch.no_grad():
         _, found = lanczos_log_evidence(build, labels, noise, y, settings)
@@ -204,14 +208,25 @@ class LabelCovariance:
         return total if low_rank is None else total - self.bilinear(low_rank, low_rank)
 
 
-def covariance_builder(prior: Prior, labels: list[LabelSet], noise, rank: int | None, cache_bytes: int):
-    """Builder for :func:`fit_lanczos`, for labels of any number."""
+def covariance_builder(
+    prior: Prior,
+    labels: list[LabelSet],
+    noise,
+    rank: int | None,
+    cache_bytes: int,
+    settings: PreconditionerSettings | None = None,
+):
+    """Builder for :func:`fit_lanczos`, for labels of any number.
+
+    ``settings``: of the preconditioner; None: the defaults for an evidence.
+    """
+    settings = PreconditionerSettings().for_evidence() if settings is None else settings
 
     def build() -> tuple[LabelCovariance, LowRankAndLocal]:
         with torch.no_grad():
             gram = JetGram(prior, labels, noise, cache_bytes=cache_bytes)
         covariance = LabelCovariance(prior, labels, noise, gram)
-        return covariance, precondition(covariance.gram, rank)
+        return covariance, precondition(covariance.gram, settings, rank)
 
     return build
 

@@ -31,11 +31,8 @@ from .evidence import LabelCovariance, covariance_builder, fit_lanczos
 from .operator import JetGram, SharedProducts
 from .posterior import IterativePosterior
 from .preconditioner import precondition
+from .settings import PreconditionerSettings
 from .watch import Watched
-
-#: Standard error of the log evidence that is good enough to choose hyperparameters by: what one standard deviation
-#: of a hyperparameter changes it by.
-EVIDENCE_ERROR = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,9 @@ class Iterative(Solver):
     evidence_rows
         Label rows (whole frames, chosen at random) on which hyperparameters are fitted; None: all of them, with the
         evidence and its gradient by stochastic Lanczos (:mod:`kernelfe.gp.solvers.iterative.evidence`).
+    evidence_error
+        Standard error of the log evidence by Lanczos that is good enough to choose hyperparameters by: one standard
+        deviation of a hyperparameter changes it by 0.5.
     checkpoint
         Folder in which the hyperparameters and, every half minute and on Ctrl-C, the present solution are kept. An
         interrupted fit resumes from there; the files are removed when it is complete. None: nothing is kept. A saved
@@ -76,7 +76,10 @@ class Iterative(Solver):
     evidence_rows: int | None = 1500
     checkpoint: str | None = None
     device: str = "cpu"
+    evidence_error: float = 0.5
     shared: ClassVar[bool] = True
+    #: Settings of the preconditioner. Not a field: it changes the time of a fit, and results within the tolerance.
+    preconditioner: ClassVar[PreconditionerSettings] = PreconditionerSettings()
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "tolerance": Real(above=0.0, below=1.0),
@@ -87,6 +90,7 @@ class Iterative(Solver):
         "evidence_rows": OrNone(Whole(least=1)),
         "checkpoint": OrNone(PathName("folder")),
         "device": DEVICE,
+        "evidence_error": Real(above=0.0),
     }
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +106,7 @@ class Iterative(Solver):
         """
         free = ["max_iterations", "cache_gigabytes", "precision", "device"]
         if not evidence or self.evidence_rows is not None:  # with Lanczos, hyperparameters depend on these
-            free += ["tolerance", "rank"]
+            free += ["tolerance", "rank", "evidence_error"]
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
     def fit(self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run) -> IterativePosterior:
@@ -171,10 +175,10 @@ def fit_all_rows(
     processes: Processes,
 ) -> float:
     """Hyperparameters of the exact model from all label rows, in place; the log evidence."""
-    settings = LanczosSettings(solver.tolerance, solver.max_iterations, standard_error=EVIDENCE_ERROR, seed=seed)
-    cache_bytes = int(1e9 * solver.cache_gigabytes)
+    settings = LanczosSettings(solver.tolerance, solver.max_iterations, standard_error=solver.evidence_error, seed=seed)
+    cache_bytes, preconditioner = int(1e9 * solver.cache_gigabytes), solver.preconditioner.for_evidence()
     if processes.size == 1:
-        build = covariance_builder(prior, labels, noise, solver.rank, cache_bytes)
+        build = covariance_builder(prior, labels, noise, solver.rank, cache_bytes, preconditioner)
         return fit_lanczos(build, prior, labels, noise, settings).value
     held: dict[str, Any] = {}
 
@@ -193,7 +197,7 @@ def fit_all_rows(
             call(0, *(number.clone() for number in hyperparameters(prior, noise).values()))
             covariance = LabelCovariance(prior, labels, noise, held["shared"].gram, lambda x: call(1, x))
             with torch.no_grad():
-                return covariance, precondition(covariance.gram, solver.rank)
+                return covariance, precondition(covariance.gram, preconditioner, solver.rank)
 
         value = fit_lanczos(build, prior, labels, noise, settings).value
         return {"value": torch.tensor([value], dtype=torch.float64)}

@@ -8,6 +8,7 @@ of all neighbourhoods are computed in batches; otherwise one by one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,16 +21,7 @@ from ....linalg.preconditioner import LocalFactor, last_columns
 from ...observations.labels import LabelSet
 from ...prior.rows import RowBlock
 from .operator import JetGram
-
-#: Rows of a neighbourhood: a frame and the frames that it looks at.
-GROUP_ROWS = 100
-#: Frames to look at below which none is looked at: with three neighbours ethanol took 270 iterations, with none 169.
-FEWEST = 5
-#: Numbers in a batch of neighbourhoods, in all arrays of that size.
-BATCH_NUMBERS = 1 << 21
-#: Frames up to which the order of conditioning is spread out (farthest first), which takes time that goes with their
-#: square and 5 % off the iterations; beyond, it is random.
-SPREAD_OUT = 20_000
+from .settings import PreconditionerSettings
 
 
 class Neighbourhoods:
@@ -58,9 +50,8 @@ class Neighbourhoods:
     def factor(
         self,
         features: Tensor | None,
-        group_rows: int = GROUP_ROWS,
+        settings: PreconditionerSettings,
         dtype: torch.dtype = torch.float64,
-        most: int | None = None,
     ) -> LocalFactor:
         """Vecchia's factor.
 
@@ -68,12 +59,10 @@ class Neighbourhoods:
         ----------
         features
             L, shape (N, r), in the order of :attr:`order`, or None.
-        group_rows
-            Rows of a neighbourhood at most, if more than one frame fits.
+        settings
+            Size of the neighbourhoods.
         dtype
             In which it is computed and kept.
-        most
-            Frames to look at, at most.
 
         Raises
         ------
@@ -81,16 +70,16 @@ class Neighbourhoods:
             If rows of one neighbourhood are not positive definite together.
         """
         typical = max(1, int(self._sizes.to(torch.float64).mean()))
-        looked_at = max(0, group_rows // typical - 1) if self.where is not None else 0
-        looked_at = looked_at if most is None else min(looked_at, most)
-        looked_at = 0 if looked_at < FEWEST else min(looked_at, self.count - 1)
+        looked_at = max(0, settings.group_rows // typical - 1) if self.where is not None else 0
+        looked_at = looked_at if settings.most is None else min(looked_at, settings.most)
+        looked_at = 0 if looked_at < settings.fewest else min(looked_at, self.count - 1)
         if self.where is None or not looked_at:
             sequence = torch.arange(self.count, device=self._order.device)
             near = sequence.new_zeros(self.count, 0)
         else:
             sequence = (
                 spread_out(self.where)
-                if self.count <= SPREAD_OUT
+                if self.count <= settings.spread_out
                 else torch.randperm(self.count, generator=_seeded(), device="cpu")
             ).to(self.where.device)
             near = nearest_before(self.where, sequence, looked_at)
@@ -190,6 +179,8 @@ class UniformSites:
     rows: Tensor
     terms: list[Jets]
     noise: Tensor
+    #: Numbers in a batch of neighbourhoods, in all arrays of that size: memory only.
+    batch_numbers: ClassVar[int] = 1 << 21
 
     @classmethod
     def of(cls, gram: JetGram, order: Tensor, sizes: Tensor) -> UniformSites | None:
@@ -218,7 +209,7 @@ class UniformSites:
         copies = max((jets.z.shape[1] for jets in self.terms), default=1)
         width = 0 if features is None else features.shape[1]
         by_site = None if features is None else features.reshape(count, -1)  # rows of a site are gathered as one
-        batch = max(1, BATCH_NUMBERS // (height * max(height * copies, width)))
+        batch = max(1, self.batch_numbers // (height * max(height * copies, width)))
         # the first ones have fewer before them
         spans = [(i, i + 1) for i in range(looked_at)]
         spans += [(i, min(i + batch, count)) for i in range(looked_at, count, batch)]

@@ -13,6 +13,7 @@ kernel that is invariant under the permutations is read off one of them, times P
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,11 +28,6 @@ from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..sparse.orbits import orbit_size
 from .reads import NodeRead, first_of_orbits
-
-#: Relative size below which a combination of thermal factors counts as zero: rounding.
-NEGLIGIBLE = 1e-13
-#: Environments of a differentiable block of pairs.
-DIFFERENTIABLE_ENTRIES = 1 << 21
 
 
 class TermNodes:
@@ -115,6 +111,9 @@ class JetGram:
     dtype
         Precision of the pairs in :meth:`product`.
     """
+
+    #: Pairs of environments of a block of :meth:`bilinear`: memory only.
+    differentiable_entries: ClassVar[int] = 1 << 21
 
     def __init__(
         self,
@@ -232,7 +231,7 @@ class JetGram:
             return plus(values, linear(lambda w: (w[start:stop] * gradient).sum(), uw))  # type: ignore[return-value]
 
         total = z.new_zeros(())
-        for start, stop in frame_chunks(len(z), max(1, DIFFERENTIABLE_ENTRIES // max(1, len(z)))):
+        for start, stop in frame_chunks(len(z), max(1, self.differentiable_entries // max(1, len(z)))):
             total = total + checkpoint(part, start, stop, use_reentrant=False)
         return total
 
@@ -250,7 +249,7 @@ class JetGram:
         return torch.cat(parts)
 
 
-def factor_basis(factors: list[Tensor], variances: Tensor) -> Tensor:
+def factor_basis(factors: list[Tensor], variances: Tensor, rounding: float = 1e-13) -> Tensor:
     """M (size, p) with the fewest columns such that φ diag(a²) φ'ᵀ = (φ M)(φ' M)ᵀ for all given rows φ.
 
     Parameters
@@ -259,6 +258,8 @@ def factor_basis(factors: list[Tensor], variances: Tensor) -> Tensor:
         Rows of factors, each (n, size).
     variances
         a², shape (size,).
+    rounding
+        Relative size below which a combination of factors counts as zero.
     """
     root = torch.diag(variances.sqrt())
     if not factors:
@@ -269,7 +270,7 @@ def factor_basis(factors: list[Tensor], variances: Tensor) -> Tensor:
         norms = rows.square().sum(1, keepdim=True).sqrt()
         rows = rows / torch.where(norms > 0, norms, torch.ones_like(norms))
         _, values, vectors = torch.linalg.svd(_compressed(rows), full_matrices=False)
-        keep = values > NEGLIGIBLE * max(1.0, float(values[0]) if len(values) else 0.0)
+        keep = values > rounding * max(1.0, float(values[0]) if len(values) else 0.0)
         directions = vectors[keep].mT
     return root @ directions
 

@@ -27,13 +27,11 @@ from ...prior.prior import Prior
 from ...prior.rows import RowBlock, frame_chunks
 from ..exact import ExactPosterior
 from .operator import JetGram, SharedProducts
-from .preconditioner import LITTLE, MOST, precondition
+from .preconditioner import precondition
+from .settings import PreconditionerSettings
 from .watch import Watched
 
 logger = logging.getLogger(__name__)
-
-#: Numbers in the right-hand sides of one batched solve: 128 MiB each for right-hand side, solution and residual.
-BATCH_NUMBERS = 1 << 24
 
 
 class SolveSettings(Protocol):
@@ -45,6 +43,8 @@ class SolveSettings(Protocol):
     def max_iterations(self) -> int: ...
     @property
     def rank(self) -> int | None: ...
+    @property
+    def preconditioner(self) -> PreconditionerSettings: ...
     @property
     def precision(self) -> str: ...
     @property
@@ -101,6 +101,8 @@ class IterativePosterior(ExactPosterior):
         If that happened on the first process, or another one failed.
     """
 
+    #: Numbers in the right-hand sides of one batched solve: 128 MiB each for right-hand side, solution and residual.
+    batch_numbers: ClassVar[int] = 1 << 24
     reconditions: ClassVar[bool] = False  # every evaluation of its evidence would be a long computation
     #: How far virtual observations may be missed, in posterior standard deviations, and corrections made at most.
     missed_observations: ClassVar[float] = 1e-7
@@ -200,7 +202,7 @@ class IterativePosterior(ExactPosterior):
         """Preconditioner of the covariance, built on first use."""
         if self._preconditioner is None:
             dtype = torch.float32 if self.solver.precision == "mixed" else torch.float64
-            self._preconditioner = precondition(self.gram, self.solver.rank, dtype=dtype, little=LITTLE, most=MOST)
+            self._preconditioner = precondition(self.gram, self.solver.preconditioner, self.solver.rank, dtype)
         return self._preconditioner
 
     def _fitted(self, start: Tensor | None, watched: Watched | None, processes: Processes) -> Solution:
@@ -283,7 +285,7 @@ class IterativePosterior(ExactPosterior):
         if left is not right:  # the second order needs the solutions of both
             both = torch.cat([left, right])
             return self.explained(both, both)[: len(left), len(left) :]
-        step = max(1, BATCH_NUMBERS // max(1, left.shape[1]))
+        step = max(1, self.batch_numbers // max(1, left.shape[1]))
         parts = [self.solve(part.T.contiguous()) for part in left.split(step)]
         missed = [self._missed(part.T, x) for part, x in zip(left.split(step), parts, strict=True)]
         solved = torch.cat(parts, 1)
@@ -302,7 +304,7 @@ class IterativePosterior(ExactPosterior):
     def variance(self, a: RowBlock) -> Tensor:
         """Posterior variances, shape (len(a),)."""
         parts = []
-        step = max(1, BATCH_NUMBERS // max(1, self.gram.rows) // a.components)
+        step = max(1, self.batch_numbers // max(1, self.gram.rows) // a.components)
         for start, stop in frame_chunks(a.frames, step):
             part = a.slice(start, stop)
             cross = self.cross(part).T.contiguous()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,41 +21,15 @@ from ....kernels.radial import RadialKernel
 from ....linalg.preconditioner import LocalFactor, LowRankAndLocal
 from ...prior.rows import TermRead, environments_at_once, frame_chunks
 from ..sparse.inducing import choose_inducing
-from .neighbours import GROUP_ROWS, Neighbourhoods
+from .neighbours import Neighbourhoods
 from .operator import JetGram, TermNodes
+from .settings import PreconditionerSettings
 
 logger = logging.getLogger(__name__)
 
-#: Columns of the low-rank part at most, and bytes.
-MAX_RANK, MAX_BYTES = 2000, 1 << 30
-#: Environments from which those of the low-rank part are chosen.
-POOL = 4000
-#: Share of the variance of values that a low-rank part must account for to be worth its cost.
-WORTHWHILE = 0.25
-#: How far environments of the low-rank part move towards the mean of those around them.
-INWARDS = 0.8
-#: Jitters of the Gram of these environments, in units of its largest eigenvalue, in the order of trial.
-JITTERS = (1e-12, 1e-10, 1e-8)
-#: What the low-rank part may leave of the variance of labels, in units of their noise, so that a solve is faster
-#: without neighbours; and frames of each label set that are tested.
-LITTLE, SAMPLE = 2.0, 100
-#: Frames that a frame looks at in a solve, at most.
-MOST = 50
-#: Numbers in an array of features on the way: the allocator keeps arrays of this size, larger ones are mapped anew and
-#: cleared by the system every time.
-CHUNK_NUMBERS = 1 << 19
-#: Products with A that setting up the low-rank part may cost, and operations that take as long as computing one number
-#: of the covariances of labels with its environments.
-WORTH, NUMBER = 120, 400
-
 
 def precondition(
-    gram: JetGram,
-    rank: int | None = None,
-    group_rows: int = GROUP_ROWS,
-    dtype: torch.dtype = torch.float64,
-    little: float = 0.0,
-    most: int | None = None,
+    gram: JetGram, settings: PreconditionerSettings, rank: int | None = None, dtype: torch.dtype = torch.float64
 ) -> LowRankAndLocal:
     """A preconditioner of a covariance.
 
@@ -61,21 +37,12 @@ def precondition(
     ----------
     gram
         The covariance.
+    settings
+        What it may cost; for an evidence :meth:`PreconditionerSettings.for_evidence`.
     rank
         Columns of the low-rank part at most; None: :func:`rank_rule`.
-    group_rows
-        Rows of a group of the local part, with those it looks at.
     dtype
         Precision of features and local part; where noise and priors leave float32 no digits, float64 is taken.
-    little
-        What the low-rank part may leave of the variance of labels, in units of their noise, so that no label looks at
-        its neighbours. A solve then takes less time, if more iterations (:data:`LITTLE`); the evidence, whose error
-        depends on how close P is to A, does better with all of them.
-
-    most
-        Frames that a frame looks at, at most; None: as many as the group has room for. Of frames with one label each,
-        :data:`MOST` take half the time of a hundred to set up, and a solve takes less; the evidence does better with
-        all that fit.
 
     Raises
     ------
@@ -84,14 +51,15 @@ def precondition(
     """
     with torch.no_grad():
         near = Neighbourhoods(gram)
-        smooth = SmoothPart(gram, rank_rule(gram) if rank is None else rank)
+        smooth = SmoothPart(gram, rank_rule(gram, settings) if rank is None else rank, settings)
         tried = (torch.float32, torch.float64) if dtype == torch.float32 else (torch.float64,)
         for precision in tried:
             features = smooth.features(near.order, precision)
-            if features is not None and little and left_over(gram, features, near.order) < little:
-                group_rows = 0
+            little = settings.little
+            if features is not None and little and left_over(gram, features, near.order, settings.tested) < little:
+                settings = replace(settings, group_rows=0)
             try:
-                out = smooth.with_local(near.factor(features, group_rows, precision, most), features)
+                out = smooth.with_local(near.factor(features, settings, precision), features)
             except SolverError as error:
                 if precision == tried[-1]:
                     raise
@@ -102,12 +70,12 @@ def precondition(
         return out
 
 
-def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
-    """Variance of labels that features do not explain, in units of their noise: the mean of some frames."""
+def left_over(gram: JetGram, features: Tensor, order: Tensor | None, tested: int) -> float:
+    """Variance of labels that features do not explain, in units of their noise: mean of ``tested`` frames per set."""
     place, noise, at = None if order is None else order.argsort(), gram.noise_diagonal(), 0
     left, count = 0.0, 0
     for block in gram.blocks:
-        frames = torch.arange(0, block.frames, max(1, block.frames // SAMPLE), device=features.device)
+        frames = torch.arange(0, block.frames, max(1, block.frames // tested), device=features.device)
         rows = (
             at + frames[:, None] * block.components + torch.arange(block.components, device=frames.device)
         ).flatten()
@@ -118,7 +86,7 @@ def left_over(gram: JetGram, features: Tensor, order: Tensor | None) -> float:
     return left / max(1, count)
 
 
-def rank_rule(gram: JetGram) -> int:
+def rank_rule(gram: JetGram, settings: PreconditionerSettings) -> int:
     """As many columns r as cost what some products with A do: N r² operations, and r numbers for all that labels read.
 
     Labels read each environment of a frame, several of them with permutations of like beads.
@@ -128,9 +96,9 @@ def rank_rule(gram: JetGram) -> int:
     # columns are shared out among terms and their thermal columns, which have the same features
     read = sum(len(each.jets) * each.jets.rows / t.columns for t in terms for each in t.reads) / max(1, len(gram.terms))
     rows = max(1, gram.rows)
-    half = 0.5 * NUMBER * read / rows
-    most = min(MAX_RANK, MAX_BYTES // (8 * rows), gram.rows // 4)
-    return int(min(most, math.sqrt(WORTH * operations / rows + half**2) - half))
+    half = 0.5 * settings.number_cost * read / rows
+    most = min(settings.max_rank, settings.max_bytes // (8 * rows), gram.rows // 4)
+    return int(min(most, math.sqrt(settings.products * operations / rows + half**2) - half))
 
 
 class SmoothPart:
@@ -142,9 +110,11 @@ class SmoothPart:
         The covariance.
     rank
         Columns at most, over all terms.
+    settings
+        How environments are chosen.
     """
 
-    def __init__(self, gram: JetGram, rank: int):
+    def __init__(self, gram: JetGram, rank: int, settings: PreconditionerSettings):
         self.gram = gram
         self.parts: list[_TermFeatures] = []
         for t, nodes in enumerate(gram.terms):
@@ -154,8 +124,8 @@ class SmoothPart:
             count = share // (1 + nodes.nodes.shape[1])
             if count < 1:
                 continue
-            part = _TermFeatures(gram, nodes, t, count)
-            if part.explained() < WORTHWHILE:
+            part = _TermFeatures(gram, nodes, t, count, settings)
+            if part.explained() < settings.worthwhile:
                 continue  # too rough for it: neighbours alone take as few iterations
             self.parts.append(part)
 
@@ -192,8 +162,8 @@ class SmoothPart:
         return torch.cat([part.right(x) for part in self.parts])
 
 
-def towards_others(u: Tensor, pool: Tensor, kernel) -> Tensor:
-    """Environments moved most of the way to the mean of their neighbours, weighted by the kernel (one mean-shift step).
+def towards_others(u: Tensor, pool: Tensor, kernel, inwards: float) -> Tensor:
+    """Environments moved by a share of the way to the mean of their neighbours, weighted by the kernel (a mean shift).
 
     Greedy choice picks the outermost. From further inside, values and slopes of an environment span more of what the
     labels share, nearly as much as as many eigenvectors do: on 400 frames of ten dimensions (length scale 0.7, 440
@@ -202,18 +172,22 @@ def towards_others(u: Tensor, pool: Tensor, kernel) -> Tensor:
     if not isinstance(kernel, RadialKernel):
         return u  # may not be defined between environments
     weights = kernel.value(u, pool).clamp_min(0.0)
-    return torch.lerp(u, weights @ pool / weights.sum(1, keepdim=True), INWARDS)
+    return torch.lerp(u, weights @ pool / weights.sum(1, keepdim=True), inwards)
 
 
 class _TermFeatures:
     """Nyström features of one term, for each of its thermal columns the same."""
 
-    def __init__(self, gram: JetGram, nodes: TermNodes, t: int, count: int):
+    #: Numbers in an array of features on the way: the allocator keeps arrays of this size, larger ones are mapped anew
+    #: and cleared by the system every time.
+    chunk_numbers: ClassVar[int] = 1 << 19
+
+    def __init__(self, gram: JetGram, nodes: TermNodes, t: int, count: int, settings: PreconditionerSettings):
         self.gram, self.nodes, self.t = gram, nodes, t
         kernel, z = nodes.term.kernel, nodes.nodes
-        step = max(1, len(z) // POOL)
+        step = max(1, len(z) // settings.pool)
         pool = z[::step]
-        u = towards_others(pool[choose_inducing(pool, kernel, count)], pool, kernel)
+        u = towards_others(pool[choose_inducing(pool, kernel, count)], pool, kernel, settings.inwards)
         self.jets = Jets.full(u)
         self.factor = jittered(kernel.gram(self.jets, self.jets).flatten(2).flatten(0, 1))
         self.rank = len(self.factor) * nodes.columns
@@ -246,7 +220,7 @@ class _TermFeatures:
         width = len(self.factor)
         for read in self.nodes.reads:
             m = read.block.components
-            step = max(1, CHUNK_NUMBERS // (m * width))
+            step = max(1, self.chunk_numbers // (m * width))
             alone = read.block.only(TermRead(read.jets, read.factors))
             for start, stop in frame_chunks(read.block.frames, step):
                 part = alone.slice(start, stop)
@@ -277,8 +251,15 @@ class _TermFeatures:
         return found.permute(1, 0, 2).reshape(-1, x.shape[1])
 
 
-def jittered(gram: Tensor) -> Tensor:
+def jittered(gram: Tensor, jitters: tuple[float, ...] = (1e-12, 1e-10, 1e-8)) -> Tensor:
     """Cholesky factor of a Gram of environments that may nearly repeat one another.
+
+    Parameters
+    ----------
+    gram
+        The Gram.
+    jitters
+        In units of the largest eigenvalue of the correlations, in the order of trial.
 
     Raises
     ------
@@ -288,7 +269,7 @@ def jittered(gram: Tensor) -> Tensor:
     diagonal = gram.diagonal().clone()
     units = diagonal.sqrt()
     largest = float((gram.abs() / (units * units[:, None])).sum(1).max())  # no eigenvalue of the correlations is above
-    for jitter in JITTERS:
+    for jitter in jitters:
         factor, info = torch.linalg.cholesky_ex(gram + torch.diag(jitter * largest * diagonal))
         if not int(info):
             return factor

@@ -15,9 +15,6 @@ from ....kernels import Jets
 from ....kernels.jets import linear
 from ...prior.rows import RowBlock
 
-#: Relative difference below which two environments are the same but for the order of their columns.
-ROUNDING = 1e-12
-
 
 @dataclass
 class NodeRead:
@@ -121,11 +118,11 @@ def first_of_orbits(jets: Jets, copies: int, weight: float = 1.0) -> Jets:
 
 
 @torch.no_grad()
-def column_orders(jets: Jets, copies: int) -> Tensor | None:
+def column_orders(jets: Jets, copies: int, rounding: float = 1e-12) -> Tensor | None:
     """Order of the columns of the first in each copy, shape (P, D); None if copies differ in more than that.
 
     The orders are those that sort the columns of the first frame; they hold if they make all environments and slopes of
-    all frames the same.
+    all frames the same, to relative differences of ``rounding``.
     """
     if not len(jets) or len(jets) % copies:
         return None
@@ -139,7 +136,7 @@ def column_orders(jets: Jets, copies: int) -> Tensor | None:
         if part is None:
             continue
         values = part.detach().unflatten(0, (-1, copies))
-        size = ROUNDING * max(float(values.abs().max()), torch.finfo(values.dtype).tiny)
+        size = rounding * max(float(values.abs().max()), torch.finfo(values.dtype).tiny)
         for p in range(copies):
             expected = values[:, 0][..., columns[p]] if ordered else values[:, 0]
             if float((values[:, p] - expected).abs().max()) > size:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -16,9 +17,6 @@ from ....runtime.progress import ResidualTrend, duration
 from ..resume import KeptSolution
 
 logger = logging.getLogger(__name__)
-
-#: Seconds between two lines in the log.
-LOG_INTERVAL = 30.0
 
 
 class SolveWatch:
@@ -33,6 +31,9 @@ class SolveWatch:
     clock
         Seconds.
     """
+
+    #: Seconds between two lines in the log.
+    log_interval: ClassVar[float] = 30.0
 
     def __init__(self, bar, tolerance: float, max_iterations: int, clock: Callable[[], float] = time.perf_counter):
         self.bar, self.tolerance, self.clock = bar, tolerance, clock
@@ -49,7 +50,7 @@ class SolveWatch:
         self.bar.set_postfix_str(f"residual {step.residual:.1e} of {self.tolerance:.0e}{said}", refresh=False)
         self.bar.update(step.iteration - self._shown)  # products for true residuals count as well
         self._shown = step.iteration
-        if now - self._logged >= LOG_INTERVAL:
+        if now - self._logged >= self.log_interval:
             self._logged = now
             logger.info(
                 "conjugate gradients: %d products, residual %.1e of %.0e%s",

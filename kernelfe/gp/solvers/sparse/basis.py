@@ -7,6 +7,8 @@ distinct temperatures, never by the number of frames.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -14,11 +16,6 @@ from ....linalg import Whitening
 from ...prior.prior import Prior
 from ...prior.rows import RowBlock, environments_at_once, frame_chunks
 from .orbits import orbit_size, whitening_of_orbits
-
-#: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
-CACHED_ENTRIES = 1 << 17
-#: The same on a GPU: a gigabyte, many rows for each time that the whitening matrix is read.
-CARD_ENTRIES = 1 << 27
 
 
 class SparseBasis:
@@ -35,6 +32,11 @@ class SparseBasis:
     whitening
         Whitening matrices of a saved model, to be used as they are.
     """
+
+    #: Kernel values of a block of rows: about a megabyte, to stay in the cache until they are whitened.
+    cached_entries: ClassVar[int] = 1 << 17
+    #: The same on a GPU: a gigabyte, many rows for each time that the whitening matrix is read.
+    gpu_entries: ClassVar[int] = 1 << 27
 
     def __init__(self, prior: Prior, inducing: list[Tensor], gradients: bool, whitening: list[Tensor] | None = None):
         self.prior, self.inducing, self.gradients = prior, inducing, gradients
@@ -84,7 +86,7 @@ class SparseBasis:
                 continue
             nodes, m, found = self.jets[t], rows.components, []
             kernel, matrix = term.kernel, self.whitenings[t].matrix
-            entries = CARD_ENTRIES if own.is_cuda else CACHED_ENTRIES
+            entries = self.gpu_entries if own.is_cuda else self.cached_entries
             step = max(1, entries // max(1, m * len(matrix)))
             block = own.new_empty(min(step, rows.frames) * m, len(matrix))
             for start, stop in frame_chunks(rows.frames, step):

@@ -13,14 +13,16 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from ....errors import SolverError
 from ....runtime.processes import Processes
+from ....specs import Bound, Real, Spec, Whole
 from ...observations.labels import LabelSet
 from ...prior.prior import Prior
 from ..dense import DensePosterior
@@ -31,12 +33,34 @@ from .streaming import accumulate
 
 logger = logging.getLogger(__name__)
 
-#: Deviation of means, in standard deviations of the exact posterior, above which more inducing environments are taken.
-LARGE = 0.25
-#: Most inducing environments that are taken automatically.
-MOST = 2400
-#: Label rows of the sample, and the number of frames for the comparison as a share of its frames.
-ROWS, HELD_OUT = 1500, 0.15
+
+@dataclass(frozen=True)
+class CheckSettings(Spec):
+    """Sample of the comparison, and when more inducing environments are taken.
+
+    Parameters
+    ----------
+    large
+        Deviation of means, in standard deviations of the exact posterior, above which more are taken.
+    most
+        Most inducing environments that are taken automatically.
+    rows
+        Label rows of the sample.
+    held_out
+        Frames at which both are compared, as a share of those of the sample.
+    """
+
+    large: float = 0.25
+    most: int = 2400
+    rows: int = 1500
+    held_out: float = 0.15
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "large": Real(above=0.0),
+        "most": Whole(least=1),
+        "rows": Whole(least=1),
+        "held_out": Real(above=0.0),
+    }
 
 
 @dataclass(frozen=True)
@@ -97,15 +121,23 @@ class Comparison:
         :class:`~kernelfe.gp.observations.levels.NoiseLevels`.
     rng
         Chooses the frames.
-    rows
-        Label rows of the sample; None: ``ROWS``.
+    settings
+        Of the sample; None: the defaults.
     """
 
     @torch.no_grad()
-    def __init__(self, prior: Prior, labels: list[LabelSet], noise, rng: np.random.Generator, rows: int | None = None):
+    def __init__(
+        self,
+        prior: Prior,
+        labels: list[LabelSet],
+        noise,
+        rng: np.random.Generator,
+        settings: CheckSettings | None = None,
+    ):
         begin = time.perf_counter()
         self.prior, self.noise = prior, noise
-        self.train, self.test = split(labels, ROWS if rows is None else rows, rng)
+        self.settings = CheckSettings() if settings is None else settings
+        self.train, self.test = split(labels, self.settings.rows, self.settings.held_out, rng)
         exact = DensePosterior(prior, self.train, noise)
         self.exact = [(exact.mean(r), exact.variance(r).sqrt()) for r in self._rows()]
         self.seconds = time.perf_counter() - begin
@@ -144,8 +176,10 @@ def _over(parts: list, reduce: Callable, otherwise: float) -> float:
     return float(reduce(values)) if len(values) else otherwise
 
 
-def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[list[LabelSet], list[LabelSet]]:
-    """Random frames with about ``rows`` label rows, and others; the same frames where kinds share them."""
+def split(
+    labels: list[LabelSet], rows: int, held_out: float, rng: np.random.Generator
+) -> tuple[list[LabelSet], list[LabelSet]]:
+    """Random frames with about ``rows`` label rows, and a share of others; the same where kinds share frames."""
     total, seed = sum(len(label) for label in labels), int(rng.integers(2**31))
     train, test = [], []
     for label in labels:
@@ -154,7 +188,7 @@ def split(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> tuple[
             train.append(label)
             continue
         some = max(1, min(n - 1, round(rows * n / total)))
-        others = max(1, min(n - some, math.ceil(HELD_OUT * some)))
+        others = max(1, min(n - some, math.ceil(held_out * some)))
         order = np.random.default_rng(seed).permutation(n)
         train.append(label.subset(torch.from_numpy(np.sort(order[:some])).to(label.y.device)))
         test.append(label.subset(torch.from_numpy(np.sort(order[some : some + others])).to(label.y.device)))
@@ -177,12 +211,13 @@ def checked_basis(
     Warns
     -----
     UserWarning
-        If the sparse answer is off by more than ``LARGE`` with ``MOST`` inducing environments, or all there are.
+        If the sparse answer is off by more than the settings allow with the most inducing environments, or all there
+        are.
     """
-    prior = comparison.prior
+    prior, large = comparison.prior, comparison.settings.large
     basis = SparseBasis(prior, choose(count), gradients)
     found = comparison.check(basis, block_rows)
-    while found.worst > LARGE and 2 * count <= MOST:
+    while found.worst > large and 2 * count <= comparison.settings.most:
         count *= 2
         logger.info("%s: %d are taken", found, count)
         larger = choose(count)
@@ -190,7 +225,7 @@ def checked_basis(
             break  # the pool has no more
         basis = SparseBasis(prior, larger, gradients)
         found = comparison.check(basis, block_rows)
-    if found.worst > LARGE:
+    if found.worst > large:
         warnings.warn(
             f"{found}. Give solver=Sparse(inducing=..., gradients=True), whose inducing variables are slopes too, or "
             "solver='iterative', which is exact",

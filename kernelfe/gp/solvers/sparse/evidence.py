@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
 
 import scipy.optimize
 import torch
@@ -18,8 +19,23 @@ from .basis import SparseBasis
 from .streaming import accumulate
 
 logger = logging.getLogger(__name__)
-#: How far a search of the sparse model moves the logarithm of length scales, and of any other number of a kernel.
-SEARCH, WIDE_SEARCH = 0.7, 2.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """Bounded searches of single numbers of kernels.
+
+    Parameters
+    ----------
+    evaluations
+        Trials of each search.
+    lengthscale, other
+        How far it moves the logarithm of length scales, and of any other number of a kernel.
+    """
+
+    evaluations: int = 4
+    lengthscale: float = 0.7
+    other: float = 2.0
 
 
 def fit_scales(prior: Prior, noise: NoiseLevels, stacked: Stacked, max_iter: int) -> float:
@@ -48,7 +64,7 @@ def fit_sparse(
     *,
     gradients: bool = False,
     block_rows: int = 8192,
-    evaluations: int = 4,
+    search: Search | None = None,
     progress=None,
 ) -> float:
     """Maximise the evidence of the sparse model; ``prior`` and ``noise`` are changed in place.
@@ -57,6 +73,7 @@ def fit_sparse(
     bounded scalar searches one after the other, twice where a term has several of them; all other numbers by gradients
     within each trial.
     """
+    search = Search() if search is None else search
     best: list = [-math.inf, None]
 
     def snapshot():
@@ -83,7 +100,7 @@ def fit_sparse(
             continue
         directions = term.spec.kernel.directions()
         for name, at in directions * (1 if len(directions) == 1 else 2):
-            parameter, reach = term.log_hyperparameter(name), SEARCH if at is None else WIDE_SEARCH
+            parameter, reach = term.log_hyperparameter(name), search.lengthscale if at is None else search.other
             start = parameter.detach().clone()
             chosen = slice(None) if at is None else slice(at, at + 1)
 
@@ -94,7 +111,7 @@ def fit_sparse(
                 return -trial(6)
 
             scipy.optimize.minimize_scalar(
-                shifted, bounds=(-reach, reach), method="bounded", options={"maxiter": evaluations, "xatol": 0.1}
+                shifted, bounds=(-reach, reach), method="bounded", options={"maxiter": search.evaluations, "xatol": 0.1}
             )
             restore(best[1])
         logger.info(

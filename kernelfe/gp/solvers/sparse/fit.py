@@ -25,7 +25,7 @@ from ..base import Run, Solver
 from ..evidence import random_subsets
 from ..resume import START, sketch
 from .basis import SparseBasis
-from .check import Comparison, SolverCheck, checked_basis, shared_check
+from .check import CheckSettings, Comparison, SolverCheck, checked_basis, shared_check
 from .evidence import fit_scales, fit_sparse
 from .inducing import SEEDED, SELECTIONS, choose
 from .orbits import orbit_size
@@ -33,9 +33,6 @@ from .posterior import SparsePosterior, solve_sparse
 from .streaming import accumulate
 
 logger = logging.getLogger(__name__)
-
-#: Largest deviation from whiteness of a stored whitening, which a changed kernel (a user's class, say) exceeds.
-WHITE = 1e-6
 
 
 def start(basis: SparseBasis, noise: NoiseLevels) -> dict[str, Tensor]:
@@ -47,7 +44,12 @@ def start(basis: SparseBasis, noise: NoiseLevels) -> dict[str, Tensor]:
 
 
 def started(
-    found: dict[str, Tensor], prior: Prior, noise: NoiseLevels, gradients: bool, own: bool = False
+    found: dict[str, Tensor],
+    prior: Prior,
+    noise: NoiseLevels,
+    gradients: bool,
+    own: bool = False,
+    white: float = 1e-6,
 ) -> SparseBasis:
     """The basis of a :func:`start`; hyperparameters are set in place.
 
@@ -55,6 +57,8 @@ def started(
     ----------
     own
         Whether it was made by this program just now, and needs no test.
+    white
+        Largest deviation from whiteness of a stored whitening, which a changed kernel (a user's class, say) exceeds.
 
     Raises
     ------
@@ -82,7 +86,7 @@ def started(
                 if fits and len(gram)
                 else 0.0
             )
-            if not fits or not float(error) < WHITE:
+            if not fits or not float(error) < white:
                 for name, tensor in wanted.items():
                     tensor.copy_(before[name])
                 raise ModelFileError(f"the kernel of term {t} has changed")
@@ -150,6 +154,8 @@ class Sparse(Solver):
     device: str = "cpu"
     shared: ClassVar[bool] = True
     keeps_labels: ClassVar[bool] = False
+    #: Comparison with the exact answer in a fit with solver="auto". Not a field: nothing is compared otherwise.
+    comparison: ClassVar[CheckSettings] = CheckSettings()
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "inducing": Whole(least=1),
@@ -258,7 +264,7 @@ class Sparse(Solver):
         processes, check = Processes.current(), None
         with processes.section("the choice of inducing environments"), torch.no_grad():
             if run.automatic:  # a generator of its own: the comparison changes no other random choice
-                comparison = Comparison(prior, labels, levels, run.rng.spawn(1)[0])
+                comparison = Comparison(prior, labels, levels, run.rng.spawn(1)[0], self.comparison)
                 basis, check = checked_basis(comparison, choice, self.inducing, self.gradients, self.block_rows)
             else:
                 basis = SparseBasis(prior, choice(self.inducing), self.gradients)

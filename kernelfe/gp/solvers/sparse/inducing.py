@@ -18,12 +18,6 @@ from .orbits import choose_orbits, norms
 #: Ways to select inducing environments, and those of them that use a seed.
 SELECTIONS = ("pivots", "farthest", "leverage", "kmeans")
 SEEDED = ("leverage", "kmeans")
-#: Share of its variance that may be left of an environment which is then not worth inducing: rounding.
-NEGLIGIBLE = 1e-13
-#: Landmarks of the leverage scores, for every inducing environment that is wanted, and at most.
-LANDMARKS, MOST_LANDMARKS = 2, 1500
-#: Kernel values in memory at a time.
-ENTRIES = 1 << 22
 
 
 def choose(z: Tensor, kernel, count: int, selection: str = "pivots", seed: int = 0) -> Tensor:
@@ -70,7 +64,7 @@ def choose(z: Tensor, kernel, count: int, selection: str = "pivots", seed: int =
     return _nearest_to_centres(z[:, 0], count, seed)
 
 
-def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
+def choose_inducing(z: Tensor, kernel, count: int, rounding: float = 1e-13) -> Tensor:
     """Greedy choice of ``count`` rows of ``z``: always the environment least explained by those chosen.
 
     This is the pivot order of a partial Cholesky factorization of the kernel matrix (Fine & Scheinberg
@@ -84,6 +78,8 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
         The kernel.
     count
         How many to choose.
+    rounding
+        Share of the largest variance that may be left of an environment which is then not worth inducing.
 
     Returns
     -------
@@ -96,7 +92,7 @@ def choose_inducing(z: Tensor, kernel, count: int) -> Tensor:
     if not count:
         return chosen
     residual = kernel.diagonal(Jets.values(z))[:, 0].clone()
-    negligible = NEGLIGIBLE * residual.max()
+    negligible = rounding * residual.max()
     rows, left = z.new_zeros(count, size), z.new_zeros(count)
     for k in range(count):
         pivot = residual.argmax().reshape(1)  # a tensor: a GPU does not wait for the number
@@ -146,7 +142,9 @@ def farthest_points(z: Tensor, count: int) -> Tensor:
     return chosen[: int(repeated[0])] if len(repeated) else chosen
 
 
-def leverage_scores(z: Tensor, kernel, count: int, seed: int) -> Tensor:
+def leverage_scores(
+    z: Tensor, kernel, count: int, seed: int, landmarks_each: int = 2, most_landmarks: int = 1500
+) -> Tensor:
     """Approximate ridge leverage scores ℓ_i = [K (K + λ)⁻¹]_ii with Σ ℓ_i = count, shape (n,), each at most 1.
 
     K is replaced by its Nyström approximation B Bᵀ from random landmarks, and what that misses of the diagonal is added
@@ -162,12 +160,14 @@ def leverage_scores(z: Tensor, kernel, count: int, seed: int) -> Tensor:
         Effective dimension that λ is set for.
     seed
         Of the landmarks.
+    landmarks_each, most_landmarks
+        Landmarks for each unit of ``count``, and at most.
     """
     n = len(z)
     if count >= n:
         return z.new_ones(n)
     some = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")[
-        : min(n, MOST_LANDMARKS, LANDMARKS * count)
+        : min(n, most_landmarks, landmarks_each * count)
     ]
     landmarks = z[some.to(z.device).sort().values]
     features = _gram(z, landmarks, kernel) @ Whitening.of(_gram(landmarks, landmarks, kernel)).matrix
@@ -209,10 +209,10 @@ def _nearest_to_centres(z: Tensor, count: int, seed: int) -> Tensor:
     return torch.unique(torch.cdist(centres, z).argmin(1))
 
 
-def _gram(a: Tensor, b: Tensor, kernel) -> Tensor:
-    """Σ_pq κ(a_mp, b_nq), shape (len(a), len(b))."""
+def _gram(a: Tensor, b: Tensor, kernel, entries: int = 1 << 22) -> Tensor:
+    """Σ_pq κ(a_mp, b_nq), shape (len(a), len(b)); ``entries`` kernel values are in memory at a time."""
     copies, right = a.shape[1], b.flatten(0, 1)
-    step = max(1, ENTRIES // max(1, len(right) * copies))
+    step = max(1, entries // max(1, len(right) * copies))
     out = [
         kernel.value(part.flatten(0, 1), right).reshape(len(part), copies, len(b), copies).sum((1, 3))
         for part in torch.split(a, step)

@@ -13,13 +13,8 @@ from torch import Tensor
 from ....kernels import Jets
 from ....linalg import Whitening
 
-#: Share of the largest variance of a sum over an orbit that may be left of one which is then not worth inducing.
-NEGLIGIBLE = 1e-13
-#: Environments whose kernel with each other is evaluated at a time; only the part within orbits is used.
-BLOCK = 128
 
-
-def choose_orbits(z: Tensor, kernel, count: int) -> Tensor:
+def choose_orbits(z: Tensor, kernel, count: int, rounding: float = 1e-13) -> Tensor:
     """Greedy choice of ``count`` orbits: always the one least explained by those chosen.
 
     The pivot order of a partial Cholesky factorization of the kernel of orbits, k(m, n) = Σ_pq κ(z_mp, z_nq): of
@@ -33,6 +28,8 @@ def choose_orbits(z: Tensor, kernel, count: int) -> Tensor:
         Anything with the ``gram`` of jets.
     count
         Orbits wanted.
+    rounding
+        Share of the largest variance of a sum over an orbit that may be left of one which is then not worth inducing.
 
     Returns
     -------
@@ -48,7 +45,7 @@ def choose_orbits(z: Tensor, kernel, count: int) -> Tensor:
         return gram.reshape(size, copies * copies).sum(1)
 
     residual = norms(z, kernel)
-    least = NEGLIGIBLE * float(residual.max())
+    least = rounding * float(residual.max())
     rows, chosen = z.new_zeros(count, size), []
     for k in range(count):
         pivot = int(residual.argmax())
@@ -87,10 +84,13 @@ def whitening_of_orbits(gram: Tensor, copies: int) -> Whitening:
     return Whitening(Whitening.of(summed).matrix.repeat_interleave(copies, 0))
 
 
-def norms(z: Tensor, kernel) -> Tensor:
-    """Σ_pq κ(z_p, z_q) of each orbit, shape (n,)."""
+def norms(z: Tensor, kernel, block: int = 128) -> Tensor:
+    """Σ_pq κ(z_p, z_q) of each orbit, shape (n,), from the kernels of ``block`` environments with each other.
+
+    Only the part of them within orbits is used.
+    """
     copies, out = z.shape[1], []
-    for part in torch.split(z, max(1, BLOCK // copies)):
+    for part in torch.split(z, max(1, block // copies)):
         jets = Jets.values(part.flatten(0, 1))
         gram = kernel.gram(jets, jets).reshape(len(part), copies, len(part), copies)
         out.append(gram.diagonal(dim1=0, dim2=2).sum((0, 1)))

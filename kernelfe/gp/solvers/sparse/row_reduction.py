@@ -21,13 +21,6 @@ from torch import Tensor
 from ....kernels import Jets
 from ...prior.rows import RowBlock, TermRead
 
-#: Singular values of W below this share of the largest count as zero when its rank is counted.
-RANK_TOLERANCE = 1e-9
-#: Frames whose rank is counted; the others are checked.
-COUNTED = 16
-#: Largest part of W, ‖W − Q Qᵀ W‖ / ‖W‖, that may be lost: rounding.
-LOST = 1e-13
-
 
 def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tuple[RowBlock, Tensor, float] | None:
     """Rows of unit noise with the same information, fewer of them in each frame.
@@ -71,11 +64,21 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
     return RowBlock(n, rank, terms, [], y.new_zeros(n * rank)), kept.reshape(-1), left
 
 
-def _spanning(w: Tensor) -> Tensor | None:
-    """Orthonormal columns (n, m, ρ) that span those of each w (n, m, D), or None where ρ = m."""
+def _spanning(w: Tensor, tolerance: float = 1e-9, counted: int = 16) -> Tensor | None:
+    """Orthonormal columns (n, m, ρ) that span those of each w (n, m, D), or None where ρ = m.
+
+    Parameters
+    ----------
+    w
+        W of every frame.
+    tolerance
+        Share of the largest singular value of W below which one counts as zero.
+    counted
+        Frames whose rank is counted; the others are checked.
+    """
     n, m, width = w.shape
-    values = torch.linalg.svdvals(w[:: max(1, n // COUNTED)])
-    rank = max(1, int((values > RANK_TOLERANCE * values[:, :1]).sum(1).max()))
+    values = torch.linalg.svdvals(w[:: max(1, n // counted)])
+    rank = max(1, int((values > tolerance * values[:, :1]).sum(1).max()))
     if rank >= m:
         return None
     if rank < width:
@@ -90,6 +93,7 @@ def _spanning(w: Tensor) -> Tensor | None:
     return None if rank >= m else torch.linalg.qr(w).Q
 
 
-def _spans(turn: Tensor, w: Tensor) -> bool:
+def _spans(turn: Tensor, w: Tensor, lost: float = 1e-13) -> bool:
+    """Whether no part of W, ‖W − Q Qᵀ W‖ / ‖W‖, is lost beyond rounding."""
     left = torch.baddbmm(w, turn, turn.transpose(1, 2) @ w, alpha=-1.0)
-    return bool((left.square().sum((1, 2)) <= LOST**2 * w.square().sum((1, 2))).all())
+    return bool((left.square().sum((1, 2)) <= lost**2 * w.square().sum((1, 2))).all())

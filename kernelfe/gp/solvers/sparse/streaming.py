@@ -23,10 +23,39 @@ from ...prior.rows import RowBlock, frame_chunks
 from .basis import SparseBasis
 from .row_reduction import reduced
 
-#: Frames whose descriptors are in memory at a time.
-FRAMES_AT_ONCE = 512
-#: Rows whose features of all terms are in memory at a time on a GPU, where a small block leaves most of it idle.
-CARD_FEATURE_ROWS = 1 << 15
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """Groups, chunks and memory of a pass over the labels.
+
+    Parameters
+    ----------
+    max_states
+        Distinct thermodynamic states up to which labels are grouped by state.
+    noise_bins
+        Bins of temperature for the learned noise of labels with more states than that.
+    fewest_chunks, most_chunks
+        Chunks of a group: at least (as far as it has blocks), and at most.
+    frames
+        Frames whose descriptors are in memory at a time.
+    feature_rows, gpu_feature_rows
+        Rows whose features of all terms are in memory at a time, and on a GPU, where a small block leaves most of it
+        idle.
+    overhead
+        Share of the memory of a pass that unfinished sums may take.
+    arrays
+        Arrays of such features that a pass holds.
+    """
+
+    max_states: int = 16
+    noise_bins: int = 8
+    fewest_chunks: int = 8
+    most_chunks: int = 64
+    frames: int = 512
+    feature_rows: int = 2048
+    gpu_feature_rows: int = 1 << 15
+    overhead: float = 0.1
+    arrays: float = 4.0
 
 
 @torch.no_grad()
@@ -38,6 +67,7 @@ def accumulate(
     equations=None,
     processes: Processes | None = None,
     checkpoint: Checkpoint | None = None,
+    settings: StreamSettings | None = None,
 ):
     """Stream all labels through the basis into normal equations, or others of the same interface.
 
@@ -57,14 +87,17 @@ def accumulate(
         Who shares the work; None: this process does all of it. The result is the same to the last bit.
     checkpoint
         Where sums over parts of the labels are kept until all are done.
+    settings
+        Groups, chunks and memory; None: the defaults.
     """
+    settings = StreamSettings() if settings is None else settings
     expanded = sum(rank * size for rank, size in zip(basis.ranks, basis.functions, strict=True))
-    groups = plan(labels, block_rows, sum(basis.ranks), expanded)
+    groups = plan(labels, block_rows, sum(basis.ranks), expanded, settings)
 
     def stream(group: GroupPlan, blocks: list[Block], target) -> None:
         for block in blocks:
             label = labels[block.label]
-            _add_block(target, basis, label, block.index, group.key)
+            _add_block(target, basis, label, block.index, group.key, settings)
             if progress is not None:
                 progress.update(len(block.index) * label.y.shape[1])
 
@@ -108,11 +141,18 @@ def _factors(prior: Prior, label: LabelSet, index: Tensor) -> list[Tensor]:
     return factors
 
 
-def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, index: Tensor, key: tuple):
+def _add_block(
+    equations: NormalEquations,
+    basis: SparseBasis,
+    label: LabelSet,
+    index: Tensor,
+    key: tuple,
+    settings: StreamSettings,
+):
     """Add some frames of one label set; ``key`` has a state when its rows share their factors."""
-    if len(index) > FRAMES_AT_ONCE:  # few rows to a frame: its descriptors are what takes memory
-        for part in torch.split(index, FRAMES_AT_ONCE):
-            _add_block(equations, basis, label, part, key)
+    if len(index) > settings.frames:  # few rows to a frame: its descriptors are what takes memory
+        for part in torch.split(index, settings.frames):
+            _add_block(equations, basis, label, part, key, settings)
         return
     prior = basis.prior
     rows = label.rows(prior, index)
@@ -138,7 +178,7 @@ def _add_block(equations: NormalEquations, basis: SparseBasis, label: LabelSet, 
     if prior.mean is not None:
         factors.append(rows.mean[0][1][0] if rows.mean else y.new_zeros(prior.mean.size))
     m, width = rows.components, sum(basis.ranks)
-    step = max(1, (CARD_FEATURE_ROWS if y.is_cuda else FEATURE_ROWS) // m)
+    step = max(1, (settings.gpu_feature_rows if y.is_cuda else settings.feature_rows) // m)
     buffer = y.new_empty(min(step, rows.frames) * m, width)
     for start, stop in frame_chunks(rows.frames, step):
         part, here, own = rows.slice(start, stop), slice(start * m, stop * m), whiten.slice(start, stop)
@@ -160,18 +200,6 @@ def _unit_diagonal(prior: Prior, rows: RowBlock, t: int, factors: Tensor) -> Ten
     lead = factors.abs().argmax().reshape(1)  # a tensor: a GPU does not wait for it
     squared = factors[lead] ** 2
     return prior.kernel_diagonal(rows, t).index_select(1, lead)[:, 0] / torch.where(squared > 0, squared, 1.0)
-
-
-#: Distinct thermodynamic states up to which labels are grouped by state.
-MAX_STATES = 16
-#: Bins of temperature for the learned noise of labels with more states than that.
-NOISE_BINS = 8
-#: Chunks of a group: at least (as far as it has blocks), and at most.
-FEWEST, MOST = 8, 64
-#: Rows whose features of all terms are in memory at a time.
-FEATURE_ROWS = 2048
-#: Share of the memory of a pass that unfinished sums may take, and arrays of such features that a pass holds.
-OVERHEAD, ARRAYS = 0.1, 4.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +239,9 @@ class GroupPlan:
         return self.blocks[n * number // self.chunks : n * (number + 1) // self.chunks]
 
 
-def plan(labels: list[LabelSet], block_rows: int, features: int, expanded: int) -> list[GroupPlan]:
+def plan(
+    labels: list[LabelSet], block_rows: int, features: int, expanded: int, settings: StreamSettings | None = None
+) -> list[GroupPlan]:
     """The groups of a pass over labels, in their order, with their blocks and chunks.
 
     Parameters
@@ -222,18 +252,21 @@ def plan(labels: list[LabelSet], block_rows: int, features: int, expanded: int) 
         Label rows in memory at a time.
     features, expanded
         Numbers per row that a group sums the products of: of labels that share their factors, and of others.
+    settings
+        Groups, chunks and memory; None: the defaults.
     """
+    settings = StreamSettings() if settings is None else settings
     groups: dict[tuple, GroupPlan] = {}
     for number, label in enumerate(labels):
         states = torch.stack([label.states.temperature, *label.states.parameters.values()], 1)
         distinct, which = torch.unique(states, dim=0, return_inverse=True)
-        grouped = len(distinct) <= MAX_STATES and len(label.functional.reads) == 1 and label.minus is None
+        grouped = len(distinct) <= settings.max_states and len(label.functional.reads) == 1 and label.minus is None
         temperature = label.states.temperature
         if grouped:
             order = torch.argsort(which, stable=True)
             bounds = torch.bincount(which).cumsum(0).tolist()
         else:  # the learned noise of a bin of temperatures is taken at its mean
-            bins = NOISE_BINS if label.learned and len(torch.unique(temperature)) > 1 else 1
+            bins = settings.noise_bins if label.learned and len(torch.unique(temperature)) > 1 else 1
             order = torch.argsort(temperature, stable=True)
             bounds = [len(order) * (k + 1) // bins for k in range(bins)]
         step, begin = max(1, block_rows // label.y.shape[1]), 0
@@ -249,17 +282,17 @@ def plan(labels: list[LabelSet], block_rows: int, features: int, expanded: int) 
     sizes = [expanded if group.wide else features for group in out]
     total = float(sum(size**2 for size in sizes))
     for group, size in zip(out, sizes, strict=True):
-        group.chunks = min(len(group.blocks), _chunks(total, size, block_rows))
+        group.chunks = min(len(group.blocks), _chunks(total, size, block_rows, settings))
     return out
 
 
-def _chunks(total: float, size: int, block_rows: int) -> int:
+def _chunks(total: float, size: int, block_rows: int, settings: StreamSettings) -> int:
     """Chunks, a power of two, of a group with (size, size) numbers, of ``total`` in all groups.
 
     A sum over 2ˡ chunks holds l sums in addition to that of the group until it is complete.
     """
-    room = OVERHEAD * (total + ARRAYS * min(block_rows, FEATURE_ROWS) * size)
-    chunks = FEWEST
-    while chunks < MOST and (chunks.bit_length()) * size**2 <= room:
+    room = settings.overhead * (total + settings.arrays * min(block_rows, settings.feature_rows) * size)
+    chunks = settings.fewest_chunks
+    while chunks < settings.most_chunks and (chunks.bit_length()) * size**2 <= room:
         chunks *= 2
     return chunks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from kernelfe.gp import condition
 from kernelfe.gp.solvers.exact import gram_matrix
 from kernelfe.gp.solvers.iterative.neighbours import Neighbourhoods, spread_out
 from kernelfe.gp.solvers.iterative.operator import JetGram, factor_basis
-from kernelfe.gp.solvers.iterative.preconditioner import NUMBER, SmoothPart, left_over, precondition, rank_rule
+from kernelfe.gp.solvers.iterative.preconditioner import SmoothPart, left_over, precondition, rank_rule
+from kernelfe.gp.solvers.iterative.settings import PreconditionerSettings
 from kernelfe.kernels import RBF, Matern52, Periodic, RationalQuadratic, SecondOrder, Sum
 
 from ...systems import LAMBDA, THERMAL, molecule, one_term, two_terms, variables
@@ -25,6 +27,7 @@ from .covariances import problem
 TIGHT = Iterative(tolerance=1e-10)
 #: Draws of a preconditioner: a covariance that is 6 % off in size is noticed.
 DRAWS = 100
+ALL_NEIGHBOURS = PreconditionerSettings().for_evidence()
 MEAN, VARIANCE = 1e-6, 1e-3  # relative to the prior standard deviation, and variance
 
 
@@ -184,7 +187,7 @@ def test_single_precision_products_reach_the_same_tolerance():
 def test_preconditioner_is_symmetric_positive_definite_and_close(case):
     gram = gram_of(case)
     with torch.no_grad():
-        found = precondition(gram, rank=60, group_rows=160)  # of frames of 13 to 26 labels
+        found = precondition(gram, replace(ALL_NEIGHBOURS, group_rows=160), rank=60)  # of frames of 13 to 26 labels
         one = torch.eye(gram.rows, dtype=torch.float64)
         root = gram.diagonal().sqrt()
         inverse = found.solve(one) * root[:, None] * root
@@ -200,16 +203,19 @@ def test_preconditioner_is_symmetric_positive_definite_and_close(case):
 def test_no_neighbours_where_the_low_rank_part_leaves_little():
     gram = gram_of("one term")
     with torch.no_grad():
-        with_them, without = (precondition(gram, rank=60, group_rows=160, little=x) for x in (0.0, 1e9))
+        with_them, without = (
+            precondition(gram, replace(ALL_NEIGHBOURS, group_rows=160, little=x), rank=60) for x in (0.0, 1e9)
+        )
         assert max(with_them.local.used) > 1 and max(without.local.used) == 1
-        smooth = SmoothPart(gram, 60)
+        smooth = SmoothPart(gram, 60, ALL_NEIGHBOURS)
         features = smooth.features(None)
         noise = gram.noise_diagonal()
         mean = gram.mean_features.square().sum(1)
         left = (gram.diagonal() - noise - mean - features.square().sum(1)) / noise
-        assert left_over(gram, features, None) == pytest.approx(float(left.mean()), rel=1e-9)
+        tested = ALL_NEIGHBOURS.tested
+        assert left_over(gram, features, None, tested) == pytest.approx(float(left.mean()), rel=1e-9)
         order = torch.randperm(gram.rows, generator=torch.Generator().manual_seed(1))
-        assert left_over(gram, features[order], order) == pytest.approx(float(left.mean()), rel=1e-9)
+        assert left_over(gram, features[order], order, tested) == pytest.approx(float(left.mean()), rel=1e-9)
         one = torch.eye(gram.rows, dtype=torch.float64)
         spread = torch.linalg.eigvals(without.solve(gram.product(one))).real
         assert 0.0 < float(spread.min()) < 1.0 < float(spread.max())
@@ -243,22 +249,22 @@ def test_places_are_spread_out_once_each():
     assert first == int(middle.argmax()) and second == int(torch.minimum(middle, apart).argmax())
 
 
-def test_rank_rule(monkeypatch):
+def test_rank_rule():
     """As many columns as cost so many products."""
     gram = gram_of("one term")
-    monkeypatch.setattr("kernelfe.gp.solvers.iterative.preconditioner.WORTH", 20.0)
+    settings = PreconditionerSettings(products=20.0)
     nodes = gram.terms[0]
     product = 6.0 * (1 + nodes.nodes.shape[1]) * len(nodes.nodes) * len(nodes.targets) * nodes.columns
     read = sum(len(each.jets.z) * each.jets.rows for each in nodes.reads) / nodes.columns
-    rank = rank_rule(gram)
-    cost = [gram.rows * r**2 + NUMBER * read * r for r in (rank, rank + 1)]
+    rank = rank_rule(gram, settings)
+    cost = [gram.rows * r**2 + settings.number_cost * read * r for r in (rank, rank + 1)]
     assert 0 < rank < gram.rows // 4 and cost[0] <= 20.0 * product < cost[1]
 
 
 def test_one_group_of_all_rows_is_exact():
     gram = gram_of("one term")
     with torch.no_grad():
-        found = precondition(gram, rank=20, group_rows=10_000)
+        found = precondition(gram, replace(ALL_NEIGHBOURS, group_rows=10_000), rank=20)
         x = torch.randn(gram.rows, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         torch.testing.assert_close(found.solve(gram.product(x)), x, rtol=1e-6, atol=1e-6)
 

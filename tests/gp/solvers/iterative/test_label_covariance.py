@@ -12,6 +12,7 @@ from kernelfe.gp.solvers.evidence import dense_log_evidence
 from kernelfe.gp.solvers.iterative import evidence as label_covariance
 from kernelfe.gp.solvers.iterative.evidence import LabelCovariance, covariance_builder, lanczos_log_evidence, targets
 from kernelfe.gp.solvers.iterative.preconditioner import precondition
+from kernelfe.gp.solvers.iterative.settings import PreconditionerSettings
 from kernelfe.linalg import LanczosSettings
 
 from ...systems import molecule, one_term, two_terms
@@ -61,7 +62,7 @@ def test_blocks_of_the_gram_add_up_however_they_are_cut(monkeypatch):
 def test_gradient_of_the_trace_with_the_preconditioner(rank):
     sets, prior, noise, parameters = setting(20)
     covariance = LabelCovariance(prior, sets, noise)
-    preconditioner = precondition(covariance.gram, rank)
+    preconditioner = precondition(covariance.gram, PreconditionerSettings().for_evidence(), rank)
     with torch.no_grad():
         inverse = preconditioner.solve(torch.eye(covariance.rows, dtype=torch.float64))
     exact = slopes((inverse * DenseOperator(prior, sets, noise).matrix).sum(), parameters)

@@ -9,7 +9,7 @@ import torch
 
 from kernelfe import FreeEnergyRegressor, Iterative
 from kernelfe.gp.solvers.iterative import watch as solve_watch
-from kernelfe.gp.solvers.iterative.watch import LOG_INTERVAL, SolveWatch
+from kernelfe.gp.solvers.iterative.watch import SolveWatch
 from kernelfe.linalg import Step
 
 from ...systems import molecule, one_term
@@ -44,7 +44,7 @@ def test_lines_in_the_log_where_there_is_no_bar(caplog):
     watch = SolveWatch(Bar(), 1e-6, 1000, clock=lambda: now[0])
     with caplog.at_level(logging.INFO, logger="kernelfe"):
         for k in range(1, 31):
-            now[0] = LOG_INTERVAL / 10.0 * k
+            now[0] = SolveWatch.log_interval / 10.0 * k
             watch(Step(k, 0.5**k, torch.zeros(1)))
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 3

@@ -20,7 +20,7 @@ from ...systems import THERMAL, molecule, one_term, variables
 @pytest.fixture
 def small_limits(monkeypatch):
     monkeypatch.setattr(solvers, "DENSE_LIMIT", 100)
-    monkeypatch.setattr(solver_check, "ROWS", 300)
+    monkeypatch.setattr(Sparse, "comparison", solver_check.CheckSettings(rows=300))
 
 
 def auto(monkeypatch, frames, term, inducing, **options):
@@ -53,7 +53,7 @@ def test_too_few_are_doubled_until_the_answer_is_good(monkeypatch, small_limits)
 
 def test_what_no_number_mends_is_a_warning_with_advice(monkeypatch, small_limits):
     frames = molecule(30)
-    monkeypatch.setattr(solver_check, "LARGE", 1e-6)
+    monkeypatch.setattr(Sparse, "comparison", solver_check.CheckSettings(large=1e-6, rows=300))
     with pytest.warns(UserWarning, match="gradients=True"):
         model = auto(monkeypatch, frames, one_term(), 10)
     assert model.solver_check_.worst > 1e-6
@@ -74,7 +74,9 @@ def test_deviation_and_ratio_are_those_of_the_predictions():
     model = FreeEnergyRegressor(term, solver, False, None).fit(frames)
     labels = assemble.label_sets(frames, None, None, model.baseline_, model.composition_.counts)
     noise = NoiseLevels.of(model.noise_, model.noise_temperature_)
-    comparison = solver_check.Comparison(model.posterior_.prior, labels, noise, np.random.default_rng(0), 90)
+    comparison = solver_check.Comparison(
+        model.posterior_.prior, labels, noise, np.random.default_rng(0), solver_check.CheckSettings(rows=90)
+    )
     found = comparison.check(model.posterior_.basis, 4096)
     at = [frames.coordinates.tolist().index(x.tolist()) for x in comparison.train[0].states.coordinates.numpy()]
     held = [frames.coordinates.tolist().index(x.tolist()) for x in comparison.test[0].states.coordinates.numpy()]
@@ -103,8 +105,9 @@ def test_labels_of_one_kind_from_several_sets_are_taken_together(monkeypatch, sm
         variables(80, parameter=1.0), None, None, model.baseline_, model.composition_.counts
     )
     prior, noise = posterior.prior, NoiseLevels.of(model.noise_, model.noise_temperature_)
-    comparison = solver_check.Comparison(prior, [*labels, *labels], noise, np.random.default_rng(0))
+    limits = Sparse.comparison
+    comparison = solver_check.Comparison(prior, [*labels, *labels], noise, np.random.default_rng(0), limits)
     parts = [label.kind for label in comparison.test]
     assert len(parts) == 4 and len(comparison.check(posterior.basis, 1000).deviation) == 2
-    one = solver_check.Comparison(prior, labels, noise, np.random.default_rng(0))
+    one = solver_check.Comparison(prior, labels, noise, np.random.default_rng(0), limits)
     assert len(one.test) == 2

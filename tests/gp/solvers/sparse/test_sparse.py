@@ -113,7 +113,8 @@ def test_grouping_by_state_changes_nothing(monkeypatch, solver, learned):
         frames = frames.replace(noise={})
     term = Term(None, RBF(lengthscale=1.2), THERMAL, (LAMBDA,))
     grouped = fit(frames, term, solver)
-    monkeypatch.setattr(streaming, "MAX_STATES", 0)
+    by_row = streaming.StreamSettings(max_states=0)
+    monkeypatch.setattr(streaming, "StreamSettings", lambda: by_row)
     same(grouped, fit(frames, term, solver), variables(4, seed=5))
 
 
