@@ -126,8 +126,9 @@ def fit_baseline(spec, data) -> FittedBaseline | SharedBaseline | None:
     for molecule in data.molecules:
         if molecule.bonds is None or molecule.kinds is None:
             raise DataError(
-                f"a baseline by kinds needs the bonds of molecule {molecule}: give kinds= and bonds= to its Frames "
-                "(kernelfe.geometry.infer_bonds finds the bonds of a chain), or pass baseline=False"
+                "a baseline by kinds needs kinds= and bonds= of the Frames. Missing are those of the bonds of molecule "
+                f"{molecule}: give them (kernelfe.geometry.infer_bonds finds the bonds of a chain), or pass "
+                "baseline=False"
             )
     shared = fit_shared(spec, data.parts)
     only = data.molecules[0]

@@ -81,7 +81,9 @@ class Whole(Bound):
     def __str__(self) -> str:
         if self.least is None:
             return "a whole number"
-        return f"a whole number of at least {self.least}" + ("" if self.most is None else f" and at most {self.most}")
+        return f"a whole number{' (an int)' if self.strict else ''} of at least {self.least}" + (
+            "" if self.most is None else f" and at most {self.most}"
+        )
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ ARGUMENTS = {
     "StationaryHeatCapacity": {"kernel": TemperatureKernel(200.0, (250.0, 500.0))},
     "Sum": {"kernels": (RBF(1.0), RBF(2.0))},
     "Symmetrized": {"descriptor": Distances(), "permutations": ((0, 1), (1, 0))},
+    "TorsionMoves": {"bonds": ((0, 1), (1, 2), (2, 3))},
     "TemperatureKernel": {"lengthscale": 200.0, "range": (250.0, 500.0)},
 }
 
@@ -88,9 +89,11 @@ def example(cls: type) -> Spec:
 def inside(bound: Bound, present) -> st.SearchStrategy:
     """Values that the bound accepts; ``present`` is one that a spec has."""
     match bound:
-        case Whole(least, most):
+        case Whole(least, most, strict):
             low = 0 if least is None else least
             numbers = st.integers(low, low + 50 if most is None else most)
+            if strict:
+                return numbers | numbers.map(np.int64)
             return numbers | numbers.filter(lambda n: n < 2**53).map(float) | numbers.map(np.int64)
         case Real(above, least, below, most, finite):
             low = max((v for v in (above, least) if v is not None), default=-1e3)

@@ -60,7 +60,7 @@ CASES = {
 def test_gpytorch_gives_the_same_evidence_and_gradient(case):
     sets, prior, noise = problem(*CASES[case]())
     target = torch.cat([label.y.reshape(-1) for label in sets])
-    variance = torch.cat([(label.noise**2).reshape(-1) for label in sets])
+    variance = torch.cat([(label.noise.std**2).reshape(-1) for label in sets])
     ours = dense_log_evidence(prior, sets, noise)
     parameters = list(prior.parameters())
     gradient = torch.autograd.grad(ours, parameters)

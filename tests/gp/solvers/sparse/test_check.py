@@ -101,9 +101,7 @@ def test_a_single_label_of_a_kind_is_learned_from(monkeypatch, small_limits):
 def test_labels_of_one_kind_from_several_sets_are_taken_together(monkeypatch, small_limits):
     model = auto(monkeypatch, variables(80, parameter=1.0), Term(None, RBF(2.0), THERMAL), 60)
     posterior = model.posterior_
-    labels = assemble.label_sets(
-        variables(80, parameter=1.0), None, None, model.baseline_, model.composition_.counts
-    )
+    labels = assemble.label_sets(variables(80, parameter=1.0), None, None, model.baseline_, model.composition_.counts)
     prior, noise = posterior.prior, NoiseLevels.of(model.noise_, model.noise_temperature_)
     limits = Sparse.comparison
     comparison = solver_check.Comparison(prior, [*labels, *labels], noise, np.random.default_rng(0), limits)
