@@ -221,7 +221,8 @@ def test_values_out_of_bounds_are_refused(cls, name, data):
 @given(data=st.data())
 def test_accepted_values_survive_round_trips(cls, name, data):
     spec = example(cls)
-    value = data.draw(inside(cls.field_bounds()[name], getattr(spec, name)))
+    # the present value meets conditions on several fields, which others may not
+    value = data.draw(inside(cls.field_bounds()[name], getattr(spec, name)) | st.just(getattr(spec, name)))
     try:
         changed = replace(spec, **{name: value})
     except DataError as error:  # of another kind: a condition on several fields
