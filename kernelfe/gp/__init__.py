@@ -18,8 +18,9 @@ from .functions import (
     noise_covariance,
     pathwise_draws,
 )
+from .loading import load
 from .observations.noise import CorrelatedNoise, RelativeNoise
-from .regressor import FreeEnergyRegressor, load
+from .regressor import FreeEnergyRegressor
 from .solvers.iterative.linear_operator import JetLinearOperator, as_linear_operator
 from .solvers.sparse.check import SolverCheck
 from .solvers.specs import Dense, Iterative, Sparse

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +12,8 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..calculators import FreeEnergyCalculator
-from ..errors import DataError, ModelFileError
+from ..errors import DataError
 from ..frames import Frames
-from .file.read import read
 from .file.write import write
 from .fit import fitted_model
 from .fitted.draws import PosteriorDraws
@@ -27,8 +24,6 @@ from .fitted.model import FreeEnergy
 from .fitted.predictive import JointPredictive
 from .molecules import is_several
 from .observations.inputs import training_data
-
-logger = logging.getLogger(__name__)
 
 
 class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
@@ -419,30 +414,3 @@ _ATTRIBUTES: dict[str, Any] = {
     "zero_known_": lambda m: m.molecules.zero_known,
     "domain_": lambda m: m.domain,
 }
-
-
-def load(path: str | os.PathLike, classes: list[type] | None = None) -> FreeEnergyRegressor:
-    """Read a fitted model that was written by ``save``.
-
-    Parameters
-    ----------
-    path
-        The file.
-    classes
-        Your own descriptor, kernel, solver or baseline classes that the model uses, if any.
-
-    Raises
-    ------
-    ModelFileError
-        If the file cannot be opened, is damaged, of another format or version, inconsistent, or names unknown
-        classes.
-    """
-    stored = read(path, classes)
-    try:
-        out = FreeEnergyRegressor(**stored.parameters)
-    except TypeError as error:
-        raise ModelFileError(f"{path}: the file is inconsistent: {error}") from error
-    out.model_ = replace(stored.model, temperature=float(out.temperature))
-    if stored.columns is not None:
-        out.n_features_in_ = stored.columns
-    return out
