@@ -31,6 +31,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from .errors import DataError, require
+
 
 @runtime_checkable
 class FreeEnergyModel(Protocol):
@@ -276,10 +278,20 @@ class LinearBase(DifferentiableBase):
     """
 
     def __init__(self, mean: Tensor, lower: Tensor | float):
-        self.mean = torch.as_tensor(mean, dtype=torch.float64)
-        self.lower = torch.as_tensor(lower, dtype=torch.float64)
+        name = type(self).__name__
+        self.mean = torch.as_tensor(mean, dtype=torch.float64).detach().clone()
+        finite = self.mean.ndim == 1 and bool(torch.isfinite(self.mean).all())
+        require(finite, f"{name}: mean must be finite numbers, shape (W,); it has {tuple(self.mean.shape)}")
+        self.lower, size = torch.as_tensor(lower, dtype=torch.float64).detach(), len(self.mean)
         if self.lower.ndim == 0:
-            self.lower = self.lower * torch.eye(len(self.mean), dtype=torch.float64)
+            self.lower = self.lower * torch.eye(size, dtype=torch.float64)
+        factor = self.lower.shape == (size, size) and torch.equal(self.lower, self.lower.tril())
+        factor = factor and bool(torch.isfinite(self.lower).all()) and bool((self.lower.diagonal() > 0).all())
+        require(
+            factor,
+            f"{name}: lower must be one positive number, or the lower triangular Cholesky factor ({size}, {size}) of "
+            "the precision of the weights, with a positive diagonal",
+        )
 
     @abstractmethod
     def features(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
@@ -291,7 +303,9 @@ class LinearBase(DifferentiableBase):
 
     def energy(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
         """A(R; T) at the mean weights in eV, shape (n,), differentiable by the positions."""
-        phi = self.features(positions, temperature)
+        phi, wanted = self.features(positions, temperature), (len(positions), len(self.mean))
+        if phi.shape != wanted:
+            raise DataError(f"{type(self).__name__}: features have the shape {tuple(phi.shape)}, not {wanted}")
         return phi @ self.mean.to(phi) + self.baseline_energy(positions, temperature)
 
     def with_weights(self, mean: Tensor, lower: Tensor) -> Self:

@@ -82,7 +82,7 @@ class FreeEnergyCalculator(Calculator):
         If the temperature is not positive and finite, or the model does not offer one of ``extras``; when evaluated, if
         number or kinds of beads do not fit the model or a periodic system meets a model without cells.
     DomainError
-        When evaluated, if a configuration is far outside the training data.
+        When evaluated, if the model is not finite, or a configuration is far outside the training data.
     """
 
     discard_results_on_any_change = True  # else set(temperature=...) would leave stale results behind
@@ -200,6 +200,11 @@ class FreeEnergyCalculator(Calculator):
         else:
             energy, forces, stress = self.model.energy_forces_stress(positions, cell, self.temperature)  # type: ignore[attr-defined]
             self.results["stress"] = _numpy(stress)
+        if not (bool(torch.isfinite(energy[0])) and bool(torch.isfinite(forces[0]).all())):
+            raise DomainError(
+                f"{type(self.model).__name__} is not finite at this configuration: it lies outside the domain of the "
+                "model. Try a smaller timestep"
+            )
         self.results["energy"] = self.results["free_energy"] = float(energy[0])
         self.results["forces"] = _numpy(forces)
 

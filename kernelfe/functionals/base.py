@@ -45,6 +45,16 @@ class Read:
     thermal: tuple[tuple[float, int, int], ...] = ((1.0, 0, 0),)
     parameter: str | None = None
 
+    def __post_init__(self):
+        kinds = ", ".join(f"Spatial.{one.name}" for one in Spatial)
+        require(isinstance(self.spatial, Spatial), f"Read: spatial={self.spatial!r} must be one of {kinds}")
+        sound = isinstance(self.thermal, tuple) and all(isinstance(e, tuple) and len(e) == 3 for e in self.thermal)
+        require(sound, f"Read: thermal={self.thermal!r} must be a tuple of triples (c, p, n)")
+
+    def plain(self) -> list:
+        """The read as JSON: spatial operator, thermal triples, parameter."""
+        return [self.spatial.value, [list(triple) for triple in self.thermal], self.parameter]
+
     def scaled(self, factor: float, power: int = 0) -> Read:
         """The same read times ``factor``·T^``power``."""
         return replace(self, thermal=tuple((factor * c, p + power, n) for c, p, n in self.thermal))

@@ -6,9 +6,11 @@ f the mapped all-atom force, U the all-atom potential energy (it must not depend
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..units import BOLTZMANN
 from .base import Functional, Read, Spatial
 
@@ -171,8 +173,18 @@ def get(key: str | Functional) -> Functional:
         return key
     name, colon, parameter = str(key).partition(":")
     if name not in OBSERVABLES or (colon and not (parameter and name.startswith("parameter_"))):
-        raise DataError(f"unknown quantity {key!r}; known: {', '.join(OBSERVABLES)}")
+        raise DataError(
+            f"unknown quantity {key!r}; known: {', '.join(OBSERVABLES)}. A functional of your own must be registered "
+            "first: kernelfe.functionals.register(YourClass)"
+        )
     return OBSERVABLES[name](parameter) if parameter else OBSERVABLES[name]()
+
+
+#: Names that mean something else in files of frames.
+_RESERVED = {
+    *("bonds", "cell", "displacements", "energy", "forces", "kinds", "labels", "masses", "momenta", "noise", "numbers"),
+    *("pairs", "parameters", "pbc", "pos", "positions", "present", "species", "temperature", "units", "variables"),
+}
 
 
 def register(observable: type[Functional]) -> type[Functional]:
@@ -183,15 +195,23 @@ def register(observable: type[Functional]) -> type[Functional]:
     Parameters
     ----------
     observable
-        A subclass of :class:`Functional` without arguments.
+        A subclass of :class:`Functional` without arguments. Its key consists of small letters, digits and underscores.
 
     Raises
     ------
     DataError
-        If its key belongs to another class.
+        If it is not such a class, or its key is not a name, is reserved, or belongs to another class.
     """
+    require(
+        isinstance(observable, type) and issubclass(observable, Functional),
+        f"register takes a subclass of Functional, not {observable!r}",
+    )
     key = observable().key  # type: ignore[call-arg]
-    if OBSERVABLES.get(key, observable) is not observable:
-        raise DataError(f"the quantity key {key!r} belongs to {OBSERVABLES[key]}: choose another key")
+    name = re.fullmatch(r"[a-z][a-z0-9_]*", key) and key not in _RESERVED
+    require(name, f"the quantity key {key!r} must be a name of small letters, digits and _, and not a reserved one")
+    known: Any = OBSERVABLES.get(key, observable)
+    # a class that is defined again, as in a notebook, replaces itself
+    same = (known.__module__, known.__qualname__) == (observable.__module__, observable.__qualname__)
+    require(same, f"the quantity key {key!r} belongs to {known.__qualname__}: choose another key")
     OBSERVABLES[key] = observable
     return observable

@@ -66,13 +66,16 @@ def check_model(model: Any, positions: Any, temperature: Any, cell: Any = None, 
         box = _double(cell).reshape(-1, 3, 3)[0].clone()
         evaluate = FixedCell(model, box).energy_and_forces
         _check_stress(model, x, box, t, tolerance, name)
-    _check_rows(evaluate, x, t, name)
+    _check_rows(evaluate, x, t, tolerance, name)
     _check_forces(evaluate, x, t, tolerance, name)
     _check_memory(evaluate, x, t, name)
     _check_wild(evaluate, x, t, name)
     _check_attributes(model, x, box, name)
     if isinstance(model, ObservableModel):
         _check_observables(model, evaluate, (x, box, t), tolerance, name)
+    if hasattr(model, "features"):
+        lacking = [part for part in ("mean", "lower", "with_weights") if not hasattr(model, part)]
+        assert not lacking, f"{name}: has features as a linear model, but not {', '.join(lacking)}"
     if isinstance(model, LinearModel) and box is None:
         _check_linear(model, x, t, tolerance, name)
     if isinstance(model, DifferentiableModel) and box is None:
@@ -84,7 +87,7 @@ def _double(values: Any) -> Tensor:
     return found.detach().to("cpu", torch.float64, copy=True)
 
 
-def _check_rows(evaluate: Evaluation, x: Tensor, t: Tensor, name: str) -> None:
+def _check_rows(evaluate: Evaluation, x: Tensor, t: Tensor, tolerance: float, name: str) -> None:
     """Shapes, types, and that every row is what it is alone."""
     before = x.clone()
     energy, forces = evaluate(x, t)
@@ -94,7 +97,7 @@ def _check_rows(evaluate: Evaluation, x: Tensor, t: Tensor, name: str) -> None:
         assert value.dtype.is_floating_point, f"{name}: {what} is of {value.dtype}, not a floating type"
         assert bool(torch.isfinite(value).all()), f"{name}: {what} is not finite at the configurations given"
     assert torch.equal(x, before), f"{name}: energy_and_forces changes the positions it is given"
-    single = 1e-5 if energy.dtype == torch.float32 else 1e-9
+    single = max(1e-5 if energy.dtype == torch.float32 else 1e-9, 1e-3 * tolerance)
     e, f = _double(energy), _double(forces)
     for k in range(len(x)):
         for kelvin, what in ((t[k : k + 1], "alone"), (float(t[k]), "alone, with its temperature as a number")):
@@ -234,6 +237,7 @@ def _check_linear(model: Any, x: Tensor, t: Tensor, tolerance: float, name: str)
         f"{name}: mean and lower have the shapes {tuple(mean.shape)} and {tuple(lower.shape)}, not (W,) and (W, W)"
     )
     assert bool((lower.diagonal() > 0).all()), f"{name}: lower is not a Cholesky factor, its diagonal is not positive"
+    assert torch.equal(lower, lower.tril()), f"{name}: lower is not lower triangular: it is the Cholesky factor L"
     phi = model.features(x.clone(), t)
     assert phi.shape == (len(x), size), f"{name}: features have the shape {tuple(phi.shape)}, not ({len(x)}, {size})"
     phi = _double(phi)

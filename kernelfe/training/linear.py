@@ -119,7 +119,12 @@ def linear_model(model: Any) -> LinearModel:
     if isinstance(model, LinearModel):
         return model
     known = isinstance(model, (FreeEnergyRegressor, FreeEnergy))
-    require(known, "relative entropy needs a kernelfe.protocol.LinearModel or a fitted FreeEnergyRegressor")
+    lacking = [n for n in ("energy_and_forces", "mean", "lower", "features", "with_weights") if not hasattr(model, n)]
+    require(
+        known,
+        "relative entropy needs a kernelfe.protocol.LinearModel or a fitted FreeEnergyRegressor; "
+        f"{type(model).__name__} lacks {', '.join(lacking)}",
+    )
     if isinstance(model, FreeEnergyRegressor):
         check_is_fitted(model, "model_")
         model = model.model_

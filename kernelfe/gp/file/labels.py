@@ -38,6 +38,11 @@ def label_tensors(prefix: str, label: LabelSet) -> dict[str, Tensor]:
     return out
 
 
+def label_reads(label: LabelSet) -> list:
+    """Definition of the functional of a label set, by which a file notices another one of the same key."""
+    return [read.plain() for read in label.functional.reads]
+
+
 def stored_label(prefix: str, kind: str, header: dict[str, Any], tensors: dict[str, Tensor], molecule) -> LabelSet:
     """The label set of :func:`label_tensors`.
 

@@ -16,23 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...descriptors import DESCRIPTORS
 from ...errors import DataError, ModelFileError
 from ...files import tensors as container
 from ...files.fields import require, take
 from ...kernels import (
-    KERNELS,
-    ParameterExpansion,
-    ParameterKernel,
     SecondOrder,
-    StationaryFreeEnergy,
-    StationaryHeatCapacity,
-    TemperatureKernel,
     ThermalPart,
 )
 from ...runtime.devices import device_or_cpu
 from ...specs import from_dict
-from ..baseline import BoltzmannInversion, FittedBaseline
+from ..baseline import FittedBaseline
 from ..correlated_noise.model import FittedNoise, Layout
 from ..fitted.domain import Domain
 from ..fitted.model import FreeEnergy, Noise, Provenance
@@ -42,29 +35,11 @@ from ..observations.levels import NoiseLevels
 from ..observations.noise import CorrelatedNoise
 from ..prior.mean import MeanFunction
 from ..prior.prior import Prior
-from ..prior.term import Term, TermModule
+from ..prior.term import TermModule
 from ..shared_baseline import SharedBaseline
-from ..solvers.specs import SOLVERS
 from .check import check_estimator, check_expansions, check_header, check_solver, check_term, try_out
-from .labels import stored_label
-
-_CLASSES: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        Term,
-        SecondOrder,
-        StationaryHeatCapacity,
-        StationaryFreeEnergy,
-        TemperatureKernel,
-        ParameterExpansion,
-        ParameterKernel,
-        *SOLVERS.values(),
-        BoltzmannInversion,
-        *KERNELS.values(),
-        CorrelatedNoise,
-        *DESCRIPTORS.values(),
-    )
-}
+from .classes import CLASSES
+from .labels import label_reads, stored_label
 
 
 @dataclass(frozen=True)
@@ -103,7 +78,9 @@ def read(path: str | os.PathLike, classes: list[type] | None = None) -> Stored:
         classes.
     """
     header, tensors = container.read(Path(path))
-    known = {**_CLASSES, **{cls.__name__: cls for cls in classes or []}}
+    if not isinstance(classes, (list, tuple, type(None))) or not all(isinstance(cls, type) for cls in classes or []):
+        raise DataError(f"classes={classes!r}: pass a list of classes, such as [MyKernel]")
+    known = {**CLASSES, **{cls.__name__: cls for cls in classes or []}}
     try:
         check_header(header)
         parameters = _estimator_parameters(header["parameters"], known)
@@ -245,7 +222,9 @@ def _labels(
         stored_label(f"label{k}", kind, header, tensors, molecule)
         for k, (kind, molecule) in enumerate(zip(header["labels"], which, strict=True))
     ]
-    for label in labels:
+    for label, reads in zip(labels, header.get("label_reads", map(label_reads, labels)), strict=True):
+        if label_reads(label) != reads:  # files of 0.2 have none
+            raise ModelFileError(f"the functional {label.functional.key!r} is defined in another way than in the file")
         if label.learned and label.kind not in noise.kinds:
             raise ModelFileError(f"labels of kind {label.kind!r} have no noise: save the model again")
     return labels

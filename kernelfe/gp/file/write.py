@@ -12,7 +12,8 @@ from ...errors import DataError
 from ...files import tensors as container
 from ...specs import Spec
 from ..prior.term import Term
-from .labels import label_tensors
+from .classes import check_names
+from .labels import label_reads, label_tensors
 from .schema import FIELDS
 
 
@@ -37,6 +38,7 @@ def write(path: str | os.PathLike, model, parameters: dict[str, Any], columns: i
     """
     if model.molecules.view:
         raise DataError("this is a single-molecule view of a model of several molecules: save the whole model")
+    check_names([model.provenance.solver, *(term for _, term in model.fitted_terms())])
     header = {name: field.encode(model) for name, field in FIELDS.items() if field.stored(model)}
     header |= {"parameters": plain_parameters(parameters), "n_features_in": columns}
     posterior = model.posterior
@@ -51,6 +53,7 @@ def write(path: str | os.PathLike, model, parameters: dict[str, Any], columns: i
     tensors |= posterior.tensors()
     if posterior.labels is not None:
         header["labels"] = [label.kind for label in posterior.labels]
+        header["label_reads"] = [label_reads(label) for label in posterior.labels]
         if not model.molecules.single:
             order = [entry.molecule for entry in model.molecules.entries]
             if {label.states.molecule for label in posterior.labels} - set(order):

@@ -6,7 +6,7 @@ A new exact solver is an :class:`ExactPosterior` with its own ``solve`` and an :
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import ClassVar, Self
 
@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import SolverError
 from ...files.fields import take
+from ...runtime.devices import DEVICE
+from ...specs import Bound, OrNone, Whole
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels
 from ..posterior import Correction, DrawnTerm, Nodes, Posterior, read_rows, weight_expansions, weight_means
@@ -27,10 +30,10 @@ BLOCK_ENTRIES = 1 << 20
 
 
 def gram_matrix(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Tensor:
-    """Covariance of all labels with their noise; only the lower triangle is filled in."""
+    """Covariance of all labels with their noise; only the lower triangle is filled in, blocks above it are zero."""
     blocks = [label.rows(prior) for label in labels]
     total = sum(len(block) for block in blocks)
-    out = torch.empty(total, total, dtype=torch.float64, device=prior.device)
+    out = torch.zeros(total, total, dtype=torch.float64, device=prior.device)  # pages never written take no memory
     row = 0
     for i, (label, a) in enumerate(zip(labels, blocks, strict=True)):
         column = 0
@@ -68,6 +71,8 @@ class ExactPosterior(Posterior):
         self.prior, self.labels, self.noise = prior, labels, noise
         with torch.no_grad():
             self.weights = self.fitted_weights() if weights is None else weights
+            if not bool(torch.isfinite(self.weights).all()):
+                raise SolverError(f"{type(self).__name__}: the weights of the labels are not finite; check its solve")
             self.expansions = weight_expansions(prior, self.blocks, self.weights)
             self.mean_weights = weight_means(prior, self.blocks, self.weights)
 
@@ -151,6 +156,7 @@ class ExactSolver(Solver):
 
     #: The class of the posterior.
     posterior: ClassVar[type[ExactPosterior]]
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"evidence_rows": OrNone(Whole(least=1)), "device": DEVICE}
 
     def condition(self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run) -> ExactPosterior:
         """The posterior given all labels, with the hyperparameters as they are."""

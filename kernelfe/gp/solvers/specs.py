@@ -35,7 +35,9 @@ def choose_solver(solver: Any, rows: int) -> tuple[Solver, str]:
         if rows <= DENSE_LIMIT:
             return Dense(), f"{rows} label rows ≤ {DENSE_LIMIT}: exact conditioning is affordable"
         return Sparse(), f"{rows} label rows > {DENSE_LIMIT}: a dense Gram would take {8e-9 * rows**2:.1f} GB"
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        raise DataError(f"solver={solver.__name__} is a class: pass an instance, {solver.__name__}(...)")
     raise DataError(
         f"unknown solver {solver!r}: use 'auto', 'dense', 'iterative' or 'sparse', or a spec: Dense(...), "
-        "Iterative(...) or Sparse(...)"
+        "Iterative(...), Sparse(...) or a Solver of your own"
     )

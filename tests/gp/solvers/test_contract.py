@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernelfe import Dense, FreeEnergyRegressor, Iterative, Sparse
-from kernelfe.errors import DataError
+from kernelfe import Dense, FreeEnergyRegressor, Iterative, Sparse, load
+from kernelfe.errors import DataError, SolverError
 from kernelfe.gp import hyperparameter_ensemble
 from kernelfe.gp.solvers.exact import ExactPosterior, ExactSolver, gram_matrix
 from kernelfe.testing import check_solver
@@ -112,3 +112,42 @@ def test_linear_features_are_those_of_the_weights():
     moved = posterior.moved(v, posterior.lower)
     torch.testing.assert_close(moved.mean(rows) - posterior.mean(rows), features @ v, rtol=0, atol=1e-9)
     assert moved.log_evidence == posterior.log_evidence
+
+
+class SilentPosterior(EigenPosterior):
+    """A solve that returns no numbers."""
+
+    def solve(self, b: Tensor) -> Tensor:
+        return b * torch.nan
+
+
+@dataclass(frozen=True)
+class Silent(Eigen):
+    """A solver that fails without a word."""
+
+    posterior: ClassVar[type[ExactPosterior]] = SilentPosterior
+
+
+def test_bad_solvers_are_named(tmp_path):
+    frames = molecule(5)
+    with pytest.raises(SolverError, match="SilentPosterior: the weights"):
+        FreeEnergyRegressor(one_term(), Silent(), False).fit(frames)
+    with pytest.raises(DataError, match=r"pass an instance, Eigen\(\.\.\.\)"):
+        FreeEnergyRegressor(one_term(), Eigen, False).fit(frames)
+    with pytest.raises(DataError, match="Eigen: evidence_rows=-3"):
+        Eigen(evidence_rows=-3)
+    impostor = dataclass(frozen=True)(type("Dense", (Eigen,), {"__module__": __name__}))
+    model = FreeEnergyRegressor(one_term(), impostor(), False).fit(frames)
+    with pytest.raises(DataError, match="has the name of a class of kernelfe"):
+        model.save(tmp_path / "a.kfe")
+    FreeEnergyRegressor(one_term(), Eigen(), False).fit(frames).save(tmp_path / "b.kfe")
+    for classes in (Eigen, [Eigen()]):
+        with pytest.raises(DataError, match="pass a list of classes"):
+            load(tmp_path / "b.kfe", classes)
+
+
+def test_the_part_of_a_gram_matrix_that_is_not_filled_in_is_zero():
+    model = FreeEnergyRegressor(one_term(), Dense(), False, optimizer=None).fit(molecule(9)).posterior_
+    gram = gram_matrix(model.prior, model.labels, model.noise).tril()
+    symmetric = gram + gram.tril(-1).T
+    assert torch.isfinite(symmetric).all() and float(torch.linalg.eigvalsh(symmetric)[0]) > 0.0
