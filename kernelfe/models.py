@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import sys
 import warnings
+from types import ModuleType
 from typing import Any
 
-from . import gp, protocol
+from . import gp
+from . import protocol as _protocol
 
-sys.modules[f"{__name__}.protocol"] = protocol  # for `from kernelfe.models.protocol import …`
+
+class _Protocol(ModuleType):
+    """``kernelfe.models.protocol`` of 0.2."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _protocol.__all__:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}; see kernelfe.protocol")
+        message = f"kernelfe.models.protocol.{name} is kernelfe.protocol.{name} now"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(_protocol, name)
+
+
+protocol = sys.modules[f"{__name__}.protocol"] = _Protocol(f"{__name__}.protocol")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from copy import deepcopy
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ..errors import DataError
 from ..runtime.devices import device_of
 from ..runtime.processes import Processes, launched
 from ..runtime.seeds import generator
+from ..specs import Real, checked
 from .conditioning import condition_in_turn, natural_levels
 from .default_terms import default_terms
 from .fitted.domain import Domain
@@ -41,11 +43,13 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     """
     if estimator.optimizer not in ("evidence", None):
         raise DataError(f"optimizer={estimator.optimizer!r}: use 'evidence' or None")
+    temperature = checked("temperature", estimator.temperature, Real(above=0.0), type(estimator).__name__)
     baseline = fit_baseline(estimator.baseline, data)
     labels = data.labels(estimator.labels, estimator.noise, baseline)
-    solver, reason = choose_solver(estimator.solver, sum(len(label) for label in labels))
+    # copies, since specs can be changed by set_params after the fit
+    solver, reason = choose_solver(deepcopy(estimator.solver), sum(len(label) for label in labels))
     logger.info("%s solver: %s", type(solver).__name__, reason)
-    terms = default_terms(data) if estimator.terms is None else estimator.terms
+    terms = default_terms(data) if estimator.terms is None else deepcopy(estimator.terms)
     names, prior, noise_start, reference = build_prior(terms, data, labels)
     temperatures = np.unique(data.temperature)
     noise = NoiseLevels(noise_start, reference, exponent=len(temperatures) > 1)
@@ -78,5 +82,5 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
         ),
         parameters=tuple(sorted(data.parameters)),
         domain=Domain.of(list(prior.terms), data.parts[0]) if data.single else None,
-        temperature=float(estimator.temperature),
+        temperature=float(temperature),
     )

@@ -196,7 +196,8 @@ class Posterior(ABC):
     labels: list[LabelSet] | None = None
     check: Any = None
     conditioning: Any = None
-    #: Whether A is linear in finitely many normal weights, so that ``linear_features`` and ``moved`` exist.
+    #: Whether A is linear in finitely many normal weights w, A = prior mean + f·w with f the ``features``. Then
+    #: ``with_weights`` exists, ``weights`` are the means of w, and ``lower`` is the Cholesky factor of their precision.
     linear: ClassVar[bool] = False
     #: Whether ``reconditioned`` exists: the labels are kept, and few enough to condition on them again and again.
     reconditions: ClassVar[bool] = False
@@ -307,18 +308,8 @@ class Posterior(ABC):
 
     # ------------------------------------------------------------------ a linear model
 
-    def linear_features(self, rows: RowBlock) -> Tensor:
-        """Whitened features L⁻¹ f of the rows of a block, shape (len(rows), W); f·w is their mean, Λ = L Lᵀ.
-
-        Raises
-        ------
-        DataError
-            If ``linear`` is False.
-        """
-        raise DataError("the model is not linear in finitely many weights: fit it with solver='sparse'")
-
-    def moved(self, v: Tensor, lower: Tensor) -> Posterior:
-        """The posterior with mean weights w + L⁻ᵀ v and another Cholesky factor of their precision.
+    def with_weights(self, weights: Tensor, lower: Tensor) -> Posterior:
+        """The posterior with other mean weights and another Cholesky factor of their precision.
 
         Raises
         ------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..calculators import FreeEnergyCalculator
 from ..errors import DataError
 from ..frames import Frames
+from .attributes import FittedAttributes
 from .file.write import write
 from .fit import fitted_model
 from .fitted.draws import PosteriorDraws
@@ -26,7 +26,7 @@ from .molecules import is_several
 from .observations.inputs import training_data
 
 
-class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
+class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
     """Gaussian-process model of a coarse-grained free energy A(R; T, λ).
 
     Conditions jointly on any mix of linear functionals of A (forces, mean energies, responses, differences
@@ -60,31 +60,7 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
     Attributes
     ----------
     model_ : FreeEnergy
-        The fitted free energy.
-    terms_ : list of (name, TermModule)
-        Fitted terms; ``fitted_terms()`` gives them as specs.
-    posterior_ : Posterior
-        Posterior of the sum of terms.
-    baseline_ : FittedBaseline, SharedBaseline or None
-        The fitted baseline.
-    noise_ : dict
-        Learned noise of each label kind, (σ₀, p): standard deviation σ₀ (T/T0)^p with T0 = ``noise_temperature_``.
-    noise_model_ : FittedNoise or None
-        The correlated noise, if that was asked for; see :func:`~kernelfe.gp.noise_covariance`.
-    solver_, solver_reason_ : spec, str
-        The solver used and the reason.
-    solver_check_ : SolverCheck or None
-        With solver="auto", a comparison of a sparse answer with the exact one on a sample
-        (:mod:`kernelfe.gp.solvers.sparse.check`).
-    log_evidence_ : float
-        Log evidence (or its collapsed lower bound) of the labels; nan for ``Iterative`` unless evidence_rows=None.
-    density_ : dict or None
-        Temperature → effective number of frames whose density the model was conditioned on (kernelfe.training);
-        None for labels alone.
-    concave_ : bool
-        Whether C ≥ 0 was enforced somewhere (:func:`~kernelfe.gp.enforce_concavity`).
-    temperatures_ : list of float
-        Temperatures of the training frames, K.
+        The fitted free energy; the other attributes are its parts.
     """
 
     def __init__(
@@ -151,13 +127,6 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         out = copy.copy(self)
         out.model_ = model
         return out
-
-    def __getattr__(self, name: str) -> Any:
-        """Parts of ``model_`` under the names of scikit-learn's convention: ``posterior_``, ``noise_``, …"""
-        path = _ATTRIBUTES.get(name)
-        if path is None or "model_" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return path(self.model_)
 
     # -------------------------------------------------------------- predict
 
@@ -386,31 +355,3 @@ class FreeEnergyRegressor(RegressorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = False
         return tags
-
-
-#: Fitted attributes → where they are in the model.
-_ATTRIBUTES: dict[str, Any] = {
-    "posterior_": lambda m: m.posterior,
-    "terms_": lambda m: m.terms,
-    "baseline_": lambda m: m.baseline,
-    "noise_": lambda m: m.noise.levels,
-    "noise_temperature_": lambda m: m.noise.reference,
-    "noise_levels_": lambda m: m.noise.conditioned,
-    "noise_model_": lambda m: m.noise.correlated,
-    "solver_": lambda m: m.provenance.solver,
-    "solver_reason_": lambda m: m.provenance.solver_reason,
-    "solver_check_": lambda m: getattr(m.posterior, "check", None),
-    "log_evidence_": lambda m: m.posterior.log_evidence,
-    "density_": lambda m: m.provenance.density,
-    "concave_": lambda m: m.provenance.concave,
-    "temperatures_": lambda m: list(m.provenance.temperatures),
-    "parameters_": lambda m: list(m.parameters),
-    "composition_": lambda m: m.molecules.composition,
-    "molecules_": lambda m: None if m.molecules.single else m.molecules.entries,
-    "kinds_": lambda m: m.molecules.entries[0].molecule.kinds if m.molecules.single else None,
-    "masses_": lambda m: m.molecules.masses,
-    "periodic_": lambda m: m.molecules.entries[0].molecule.periodic if m.molecules.single else None,
-    "coordinate_shape_": lambda m: m.molecules.entries[0].molecule.shape if m.molecules.single else None,
-    "zero_known_": lambda m: m.molecules.zero_known,
-    "domain_": lambda m: m.domain,
-}

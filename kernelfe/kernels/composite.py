@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -77,22 +78,21 @@ class Composite(ScalarKernel):
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, those of the parts too, and return self."""
-        super().set_params(**{key: value for key, value in params.items() if not key.startswith("kernels__")})
+        own = {key: value for key, value in params.items() if not key.startswith("kernels__")}
+        if len(own) == len(params):
+            return super().set_params(**own)
+        kernels = list(own.get("kernels", self.kernels))
         for key, value in params.items():
-            if not key.startswith("kernels__"):
+            if key in own:
                 continue
             place, _, inner = key.removeprefix("kernels__").partition("__")
-            if not place.isdecimal() or int(place) >= len(self.kernels):
+            if not place.isdecimal() or int(place) >= len(kernels):
                 raise DataError(
-                    f"{type(self).__name__} has no parameter {key!r}: it holds {len(self.kernels)} kernels, from 0"
+                    f"{type(self).__name__} has no parameter {key!r}: it holds {len(kernels)} kernels, from 0"
                 )
-            if inner:
-                self.kernels[int(place)].set_params(**{inner: value})
-            else:
-                kernels = list(self.kernels)
-                kernels[int(place)] = value
-                super().set_params(kernels=tuple(kernels))
-        return self
+            # a copy of the part: other kernels may hold the same one
+            kernels[int(place)] = copy(kernels[int(place)]).set_params(**{inner: value}) if inner else value
+        return super().set_params(**own | {"kernels": tuple(kernels)})
 
     # ------------------------------------------------------------------ hyperparameters of all parts
 

@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from ..errors import require
 from ..protocol import FreeEnergyModel
+from ..specs import field_names
 from ..units import BOLTZMANN
 from .guard import DomainWatch
 from .moves import Move, metropolis
-from .protocol import LangevinProtocol, chosen
+from .protocol import OF_THE_STATE, LangevinProtocol, chosen
 from .record import Record
 from .stability import check_stability
 from .state import FEMTOSECOND, LangevinState, MoveStatistics, Trajectory, as_tensor, evaluate, integrator_constants
@@ -56,7 +57,7 @@ def langevin_init(
     masses
         (beads,), u; see :func:`~kernelfe.simulate.uniform_masses`.
     **options
-        Fields of the protocol to replace.
+        Fields of the protocol to replace, of those four.
 
     Returns
     -------
@@ -69,6 +70,8 @@ def langevin_init(
     SamplingError
         If the model is not finite at the start.
     """
+    unused = sorted(field_names(LangevinProtocol) & set(options) - set(OF_THE_STATE))
+    require(not unused, f"langevin_init prepares replicas and does not use {', '.join(unused)}: give it to sample")
     protocol = chosen(protocol, options)
     dtype = protocol.torch_dtype
     start = as_tensor(positions).to(device=getattr(model, "device", None), dtype=dtype, copy=True).contiguous()
@@ -271,7 +274,14 @@ def sample(
     Returns
     -------
     Trajectory
+
+    Raises
+    ------
+    DataError
+        If an option belongs to the state.
     """
+    unused = sorted(set(options) & set(OF_THE_STATE))
+    require(not unused, f"sample continues from a state, which has its own {', '.join(unused)}: see langevin_init")
     protocol = chosen(protocol, options)
     return drive(model, state, protocol, move_actions(protocol, model), progress)
 

@@ -139,26 +139,29 @@ class TorsionMoves(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        missing = "axes is empty"
-        if self.axes is None:
-            missing = "no bond outside rings has further beads on both sides"
-            object.__setattr__(self, "axes", _rotatable(tuple(self.bonds)))
-        axes = tuple(self.axes or ())
-        require(axes, f"TorsionMoves: {missing}; pass axes, pairs of beads that are bonded")
-        self.__dict__.pop("_sides", None)  # recomputed after set_params
-        for (i, j), side in zip(axes, self._sides, strict=True):
+        for name in ("rotated", "_sides", "_beads"):  # computed again after set_params
+            self.__dict__.pop(name, None)
+        derived = "no bond outside rings has further beads on both sides"
+        missing = derived if self.axes is None else "axes is empty"
+        require(self.rotated, f"TorsionMoves: {missing}; pass axes, pairs of beads that are bonded")
+        for (i, j), side in zip(self.rotated, self._sides, strict=True):
             require(side, f"TorsionMoves: nothing turns behind bead {j} of axis ({i}, {j}); try ({j}, {i})")
+
+    @cached_property
+    def rotated(self) -> tuple[tuple[int, int], ...]:
+        """Axes that fragments turn about: those given, or found from the bonds."""
+        return _rotatable(tuple(self.bonds)) if self.axes is None else tuple(self.axes)
 
     @property
     def names(self) -> tuple[str, ...]:
         """One name per axis."""
-        return tuple(f"torsion {i}-{j}" for i, j in self.axes or ())
+        return tuple(f"torsion {i}-{j}" for i, j in self.rotated)
 
     @cached_property
     def _sides(self) -> tuple[tuple[int, ...], ...]:
         """Beads that turn about each axis."""
         bonds = tuple(self.bonds)
-        return tuple(tuple(bead for bead in fragment(bonds, i, j) if bead != j) for i, j in self.axes or ())
+        return tuple(tuple(bead for bead in fragment(bonds, i, j) if bead != j) for i, j in self.rotated)
 
     @property
     def _widths(self) -> tuple[float, ...]:
@@ -169,7 +172,7 @@ class TorsionMoves(Spec):
         return 1 + max(max(bond) for bond in self.bonds)
 
     def __repr__(self) -> str:
-        return f"TorsionMoves(axes={self.axes}, width={self.width})"
+        return f"TorsionMoves(axes={self.rotated}, width={self.width})"
 
     def propose(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Turn one random fragment of every replica by a random angle; see :class:`Move`.
@@ -183,7 +186,7 @@ class TorsionMoves(Spec):
         if beads < self._beads:  # checked here: moves are made before the positions are known
             raise DataError(f"TorsionMoves: bonds name bead {self._beads - 1}, the positions have {beads} beads")
         device = positions.device
-        mask, ends, widths = _constants(self.axes, self._sides, self._widths, beads, (positions.dtype, device))
+        mask, ends, widths = _constants(self.rotated, self._sides, self._widths, beads, (positions.dtype, device))
         kind = torch.randint(len(self._sides), (n,), generator=generator, device=device)
         width = widths[torch.randint(len(widths), (n,), generator=generator, device=device)]
         angle = (2 * torch.rand(n, generator=generator, dtype=positions.dtype, device=device) - 1) * width

@@ -121,6 +121,10 @@ class LangevinProtocol(Spec):
         return torch.float32 if self.dtype == "float32" else torch.float64
 
 
+#: Fields of a protocol that prepare replicas; the others belong to the run.
+OF_THE_STATE = ("timestep", "friction", "seed", "dtype", "largest_phase")
+
+
 def chosen(protocol: LangevinProtocol | None, options: dict[str, Any]) -> LangevinProtocol:
     """Protocol of a call: that given, or the default one, with the fields named in ``options`` replaced."""
     return (LangevinProtocol() if protocol is None else protocol).with_options(**options)

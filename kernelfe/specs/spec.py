@@ -9,6 +9,7 @@ Their fields declare bounds (:mod:`kernelfe.specs.bounds`), which are checked wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import fields
 from typing import Any, ClassVar, Self
 
@@ -59,25 +60,32 @@ class Spec:
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name (``outer__inner`` for nested specs) and return self.
 
-        Meant for scikit-learn's searches, which work on clones; everything else treats specs as frozen. Values out of
-        bounds leave the spec as it was.
+        Meant for scikit-learn's searches, which work on clones; everything else treats specs as frozen. A nested spec
+        is replaced by a changed copy. Values out of bounds leave the spec as it was.
         """
         before = self.get_params(deep=False)
+        own: dict[str, Any] = {}
+        inner: dict[str, dict[str, Any]] = {}
         for key, value in params.items():
-            name, _, inner = key.partition("__")
+            name, _, rest = key.partition("__")
             require(name in before, f"{type(self).__name__} has no parameter {name!r}; it has {list(before)}")
-            if inner:
-                nested = getattr(self, name)
-                require(
-                    hasattr(nested, "set_params"),
-                    f"{type(self).__name__}: {name!r} is {nested!r} without parameter {inner!r}; set {name} first",
-                )
-                nested.set_params(**{inner: value})
+            if rest:
+                inner.setdefault(name, {})[rest] = value
             else:
-                object.__setattr__(self, name, value)
+                own[name] = value
+        for name, values in inner.items():
+            nested = own.get(name, before[name])
+            require(
+                hasattr(nested, "set_params"),
+                f"{type(self).__name__}: {name!r} is {nested!r} without parameter {next(iter(values))!r}; "
+                f"set {name} first",
+            )
+            own[name] = copy(nested).set_params(**values)  # a copy: other specs may hold the same nested one
         try:
+            for name, value in own.items():
+                object.__setattr__(self, name, value)
             self.__post_init__()
-        except DataError:
+        except BaseException:
             for name, value in before.items():
                 object.__setattr__(self, name, value)
             raise

@@ -335,3 +335,34 @@ def test_predictions_improve_with_data_and_error_bars_cover():
 
 def test_the_package_offers_it():
     assert kernelfe.FreeEnergyRegressor is FreeEnergyRegressor
+
+
+@pytest.mark.parametrize("solver", [Dense(evidence_rows=20), Sparse(4)])
+def test_a_fitted_model_does_not_follow_later_changes_of_its_specs(solver):
+    kernel = RBF(1.5)
+    term = Term(kernel=kernel, thermal=THERMAL)
+    model = FreeEnergyRegressor(term, solver, baseline=False, optimizer=None).fit(molecule(8))
+    before, frames = model.model_.fitted_terms(), molecule(3, seed=5)
+    found = model.predict(frames, "mean_force", return_std=True)
+    model.set_params(terms__kernel__lengthscale=9.0, solver__evidence_rows=7)
+    kernel.set_params(lengthscale=8.0)
+    model.noise_["mean_force"], model.noise_levels_["mean_force"] = (9.0, 0.0), (9.0, 0.0)
+    assert model.solver_.evidence_rows != 7 and model.model_.fitted_terms() == before
+    assert "mean_force" not in model.noise_ or model.noise_["mean_force"] != (9.0, 0.0)
+    np.testing.assert_array_equal(found, model.predict(frames, "mean_force", return_std=True))
+
+
+def test_fitted_attributes_are_read_only_and_listed(model):
+    names = [name for name in dir(FreeEnergyRegressor) if name.endswith("_") and not name.startswith("_")]
+    assert {"posterior_", "noise_", "solver_", "temperatures_", "kinds_"} <= set(names)
+    for name in names:
+        getattr(model, name)
+        with pytest.raises(AttributeError):
+            setattr(model, name, None)
+        assert not hasattr(FreeEnergyRegressor(), name)
+
+
+@pytest.mark.parametrize("temperature", [None, "300", -1.0, np.nan, 0.0, True])
+def test_a_temperature_that_is_none_is_refused_by_fit(temperature):
+    with pytest.raises(DataError, match="temperature="):
+        FreeEnergyRegressor(temperature=temperature).fit(molecule(8))

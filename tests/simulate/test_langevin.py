@@ -276,3 +276,11 @@ def test_uniform_masses():
     for beads, mass in ((0, 1.0), (2, 0.0), (2, np.inf)):
         with pytest.raises(DataError):
             uniform_masses(beads, mass)
+
+
+def test_options_that_would_not_be_used_are_refused(well):
+    state = langevin_init(well(stiffness=3.0), np.zeros((2, 2, 3)), 300.0, masses=uniform_masses(2), timestep=1.0)
+    with pytest.raises(DataError, match="its own friction, timestep"):
+        sample(well(stiffness=3.0), state, steps=20, timestep=2.0, friction=1.0)
+    with pytest.raises(DataError, match="does not use steps: give it to sample"):
+        langevin_init(well(stiffness=3.0), np.zeros((2, 2, 3)), 300.0, masses=uniform_masses(2), steps=20)

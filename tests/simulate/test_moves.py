@@ -168,15 +168,15 @@ def test_bonds_angles_and_one_side_stay_and_the_map_has_unit_jacobian(seed, widt
                 for b in neighbours[centre]:
                     assert torch.isclose(distance[a, b], turned[a, b], atol=1e-9)
         moved = {bead for bead in range(7) if not torch.allclose(x[bead], y[bead], rtol=0, atol=0)}
-        assert not moved & set(moves.axes[int(axis)])
+        assert not moved & set(moves.rotated[int(axis)])
     jacobian = torch.autograd.functional.jacobian(lambda x: propose(x)[0][0], positions)[:, :, 0].reshape(21, 21)
     assert abs(float(torch.linalg.det(jacobian)) - 1) < 1e-8
 
 
 def test_default_axes_are_the_inner_bonds_and_turn_the_smaller_side():
-    assert TorsionMoves(PEPTIDE).axes == ((2, 1), (2, 3), (3, 4))
+    assert TorsionMoves(PEPTIDE).rotated == ((2, 1), (2, 3), (3, 4))
     ring = ((0, 1), (1, 2), (2, 0), (2, 3), (3, 4))
-    assert TorsionMoves(ring).axes == ((2, 3),)
+    assert TorsionMoves(ring).rotated == ((2, 3),)
 
 
 def test_every_axis_is_tried_and_beads_beyond_the_bonds_stay():
@@ -247,3 +247,10 @@ def test_several_rounds_of_moves_after_a_step_sample_the_same_distribution(doubl
     right = (run.positions[:, :, 0, 0] > 0.0).mean(0)  # of each replica
     gap = right.mean() - model.probability_right(300.0)
     assert abs(gap) < 4.0 * right.std(ddof=1) / math.sqrt(len(right))
+
+
+def test_set_params_forgets_what_was_derived():
+    moves = TorsionMoves(PEPTIDE[:4]).set_params(bonds=PEPTIDE)
+    assert moves.rotated == TorsionMoves(PEPTIDE).rotated and moves.axes is None
+    with pytest.raises(DataError, match="bead 6"):
+        moves.propose(torch.zeros(2, 5, 3), torch.Generator())

@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import pkgutil
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -309,3 +310,41 @@ def test_nested_specs_are_checked_by_set_params():
     with pytest.raises(DataError, match="RBF: lengthscale=-1"):
         spec.set_params(kernel__lengthscale=-1.0)
     assert spec.kernel == RBF(1.0)
+
+
+def nested_pairs():
+    """Every field of a class of the package whose default is a spec, with a field of that spec and another value."""
+    for cls in CLASSES:
+        for field in fields(cls):
+            if isinstance(field.default, Spec):
+                yield pytest.param(cls, field.name, id=f"{cls.__name__}.{field.name}")
+
+
+@pytest.mark.parametrize(("cls", "name"), list(nested_pairs()))
+def test_a_default_that_objects_share_is_not_changed_by_one_of_them(cls, name):
+    shared = next(field.default for field in fields(cls) if field.name == name)
+    before, spec = shared.to_dict(), cls()
+    for inner, value in shared.get_params(deep=False).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            spec.set_params(**{f"{name}__{inner}": value})
+            assert getattr(spec, name) is not shared
+            with suppress(DataError):
+                spec.set_params(**{f"{name}__{inner}": value + 1})
+            assert shared.to_dict() == before and getattr(cls(), name) is shared
+
+
+def test_set_params_is_all_or_nothing():
+    spec = kernelfe.Term(InternalCoordinates(bonds=((0, 1),)), RBF(1.0) + RBF(2.0))
+    before = spec.to_dict()
+    for wrong in (
+        {"prior_width": 1.0, "kernel__bogus": 1},
+        {"prior_width": 1.0, "kernel__kernels__0__lengthscale": 3.0, "kernel__kernels__1__lengthscale": -1.0},
+        {"prior_width": 1.0, "thermal__energy": 1.0},
+        {"prior_width": 1.0, "bogus": 1},
+    ):
+        with pytest.raises(DataError):
+            spec.set_params(**wrong)
+        assert spec.to_dict() == before
+    kernel = spec.kernel
+    spec.set_params(kernel__kernels__0__lengthscale=3.0, prior_width=1.0)
+    assert kernel == RBF(1.0) + RBF(2.0) and spec.kernel == RBF(3.0) + RBF(2.0) and spec.prior_width == 1.0

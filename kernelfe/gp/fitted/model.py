@@ -343,4 +343,4 @@ class FreeEnergy:
 
         :func:`kernelfe.load` returns it as ``model_`` of an estimator with default parameters.
         """
-        write(path, self, {})
+        write(path, self, {"temperature": self.temperature})

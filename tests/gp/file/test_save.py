@@ -168,3 +168,26 @@ def test_labels_without_frames_load_as_before(tmp_path):
     again = load(tmp_path / "x.kfe")
     assert all(label.frame is None for label in again.posterior_.labels)
     np.testing.assert_allclose(again.predict(frames, "mean_force"), model.predict(frames, "mean_force"), rtol=1e-12)
+
+
+def test_the_temperature_of_plain_arrays_is_kept_with_a_fitted_model(tmp_path):
+    model = FreeEnergyRegressor(one_term(), "dense", False, None, temperature=345.0).fit(molecule(8))
+    model.model_.save(tmp_path / "a.kfe")
+    again = load(tmp_path / "a.kfe")
+    assert again.temperature == again.model_.temperature == 345.0
+    x = molecule(3).positions
+    np.testing.assert_array_equal(again.predict(x, "mean_force"), model.predict(x, "mean_force"))
+
+
+@dataclass(frozen=True)
+class Annotated(Dense):
+    """A solver whose parameter takes more types than that of its default."""
+
+    notes: object = None
+
+
+@pytest.mark.parametrize("notes", [None, 1, 0.5, "words", True, (1.0, 2.0)])
+def test_parameters_of_a_solver_need_not_look_like_their_defaults(tmp_path, notes):
+    model = FreeEnergyRegressor(one_term(), Annotated(notes=notes), False, None).fit(molecule(8))
+    model.save(tmp_path / "a.kfe")
+    assert load(tmp_path / "a.kfe", classes=[Annotated]).solver_ == model.solver_

@@ -320,6 +320,7 @@ CASE_HEADERS = {
     "estimator solver": ("dense", at("parameters", "solver", value="fast"), "'solver'"),
     "estimator optimizer": ("dense", at("parameters", "optimizer", value="adam"), "'optimizer'"),
     "estimator noise": ("dense", at("parameters", "noise", value={"mean_force": -1}), "'noise'"),
+    "many beads": ("dense", at("coordinate_shape", value=[60_000_000, 3]), "'coordinate_shape'"),
     "coordinate shape": ("dense", at("coordinate_shape", value=[4, 2]), "'coordinate_shape'"),
     "other beads": ("dense", at("coordinate_shape", value=[5, 3]), "kinds"),
     "kinds": ("dense", at("kinds", value=["A"]), "'kinds'"),

@@ -91,26 +91,25 @@ def test_what_only_some_posteriors_have_is_refused_with_advice():
     posterior = FreeEnergyRegressor(one_term(), "dense", False, None).fit(molecule(4)).posterior_
     assert not posterior.linear
     with pytest.raises(DataError, match="solver='sparse'"):
-        posterior.linear_features(posterior.blocks[0])
-    with pytest.raises(DataError, match="solver='sparse'"):
-        posterior.moved(posterior.weights, posterior.weights)
+        posterior.with_weights(posterior.weights, posterior.weights)
     sparse = FreeEnergyRegressor(one_term(), Sparse(4), False, None).fit(molecule(4)).posterior_
     with pytest.raises(DataError, match="solver='dense'"):
         sparse.reconditioned(sparse.prior, None)
 
 
 def test_linear_features_are_those_of_the_weights():
-    """f·w is the mean without the prior mean, L⁻¹f of unit covariance, and a step along L⁻ᵀv changes the mean by it."""
+    """f·w is the mean without the prior mean, L⁻¹f of unit covariance; with other weights the mean changes by f·dw."""
     model = FreeEnergyRegressor(one_term(), Sparse(6), False, None).fit(molecule(8))
     posterior, label = model.posterior_, FreeEnergyRegressor(one_term(), "dense", False, None)
     rows = label.fit(molecule(5, seed=2)).posterior_.labels[0].rows(posterior.prior)
-    features = posterior.linear_features(rows)
-    whitened = posterior.lower.T @ posterior.weights
-    torch.testing.assert_close(features @ whitened + rows.prior_mean, posterior.mean(rows), rtol=0, atol=1e-10)
-    torch.testing.assert_close(features @ features.T, posterior.reducible(rows), rtol=0, atol=1e-12)
-    v = torch.randn(len(whitened), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    moved = posterior.moved(v, posterior.lower)
-    torch.testing.assert_close(moved.mean(rows) - posterior.mean(rows), features @ v, rtol=0, atol=1e-9)
+    features = posterior.features(rows)
+    mean = features @ posterior.weights + rows.prior_mean
+    torch.testing.assert_close(mean, posterior.mean(rows), rtol=0, atol=1e-10)
+    whitened = torch.linalg.solve_triangular(posterior.lower, features.T, upper=False)
+    torch.testing.assert_close(whitened.T @ whitened, posterior.reducible(rows), rtol=0, atol=1e-12)
+    step = torch.randn(len(posterior.weights), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moved = posterior.with_weights(posterior.weights + step, posterior.lower)
+    torch.testing.assert_close(moved.mean(rows) - posterior.mean(rows), features @ step, rtol=0, atol=1e-9)
     assert moved.log_evidence == posterior.log_evidence
 
 

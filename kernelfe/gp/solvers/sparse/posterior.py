@@ -101,21 +101,10 @@ class SparsePosterior(Posterior):
         half = self._half(self.features(a))
         return half.T @ half
 
-    def linear_features(self, rows: RowBlock) -> Tensor:
-        """Whitened features L⁻¹ f, shape (len(rows), weights)."""
-        return self._half(self.features(rows)).T
-
     def _half(self, features: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.lower, features.T, upper=False)
 
     # ------------------------------------------------------------------ more observations
-
-    def moved(self, v: Tensor, lower: Tensor) -> SparsePosterior:
-        """The posterior with mean weights w + L⁻ᵀ v and another Cholesky factor of their precision."""
-        step = torch.linalg.solve_triangular(self.lower.T, v[:, None], upper=True)[:, 0]
-        out = self.with_weights(self.weights + step, lower)
-        out.log_evidence = self.log_evidence
-        return out
 
     @torch.no_grad()
     def extended(self, labels: list[LabelSet], levels: NoiseLevels) -> SparsePosterior:
