@@ -51,7 +51,7 @@ class States:
     ) -> States:
         """Convert Frames (or a slice of them); ``temperature`` replaces theirs.
 
-        On a processor the tensors read the arrays of the Frames where they lie (:func:`without_copy`) and must not be
+        On the CPU the tensors share memory with the arrays of the Frames (:func:`without_copy`) and must not be
         changed in place: a fit needs no second copy of its frames.
         """
 

@@ -42,7 +42,7 @@ def lead(
         Given ``call``; ``call(i, *tensors)`` runs ``steps[i](*tensors)`` on every process and returns what it returned
         here. May raise.
     processes
-        Who takes part; one alone runs ``work`` and nothing else.
+        Who takes part; a single process just runs ``work``.
 
     Returns
     -------

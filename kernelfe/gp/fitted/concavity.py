@@ -1,12 +1,12 @@
 """Concavity in temperature: A is concave in T at every R, C = −T ∂²A/∂T² = k b² Var(U|R) ≥ 0.
 
-A Gaussian posterior does not know that. Where it is uncertain it says so itself: the probability of violation is that
-of a negative C under the marginal normal. Conditioning on C ≥ 0 at chosen **virtual points** cuts off the posterior of
-their heat capacities f ~ N(m, G), and two summaries of what is left are offered:
+A Gaussian posterior does not include this condition; its probability of violation is that of a negative C under the
+marginal normal. Conditioning on C ≥ 0 at chosen **virtual points** truncates the posterior f ~ N(m, G) of their heat
+capacities. Two estimates of the truncated normal are offered:
 
-- its **mode**, the projection of the posterior mean onto what is allowed, min (f − m)ᵀG⁻¹(f − m) subject to f ≥ 0. It
-  is a non-negative least-squares problem (Lawson & Hanson 1974, ch. 23). A projection onto a convex set that holds the
-  truth cannot move away from it: in the metric of the posterior, errors do not grow.
+- its **mode**, the projection of the posterior mean onto f ≥ 0, min (f − m)ᵀG⁻¹(f − m) subject to f ≥ 0. It
+  is a non-negative least-squares problem (Lawson & Hanson 1974, ch. 23). Projection onto a convex set that contains the
+  truth does not increase the error in the metric of the posterior.
 - its **mean**, by expectation propagation (Minka 2001; for truncated normals Cunningham, Hennig & Lacoste-Julien, arXiv
   1111.6832; for shape constraints of Gaussian processes Riihimäki & Vehtari, AISTATS 2010), with smaller error bars.
 
