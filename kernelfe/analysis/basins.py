@@ -43,7 +43,7 @@ BASIN_QUANTITIES = ("free_energy", "energy", "entropy", "heat_capacity")
 class BasinThermodynamics:
     """Basins at one or several temperatures; arrays (temperatures, basins).
 
-    Attributes
+    Parameters
     ----------
     temperatures
         (t,), K.
