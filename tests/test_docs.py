@@ -5,6 +5,7 @@ A block that cannot run is preceded by the comment line ``<!-- not executed: rea
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,16 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
+@pytest.fixture
+def log_level():
+    """Restore the level of the logger, which an example may set."""
+    logger = logging.getLogger("kernelfe")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("log_level")
 @pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda p: str(p.relative_to(ROOT)))
 def test_examples_run(page, tmp_path, monkeypatch):
     """Blocks of one page share a namespace, as a reader's session would; files go to an empty folder."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
@@ -218,7 +218,7 @@ def test_values_out_of_bounds_are_refused(cls, name, data):
 
 
 @pytest.mark.parametrize(("cls", "name"), DECLARED, ids=IDS)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_accepted_values_survive_round_trips(cls, name, data):
     spec = example(cls)
@@ -228,7 +228,7 @@ def test_accepted_values_survive_round_trips(cls, name, data):
         changed = replace(spec, **{name: value})
     except DataError as error:  # of another kind: a condition on several fields
         assert f"must be {cls.field_bounds()[name]}" not in str(error)
-        assume(False)
+        return
     stored = json.loads(json.dumps(changed.to_dict()))
     kept = {key: getattr(changed, key) for key in changed.get_params(deep=False) if key not in stored}
     assert replace(from_dict(stored, BY_NAME), **kept) == changed
