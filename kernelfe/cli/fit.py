@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..errors import DataError
+from ..frames.virial import applies, virial_check
 from .files import Source, require_folder
 from .options import FILE, SEED, data_options, gathered
 
@@ -104,6 +105,8 @@ def fit(
 def say_fitted(model: Any, frames: Any, output: str, refined: Any) -> None:
     """Print a summary of the fit and the name of the file."""
     click.echo(frames)
+    if applies(frames):
+        click.echo(f"  forces: {virial_check(frames).verdict}")
     for kind, (level, power) in model.noise_.items():
         click.echo(
             f"  noise of {kind}: {level:.4g} at {model.noise_temperature_:.0f} K, power of T {power:.2f} (eV, Å)"

@@ -9,6 +9,7 @@ from copy import deepcopy
 import numpy as np
 
 from ..errors import DataError
+from ..frames.virial import warn_of_forces
 from ..runtime.devices import device_of
 from ..runtime.processes import Processes, launched
 from ..runtime.seeds import generator
@@ -44,6 +45,8 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     if estimator.optimizer not in ("evidence", None):
         raise DataError(f"optimizer={estimator.optimizer!r}: use 'evidence' or None")
     temperature = checked("temperature", estimator.temperature, Real(above=0.0), type(estimator).__name__)
+    for part in data.parts:
+        warn_of_forces(part)
     baseline = fit_baseline(estimator.baseline, data)
     labels = data.labels(estimator.labels, estimator.noise, baseline)
     # copies, since specs can be changed by set_params after the fit

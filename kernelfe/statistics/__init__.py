@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..frames.virial import VirialCheck, virial_check
 from .collective_forces import CollectiveForces, collective_forces
 from .fields.collective_variables import Angle, Dihedral, Distance
 from .fields.force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
@@ -38,6 +39,7 @@ __all__ = [
     "Surface",
     "TorsionField",
     "Variates",
+    "VirialCheck",
     "autocorrelation",
     "autocorrelation_time",
     "bin_free_energies",
@@ -72,4 +74,5 @@ __all__ = [
     "slice_map",
     "surface",
     "temperature_weights",
+    "virial_check",
 ]
