@@ -7,7 +7,8 @@ OpenMM.
 from __future__ import annotations
 
 from .atoms import AtomFrames, BeadMap, make_whole
-from .energies import EnergyTable, read_energies
+from .energies import EnergyTable
+from .energy_files import read_energies
 from .reporter import ForceReporter
 from .restrained import ConditionalRun, RestrainedEnsemble, RestrainedProtocol
 from .starts import nearest_starts, superpose

@@ -21,7 +21,7 @@ from ..frames import Frames
 from ..units import quantity_factor, resolve
 from .atoms import AtomFrames, BeadMap, make_whole
 from .declared import FORCELESS, FORMATS, Declared, declared, h5md_energies, h5md_fixed, reading
-from .energies import EnergyTable
+from .energies import EnergyTable, Join
 
 
 class Trajectory:
@@ -39,7 +39,8 @@ class Trajectory:
         Atoms to keep, in MDAnalysis's syntax. All indices elsewhere count these atoms.
     energies
         Potential energies: an :class:`~kernelfe.allatom.EnergyTable`, which is matched by step or time, or (n,) in eV,
-        one per kept frame. None: those of H5MD files, where there are any.
+        one per kept frame. None: those of H5MD files, where there are any. A table that fits no frame is refused, one
+        that fits some of them causes a warning with their number.
     units
         Required for LAMMPS dumps, which state none (``units real``: ``"charmm"``; ``units metal``: ``"ase"``), and
         refused for all others, which do.
@@ -62,6 +63,8 @@ class Trajectory:
         Constrained distances between kept atoms, from the files of a ForceReporter.
     skipped : int
         Frames that the last complete pass left out because they hold no positions or no forces.
+    repeated : int
+        Frames that it left out because an earlier frame of the same step or time is equal.
 
     Raises
     ------
@@ -103,7 +106,7 @@ class Trajectory:
             raise DataError("whole=True needs a topology with bonds")
         require(stride >= 1, f"stride={stride} must be at least 1")
         self._energies, self._stride, self._whole = energies, stride, whole
-        self.skipped = 0
+        self.skipped = self.repeated = 0
 
     # ------------------------------------------------------------------ what it is
 
@@ -133,38 +136,23 @@ class Trajectory:
             If a file is damaged, no frame holds forces, a number is not finite, or energies do not fit the frames.
         """
         require(size >= 1, f"chunks of {size} frames; at least 1")
-        seen = self.skipped = given = 0
         rows: list[dict[str, Any]] = []
-        for path, form, found in zip(self._paths, self._formats, self._declared, strict=True):
-            stored = self._stored_energies(path, form)
-            for number, row in enumerate(self._rows(path, form, found)):
-                seen += 1
-                if (seen - 1) % self._stride:
-                    continue
-                if row is None:
-                    self.skipped += 1
-                    continue
-                if stored is not None:
-                    require(number < len(stored), f"{path.name} holds {len(stored)} energies and more frames")
-                    row["energies"] = stored[number]
-                rows.append(row)
-                if len(rows) == size:
-                    yield self._chunk(rows, given)
-                    given, rows = given + len(rows), []
+        join, given = self._join(), 0
+        for row in self._kept_rows():
+            rows.append(row)
+            if len(rows) == size:
+                yield self._chunk(rows, given, join)
+                given, rows = given + len(rows), []
         if rows:
-            yield self._chunk(rows, given)
+            yield self._chunk(rows, given, join)
             given += len(rows)
         if not given:
             raise DataError(
                 f"no frame of {', '.join(p.name for p in self._paths)} holds positions and forces; GROMACS writes "
                 "forces every nstfout steps"
             )
-        if (
-            self._energies is not None
-            and not isinstance(self._energies, EnergyTable)
-            and given != np.size(self._energies)
-        ):
-            raise DataError(f"energies= holds {np.size(self._energies)} numbers for {given} frames")
+        if isinstance(join, Join):
+            join.finish()
 
     def read(self) -> AtomFrames:
         """All kept frames at once; errors as in :meth:`chunks`."""
@@ -258,6 +246,71 @@ class Trajectory:
         )
         return names, masses, bonds, constraints
 
+    def _kept_rows(self) -> Iterator[dict[str, Any]]:
+        """Kept frames with positions and forces; those that a restarted run wrote twice, once."""
+        seen = self.skipped = self.repeated = number = 0
+        told: set[int] = set()
+        array = None if self._energies is None or isinstance(self._energies, EnergyTable) else self._energies
+        energies = None if array is None else np.asarray(array, float).reshape(-1)
+        for path, form, found in zip(self._paths, self._formats, self._declared, strict=True):
+            stored = self._stored_energies(path, form)
+            for place, row in enumerate(self._rows(path, form, found)):
+                seen += 1
+                if (seen - 1) % self._stride:
+                    continue
+                if row is None:
+                    self.skipped += 1
+                    continue
+                if stored is not None:
+                    require(place < len(stored), f"{path.name} holds {len(stored)} energies and more frames")
+                    row["energies"] = stored[place]
+                if energies is not None:
+                    require(
+                        number < len(energies),
+                        f"energies= holds {len(energies)} numbers, fewer than there are frames",
+                    )
+                    row["energies"] = energies[number]
+                number += 1
+                stamp = (row["steps"], row["times"])
+                once = hash((stamp, row["positions"].tobytes(), row["forces"].tobytes()))
+                if once in told and stamp != (None, None):
+                    self.repeated += 1
+                    continue
+                told.add(once)
+                yield row
+        require(
+            energies is None or number in (0, len(energies)),
+            f"energies= holds {0 if energies is None else len(energies)} numbers for {number} frames",
+        )
+        if self.repeated:
+            warnings.warn(
+                f"{self.repeated} of {number} frames repeat an earlier one, as restarts write them; they are left out",
+                stacklevel=3,
+            )
+
+    def _join(self) -> Join | NDArray[np.float64] | None:
+        """Join of frames and table, or the energies of all frames if they depend on the order of the frames."""
+        if not isinstance(self._energies, EnergyTable):
+            return None
+        join = Join(self._energies)
+        if not self._energies.restarted:
+            return join
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the second pass repeats them
+            stamps = [(row["steps"], row["times"]) for row in self._kept_rows()]
+        steps, times = (
+            (
+                None if not stamps or any(v is None for v in column) else np.array(column, dtype)
+                for column, dtype in zip(zip(*stamps, strict=True), (np.int64, float), strict=True)
+            )
+            if stamps
+            else (None, None)
+        )
+        energies = join(steps, times) if stamps else np.zeros(0)
+        if stamps:
+            join.finish()
+        return energies
+
     def _rows(self, path: Path, form: str, found: Declared) -> Iterator[dict[str, Any] | None]:
         """One frame after the other in internal units; None for those without positions or forces."""
         mda = _mdanalysis()
@@ -276,7 +329,7 @@ class Trajectory:
                     "positions": ts.positions[self._kept].astype(float) * length,
                     "forces": ts.forces[self._kept].astype(float) * force,
                     "steps": ts.data.get("step"),
-                    "times": None if form == "LAMMPSDUMP" else float(ts.time),  # MDAnalysis takes 1 ps per step
+                    "times": _stated_time(ts, form),
                 }
                 if found.periodic is not False and ts.dimensions is not None and ts.dimensions[:3].any():
                     row["cell"] = np.array(ts.triclinic_dimensions, float) * length
@@ -286,7 +339,7 @@ class Trajectory:
     def _stored_energies(self, path: Path, form: str) -> NDArray[np.float64] | None:
         return h5md_energies(path) if self._energies is None and form == "H5MD" else None
 
-    def _chunk(self, rows: list[dict[str, Any]], first: int) -> AtomFrames:
+    def _chunk(self, rows: list[dict[str, Any]], first: int, join: Join | NDArray | None) -> AtomFrames:
         def column(name: str, dtype: Any = float) -> Any:
             values = [row.get(name) for row in rows]
             return None if any(v is None for v in values) else np.array(values, dtype)
@@ -301,15 +354,16 @@ class Trajectory:
             bad = np.flatnonzero(~np.isfinite(part[name]).all(axis=(1, 2)))
             if bad.size:
                 raise DataError(f"{name} of frame {first + bad[0]} are not finite: the run has blown up, or is damaged")
-        if isinstance(self._energies, EnergyTable):
-            part["energies"] = self._energies.at(steps, part["times"])
-        elif self._energies is not None:
-            part["energies"] = np.asarray(self._energies, float)[first : first + len(rows)]
-            require(
-                len(part["energies"]) == len(rows),
-                f"energies= holds {np.size(self._energies)} numbers, fewer than there are frames",
-            )
+        if isinstance(join, Join):
+            part["energies"] = join(steps, part["times"])
+        elif join is not None:
+            part["energies"] = join[first : first + len(rows)]
         return AtomFrames(**part, steps=steps)
+
+
+def _stated_time(ts: Any, form: str) -> float | None:
+    """Time of a frame, None where the file holds none: MDAnalysis then counts frames, or takes 1 ps per step."""
+    return float(ts.time) if form != "LAMMPSDUMP" and "time" in ts.data else None
 
 
 def _files(paths: Any) -> list[Path]:
