@@ -1,12 +1,11 @@
-"""All-atom trajectories with forces, read in chunks through MDAnalysis and converted to internal units.
+"""All-atom trajectories with forces, read in chunks and converted to internal units.
 
-MDAnalysis returns positions in Å, forces in kJ/mol/Å and times in ps for TRR (stored in nm, kJ/mol/nm), AMBER NetCDF
-(Å, kcal/mol/Å) and H5MD (units stated in the file), in single precision; for LAMMPS dumps it returns the numbers as
-they stand. A cell is returned as lengths and angles.
+The readers of single formats are in :mod:`kernelfe.allatom.formats`; topologies and selections are MDAnalysis's.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError, MissingDependencyError, UnitsError, require
+from ..errors import DataError, UnitsError, require
 from ..frames import Frames
-from ..units import quantity_factor, resolve
+from ..units import factor, quantity_factor, resolve
 from .atoms import AtomFrames, BeadMap, make_whole
-from .declared import FORCELESS, FORMATS, Declared, declared, h5md_energies, h5md_fixed, reading
 from .energies import EnergyTable, Join
+from .formats.base import Row, TrajectoryFile, joined
+from .formats.registry import open_trajectory
+from .formats.trr import mdanalysis
 
 
 class Trajectory:
@@ -31,7 +32,9 @@ class Trajectory:
     ----------
     paths
         TRR, AMBER NetCDF, H5MD or LAMMPS dump: a file, a list of files in order, or a folder of a
-        :class:`~kernelfe.allatom.ForceReporter`.
+        :class:`~kernelfe.allatom.ForceReporter`. Dumps may be compressed (``.gz``, ``.bz2``, ``.xz``). A dict of files
+        of coordinates to files of forces where AMBER writes them apart (``{"md.nc": "md.mdfrc"}``): frames are matched
+        by time; formatted files, which have no times, one by one.
     topology
         Any topology file of MDAnalysis (PDB, GRO, PSF, PRMTOP, TPR, DATA …). None: selections go by index, or by the
         atom names that a ForceReporter keeps.
@@ -42,12 +45,15 @@ class Trajectory:
         one per kept frame. None: those of H5MD files, where there are any. A table that fits no frame is refused, one
         that fits some of them causes a warning with their number.
     units
-        Required for LAMMPS dumps, which state none (``units real``: ``"charmm"``; ``units metal``: ``"ase"``), and
-        refused for all others, which do.
+        Required for files that state none, as LAMMPS's dumps and H5MD files (``units real``: ``"charmm"``;
+        ``units metal``: ``"ase"``), and refused for those that do.
     stride
         Keep every so-many-th frame.
     whole
         Put molecules together across periodic boundaries, along the bonds of the topology.
+    format
+        ``"trr"``, ``"netcdf"``, ``"h5md"``, ``"lammps"`` or ``"mdcrd"`` for all files. None: by suffix, or by what the
+        file begins with (``dump.100``, ``.dat``).
 
     Attributes
     ----------
@@ -56,7 +62,7 @@ class Trajectory:
     names : list of str or None
         ``RESIDUE:ATOM``, from the topology or the files of a ForceReporter.
     masses : ndarray or None
-        Masses that the topology or an H5MD file states, u; none are guessed.
+        Masses that the topology, an H5MD file or the column ``mass`` of a dump states, u; none are guessed.
     bonds : list of pairs or None
         Bonds between kept atoms, from the topology or the files of a ForceReporter.
     constraints : list of pairs or None
@@ -72,14 +78,14 @@ class Trajectory:
         If MDAnalysis is not installed.
     DataError
         If a format holds no forces (DCD, XTC …) or is unknown, a file is missing, damaged or declares more than it
-        can hold, or the selection is empty or cannot be read.
+        can hold, the system is periodic in some directions only, or the selection is empty or cannot be read.
     UnitsError
         If units are missing, or given where the file states them.
     """
 
     def __init__(
         self,
-        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str],
         topology: str | os.PathLike[str] | None = None,
         *,
         selection: str = "all",
@@ -87,16 +93,22 @@ class Trajectory:
         units: str | Mapping[str, str] | None = None,
         stride: int = 1,
         whole: bool = False,
+        format: str | None = None,
     ):
-        self._paths = _files(paths)
-        self._formats = [_format(path) for path in self._paths]
-        self._declared = [declared(path, form) for path, form in zip(self._paths, self._formats, strict=True)]
-        if len({found.n_atoms for found in self._declared}) > 1:
+        self._paths = _files(list(paths) if isinstance(paths, Mapping) else paths)
+        others = _files(list(paths.values())) if isinstance(paths, Mapping) else []
+        loaded = None if topology is None else _topology(topology)
+        known = None if loaded is None else len(loaded.atoms)
+        self._files = [open_trajectory(path, format, known) for path in self._paths]
+        self._forces = self._force_files(others, format)
+        first = self._files[0].head
+        if len({file.head.n_atoms for file in (*self._files, *self._forces)}) > 1:
             raise DataError("the files hold different numbers of atoms: " + ", ".join(p.name for p in self._paths))
-        self._factors = self._conversion(units)
-        self._universe = self._topology(topology, self._declared[0].n_atoms)
-        first = self._paths[0] if self._formats[0] == "H5MD" else None
-        self._fixed = {} if first is None else h5md_fixed(first, self._declared[0].n_atoms)
+        if known not in (None, first.n_atoms):
+            raise DataError(f"{Path(str(topology)).name} has {known} atoms and the trajectory {first.n_atoms}")
+        self._factors = [_factors(file, other, units) for file, other in self._pairs()]
+        self._universe = mdanalysis().Universe.empty(first.n_atoms) if loaded is None else loaded
+        self._fixed = dict(first.fixed)
         if topology is None and "names" in self._fixed:
             self._universe.add_TopologyAttr("names", [name.partition(":")[2] for name in self._fixed["names"]])
         self._kept = self._selected(selection)
@@ -181,42 +193,17 @@ class Trajectory:
 
     # ------------------------------------------------------------------ inside
 
-    def _conversion(self, units: str | Mapping[str, str] | None) -> tuple[float, float]:
-        """Factors of lengths and forces."""
-        stating = [path.name for path, form in zip(self._paths, self._formats, strict=True) if form != "LAMMPSDUMP"]
-        if stating:
-            if units is not None:
-                raise UnitsError(f"{stating[0]} states its units; leave out units=")
-            require(
-                len(stating) >= len(self._paths),
-                "LAMMPS dumps and files that state their units cannot be read together",
-            )
-            units = "mdanalysis"
-        elif units is None:
-            raise UnitsError(
-                "LAMMPS dumps state no units: pass units=, for example 'charmm' for `units real` (kcal/mol, Å) or "
-                "'ase' for `units metal` (eV, Å)"
-            )
-        asked = resolve(units)
-        return quantity_factor(asked, "positions", "Å"), quantity_factor(asked, "forces", "eV/Å")
+    def _force_files(self, paths: list[Path], form: str | None) -> list[TrajectoryFile]:
+        """The files of forces, one per file; none if the files hold forces themselves."""
+        n_atoms = self._files[0].head.n_atoms
+        opened = [open_trajectory(path, form, n_atoms, of_forces=True) for path in paths]
+        for file in opened or self._files:
+            require(file.head.forces, f"{file.path.name} holds no forces: {file.head.lacking}")
+        return opened
 
-    @staticmethod
-    def _topology(topology: str | os.PathLike[str] | None, n_atoms: int) -> Any:
-        mda = _mdanalysis()
-        if topology is None:
-            return mda.Universe.empty(n_atoms)
-        require(os.path.isfile(topology), f"{topology} does not exist; check the path")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                universe = mda.Universe(
-                    os.fspath(topology), to_guess=()
-                )  # masses guessed from elements are not stated ones
-        except (Exception, MemoryError) as error:  # its parsers raise many kinds
-            raise DataError(f"{Path(topology).name} is not readable as a topology ({error})") from error
-        if len(universe.atoms) != n_atoms:
-            raise DataError(f"{Path(topology).name} has {len(universe.atoms)} atoms and the trajectory {n_atoms}")
-        return universe
+    def _pairs(self) -> list[tuple[TrajectoryFile, TrajectoryFile | None]]:
+        """Each file with its file of forces."""
+        return list(zip(self._files, self._forces, strict=True)) if self._forces else [(f, None) for f in self._files]
 
     def _selected(self, text: str) -> NDArray[np.intp]:
         try:
@@ -252,18 +239,19 @@ class Trajectory:
         told: set[int] = set()
         array = None if self._energies is None or isinstance(self._energies, EnergyTable) else self._energies
         energies = None if array is None else np.asarray(array, float).reshape(-1)
-        for path, form, found in zip(self._paths, self._formats, self._declared, strict=True):
-            stored = self._stored_energies(path, form)
-            for place, row in enumerate(self._rows(path, form, found)):
+        for (file, other), factors in zip(self._pairs(), self._factors, strict=True):
+            for found in file.rows() if other is None else joined(file, other):
                 seen += 1
                 if (seen - 1) % self._stride:
                     continue
-                if row is None:
+                if found.positions is None or found.forces is None:
                     self.skipped += 1
                     continue
-                if stored is not None:
-                    require(place < len(stored), f"{path.name} holds {len(stored)} energies and more frames")
-                    row["energies"] = stored[place]
+                if found.energy is not None and self._energies is None and math.isnan(factors[2]):
+                    raise DataError(
+                        f"{file.path.name} states no unit for its potential energies; give energies= as an array"
+                    )
+                row = self._converted(found, *factors)
                 if energies is not None:
                     require(
                         number < len(energies),
@@ -311,33 +299,18 @@ class Trajectory:
             join.finish()
         return energies
 
-    def _rows(self, path: Path, form: str, found: Declared) -> Iterator[dict[str, Any] | None]:
-        """One frame after the other in internal units; None for those without positions or forces."""
-        mda = _mdanalysis()
-        length, force = self._factors
-        options = dict(found.options) | ({"refresh_offsets": True} if form == "TRR" else {})  # trust no file beside it
-        with reading(path, form):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                universe = mda.Universe.empty(found.n_atoms)
-                universe.load_new(os.fspath(path), format=form, **options)
-            for ts in universe.trajectory:
-                if not (ts.has_positions and ts.has_forces):
-                    yield None
-                    continue
-                row = {
-                    "positions": ts.positions[self._kept].astype(float) * length,
-                    "forces": ts.forces[self._kept].astype(float) * force,
-                    "steps": ts.data.get("step"),
-                    "times": _stated_time(ts, form),
-                }
-                if found.periodic is not False and ts.dimensions is not None and ts.dimensions[:3].any():
-                    row["cell"] = np.array(ts.triclinic_dimensions, float) * length
-                yield row
-            universe.trajectory.close()
-
-    def _stored_energies(self, path: Path, form: str) -> NDArray[np.float64] | None:
-        return h5md_energies(path) if self._energies is None and form == "H5MD" else None
+    def _converted(self, row: Row, length: float, force: float, energy: float) -> dict[str, Any]:
+        """The kept atoms of a frame in internal units."""
+        found = {
+            "positions": np.asarray(row.positions)[self._kept].astype(float) * length,
+            "forces": np.asarray(row.forces)[self._kept].astype(float) * force,
+            "steps": row.step,
+            "times": row.time,
+            "energies": row.energy * energy if self._energies is None and row.energy is not None else None,
+        }
+        if row.cell is not None:
+            found["cell"] = row.cell * length
+        return found
 
     def _chunk(self, rows: list[dict[str, Any]], first: int, join: Join | NDArray | None) -> AtomFrames:
         def column(name: str, dtype: Any = float) -> Any:
@@ -361,11 +334,6 @@ class Trajectory:
         return AtomFrames(**part, steps=steps)
 
 
-def _stated_time(ts: Any, form: str) -> float | None:
-    """Time of a frame, None where the file holds none: MDAnalysis then counts frames, or takes 1 ps per step."""
-    return float(ts.time) if form != "LAMMPSDUMP" and "time" in ts.data else None
-
-
 def _files(paths: Any) -> list[Path]:
     listed = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(p) for p in paths]
     files: list[Path] = []
@@ -382,20 +350,35 @@ def _files(paths: Any) -> list[Path]:
     return files
 
 
-def _format(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in FORCELESS:
-        raise DataError(
-            f"{path.name}: {suffix[1:].upper()} files hold no forces; run again writing TRR (GROMACS: nstfout), NetCDF "
-            "(AMBER: ntwf), a LAMMPS dump with fx fy fz, or with kernelfe.allatom.ForceReporter (OpenMM)"
-        )
-    require(suffix in FORMATS, f"{path.name}: unknown format; with forces there are {', '.join(FORMATS)}")
-    return FORMATS[suffix]
+def _factors(file: TrajectoryFile, forces: TrajectoryFile | None, units: Any) -> tuple[float, float, float]:
+    """Factors of lengths, forces and energies (NaN: unknown), from what the files state or else from ``units``."""
+    name, stated = file.path.name, dict(file.head.units)
+    if forces is not None:
+        stated = {key: unit for key, unit in stated.items() if key == "length"} | {
+            key: unit for key, unit in forces.head.units.items() if key != "length" or "length" not in stated
+        }
+    whole = "length" in stated and ("force" in stated or "energy" in stated)
+    if units is None:
+        require(whole, f"{name}: {file.head.lacking}", UnitsError)
+        asked = stated
+    else:
+        require(not whole, f"{name} states its units; leave out units=", UnitsError)
+        asked = resolve(units) or {}
+        for key, unit in stated.items():
+            same = np.isclose(factor(unit, key), factor(asked.get(key, unit), key), rtol=1e-9)
+            require(same, f"{name} states its {key} in {unit}, which differs from units=", UnitsError)
+        asked = asked | stated
+    unit = file.head.energy_unit or (asked.get("energy", "") if units is not None else "")
+    energy = factor(unit, "energy") if unit else math.nan
+    return quantity_factor(asked, "positions", "Å"), quantity_factor(asked, "forces", "eV/Å"), energy
 
 
-def _mdanalysis() -> Any:
+def _topology(topology: str | os.PathLike[str]) -> Any:
+    mda = mdanalysis()
+    require(os.path.isfile(topology), f"{topology} does not exist; check the path")
     try:
-        import MDAnalysis
-    except ImportError:
-        raise MissingDependencyError("reading trajectories needs MDAnalysis; install kernelfe[mdanalysis]") from None
-    return MDAnalysis
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return mda.Universe(os.fspath(topology), to_guess=())  # masses guessed from elements are not stated ones
+    except (Exception, MemoryError) as error:  # its parsers raise many kinds
+        raise DataError(f"{Path(topology).name} is not readable as a topology ({error})") from error

@@ -275,12 +275,13 @@ def test_boundaries_of_lammps(data, tmp_path):
         Trajectory(tmp_path / "x.dump", units="charmm")
 
 
-def test_a_turned_cell_of_h5md_is_refused(data, tmp_path):
-    """MDAnalysis would return the cell in the usual form and leave the positions turned."""
-    turned = dict(data) | {"cell": data["cell"][:, :, [1, 2, 0]]}
+def test_a_turned_cell_of_h5md(data, tmp_path):
+    """A cell in any orientation, with which the positions are turned as well: lengths and angles would not do."""
+    turned = dict(data) | {name: data[name][:, :, [1, 2, 0]] for name in ("positions", "forces", "cell")}
     writers.write_h5md(tmp_path / "x.h5md", turned)
-    with pytest.raises(DataError, match="rotate"):
-        Trajectory(tmp_path / "x.h5md")
+    frames = Trajectory(tmp_path / "x.h5md").read()
+    np.testing.assert_allclose(frames.cell, turned["cell"] * 10.0, rtol=1e-12)
+    np.testing.assert_allclose(frames.positions, turned["positions"] * 10.0, rtol=1e-12)
 
 
 # ---------------------------------------------------------------------- hostile files

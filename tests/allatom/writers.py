@@ -39,7 +39,7 @@ def write_trr(path, data, without_forces=()):
             )
 
 
-def write_netcdf(path, data, forces=True):
+def write_netcdf(path, data, forces=True, leave_out=(), stride=1):
     """Å, kcal/mol/Å, ps: the AMBER convention, version 1.0, 64-bit offsets."""
     from scipy.io import netcdf_file
 
@@ -50,9 +50,11 @@ def write_netcdf(path, data, forces=True):
             file.createDimension(name, size)
 
         def variable(name, values, dimensions, unit):
+            if name in leave_out:
+                return
             made = file.createVariable(name, "f4", ("frame", *dimensions))
             made.units = unit
-            made[:] = values
+            made[:] = values[::stride]
 
         lengths = np.linalg.norm(data["cell"], axis=2)
         unit = data["cell"] / lengths[..., None]
@@ -86,7 +88,9 @@ def write_h5md(path, data, length="nm", force="kJ mol-1 nm-1", energies=None, en
                 element["value"].attrs["unit"] = unit
 
 
-def write_lammps(path, data, columns="id type xu yu zu fx fy fz", flags="pp pp pp", shuffle=True):
+def write_lammps(
+    path, data, columns="id type xu yu zu fx fy fz", flags="pp pp pp", shuffle=True, masses=(1.0,) * ATOMS
+):
     """The numbers as they stand; atoms in random order, as LAMMPS writes them."""
     rng = np.random.default_rng(1)
     with open(path, "w") as file:
@@ -102,7 +106,11 @@ def write_lammps(path, data, columns="id type xu yu zu fx fy fz", flags="pp pp p
             file.write(f"ITEM: ATOMS {columns}\n")
             for atom in rng.permutation(ATOMS) if shuffle else range(ATOMS):
                 x, f = data["positions"][row, atom], data["forces"][row, atom]
-                value = {"id": atom + 1, "type": 1} | {"fx": f[0], "fy": f[1], "fz": f[2]}
-                for suffix in ("", "u"):
-                    value |= {f"x{suffix}": x[0], f"y{suffix}": x[1], f"z{suffix}": x[2]}
+                value = {"id": atom + 1, "type": 1, "mass": masses[atom]} | {"fx": f[0], "fy": f[1], "fz": f[2]}
+                scaled = x @ np.linalg.inv(cell)
+                image = np.floor(scaled).astype(int) if "ix" in columns.split() else np.zeros(3, int)
+                kinds = {"": x - image @ cell, "u": x, "s": scaled - image, "su": scaled, "i": image}
+                for kind, numbers_ in kinds.items():
+                    names = [f"i{axis}" if kind == "i" else axis + kind for axis in "xyz"]
+                    value |= dict(zip(names, numbers_, strict=True))
                 file.write(" ".join(str(value[name]) for name in columns.split()) + "\n")

@@ -1,0 +1,1 @@
+"""Reading of all-atom trajectories: one module per file format."""
