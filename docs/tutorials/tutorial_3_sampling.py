@@ -99,11 +99,12 @@ print("domain score:", round(float(atoms.calc.get_property("domain_score", atoms
 # The edge of the training data
 # -----------------------------
 # A smooth function has a value everywhere. Every 50 steps the sampler scores the distance of all replicas from the
-# training data: 1 is the edge. Far outside, the run stops with an error that names the beads, and writes a restart
-# file. Here the limit is so low that an ordinary run exceeds it.
+# training data: 1 is the edge. A replica far outside is set back to the last check. If that happens in more than a
+# share of the checks, the run stops with an error that names the beads, and writes a restart file. Here the limit is
+# so low that an ordinary run exceeds it, and the share is zero.
 
 folder = Path(tempfile.mkdtemp())
-guard = DomainGuard(stop=0.6, restart=folder / "restart.npz")
+guard = DomainGuard(stop=0.6, share=0.0, restart=folder / "restart.npz")
 try:
     inside = start[model.domain_score(start) < 0.4]
     run_langevin(frozen, inside, 600.0, steps=2000, guard=guard, **dynamics)

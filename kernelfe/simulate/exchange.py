@@ -241,6 +241,7 @@ def run_replica_exchange(
                 seconds=joint.seconds,
                 acceptance=joint.acceptance,
                 outside=joint.outside,
+                set_back=None if joint.set_back is None else joint.set_back.reshape(ladders, rungs)[:, rung],
             )
             for rung in range(rungs)
         ),

@@ -30,7 +30,16 @@ from .moves import Move, metropolis
 from .protocol import OF_THE_STATE, LangevinProtocol, chosen
 from .record import Record
 from .stability import check_stability
-from .state import FEMTOSECOND, LangevinState, MoveStatistics, Trajectory, as_tensor, evaluate, integrator_constants
+from .state import (
+    FEMTOSECOND,
+    LangevinState,
+    MoveStatistics,
+    SamplingError,
+    Trajectory,
+    as_tensor,
+    evaluate,
+    integrator_constants,
+)
 
 
 def langevin_init(
@@ -208,7 +217,7 @@ def drive(
     """
     steps, stride, burn_in = protocol.steps, protocol.stride, protocol.burn_in
     record, begin = Record(steps // stride, state), time.perf_counter()
-    watch = None if protocol.guard is None else DomainWatch(protocol.guard, model, state)
+    watch = None if protocol.guard is None else DomainWatch(protocol.guard, model, state, record)
     actions = [*actions] if watch is None else [*actions, watch]
 
     def collect() -> Trajectory:
@@ -223,12 +232,18 @@ def drive(
             acceptance=moved[0] if moved else None,
             state=state,
             outside=None if watch is None else watch.share,
+            set_back=None if watch is None else watch.set_back,
         )
 
     try:
         with tqdm(total=burn_in + steps, disable=not progress, unit="step", mininterval=0.5) as bar:
             for index in range(1, burn_in + steps + 1):
-                langevin_step(model, state)
+                try:
+                    langevin_step(model, state)
+                except SamplingError as unstable:
+                    if watch is None:
+                        raise
+                    watch.rescue(unstable, state)
                 for action in actions:
                     if state.step % action.every == 0:
                         action(model, state)
@@ -243,6 +258,8 @@ def drive(
         if watch is not None:
             watch.finish(error)
         raise
+    if watch is not None:
+        watch.report(state)
     return collect()
 
 
@@ -325,8 +342,8 @@ def run_langevin(
     DataError
         If an argument has a wrong shape or value.
     SamplingError
-        If the run becomes unstable or leaves the training data; its ``trajectory`` holds the samples so far, its
-        ``state`` the last sound state.
+        If more replicas become unstable or leave the training data than the guard sets back, or any without a guard;
+        its ``trajectory`` holds the samples so far, its ``state`` the last sound state.
     """
     protocol = chosen(protocol, options)
     state = langevin_init(model, positions, temperature, protocol, masses=masses)

@@ -38,8 +38,8 @@ class LangevinProtocol(Spec):
     moves_every, move_rounds
         Steps between moves, and rounds of moves each time.
     guard
-        Check that replicas stay within the training data of the model; None: no check. Models without a ``domain``
-        are not checked, but a state to restart from is kept.
+        Check that replicas stay within the training data of the model, and set back the few that do not; None: no
+        check. Replicas of a model without a ``domain`` are set back only if they become unstable.
     seed
         Seed of all random numbers; the same seed gives the same trajectory, bitwise on one CPU.
     dtype

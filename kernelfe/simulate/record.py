@@ -44,6 +44,20 @@ class Record:
         self._energies[self._done] = state.energy.numpy()
         self._done += 1
 
+    @property
+    def count(self) -> int:
+        """Samples so far."""
+        return self._done + len(self._waiting)
+
+    def overwrite(self, last: int, replicas: Tensor, state: LangevinState) -> None:
+        """Replace the ``last`` samples of some replicas by their present configurations."""
+        for positions, energy in self._waiting[max(0, len(self._waiting) - last) :]:
+            positions[replicas], energy[replicas] = state.positions[replicas], state.energy[replicas]
+        part = slice(self._done - max(0, last - len(self._waiting)), self._done)
+        rows = replicas.cpu().numpy()
+        self._positions[part, rows] = state.positions[replicas].cpu().numpy()
+        self._energies[part, rows] = state.energy[replicas].cpu().numpy()
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions (samples so far, replicas, beads, 3) and energies (samples so far, replicas)."""
         self._fetch()

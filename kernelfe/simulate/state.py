@@ -279,6 +279,9 @@ class Trajectory:
     outside
         Share of the configurations checked in production that were outside the model's training data (score above 1,
         see :class:`~kernelfe.simulate.DomainGuard`), over all replicas; None where nothing was checked.
+    set_back
+        (replicas,), how often each replica left the training data or became unstable and was set back to the last
+        check, burn-in included; None without a guard.
     """
 
     positions: np.ndarray
@@ -289,6 +292,7 @@ class Trajectory:
     acceptance: MoveStatistics | None = None
     state: LangevinState | None = field(default=None, repr=False)
     outside: float | None = None
+    set_back: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.positions)

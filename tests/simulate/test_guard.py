@@ -11,6 +11,7 @@ from kernelfe import FreeEnergyRegressor, Sparse
 from kernelfe.errors import DataError, ModelFileError
 from kernelfe.files.npz import load_npz, save_npz
 from kernelfe.simulate import DomainGuard, SamplingError, load_state, run_langevin, sample, uniform_masses
+from kernelfe.units import BOLTZMANN
 
 from .conftest import Well
 
@@ -57,6 +58,79 @@ def test_a_run_stops_with_a_state_that_is_still_sound(tmp_path):
     state = load_state(file)
     assert state.step == error.state.step == error.step - 5
     torch.testing.assert_close(state.positions, error.state.positions, rtol=0, atol=0)
+
+
+class Leak(Well):
+    """A well; replica 0 alone is driven out of the domain."""
+
+    domain = Box(1.0)
+
+    def energy_and_forces(self, x, temperature):
+        energy, forces = super().energy_and_forces(x, temperature)
+        forces[0, :, 0] += 2.0
+        return energy, forces
+
+
+class Fault(Watched):
+    """A well whose forces on one replica are not finite at the 30th call."""
+
+    calls = 0
+
+    def energy_and_forces(self, x, temperature):
+        energy, forces = super().energy_and_forces(x, temperature)
+        self.calls += 1
+        if self.calls == 30:
+            forces[3] = float("nan")
+        return energy, forces
+
+
+def test_one_replica_that_leaves_is_set_back_and_the_others_go_on():
+    start = np.zeros((100, 1, 3))
+    guard = DomainGuard(every=5, stop=1.5, share=0.01)
+    with pytest.warns(UserWarning, match=r"1 of 100 replicas .* set back \d+ times"):
+        run = run_langevin(Leak(stiffness=1.0), start, 300.0, steps=500, stride=1, guard=guard, **RUN)
+    assert len(run) == 500 and run.set_back[0] > 0 and not run.set_back[1:].any()
+    assert (Box(1.0).score(run.state.positions) <= 1.5).all()
+    other = run_langevin(Well(stiffness=1.0), start, 300.0, steps=500, stride=1, guard=None, **RUN)
+    first = int(np.flatnonzero(np.abs(np.diff(run.positions[:, 0, 0, 0])) > 0.5)[:1].sum())  # before any new velocities
+    np.testing.assert_array_equal(run.positions[: first // 2, 1:], other.positions[: first // 2, 1:])
+    with pytest.raises(SamplingError, match=r"replica 0.*more than 0 %"):
+        run_langevin(Leak(stiffness=1.0), start, 300.0, steps=500, guard=DomainGuard(stop=1.5, share=0.0), **RUN)
+
+
+def test_an_unstable_replica_is_set_back():
+    start = np.random.default_rng(0).normal(0.0, 0.01, (200, 1, 3))
+    with pytest.warns(UserWarning, match=r"1 of 200 replicas .*replica 3"):
+        run = run_langevin(Fault(), start, 300.0, steps=60, stride=1, guard=DomainGuard(every=10), **RUN)
+    assert np.isfinite(run.positions).all() and run.set_back.sum() == 1
+    repeated = run.positions[21:28, 3]  # steps 22 to 28 repeat the check at step 20
+    assert (repeated == run.positions[20, 3]).all() or (repeated == run.positions[19, 3]).all()
+    with pytest.raises(SamplingError, match="not finite in 1 of 200"):
+        run_langevin(Fault(), start, 300.0, steps=60, stride=1, guard=None, **RUN)
+
+
+def test_replicas_set_back_sample_the_distribution_within_the_domain():
+    """The variance of a coordinate is that of a normal distribution cut off at the limit; errors by replicas."""
+    well, limit, kt = Watched(stiffness=0.05), 0.8, BOLTZMANN * 300.0
+    guard = DomainGuard(every=4, stop=limit, share=1.0)
+    start = np.zeros((300, 1, 3))
+    with pytest.warns(UserWarning, match="set back"):
+        run = run_langevin(
+            well,
+            start,
+            300.0,
+            steps=3000,
+            stride=4,
+            burn_in=500,
+            friction=20.0,
+            guard=guard,
+            **(RUN | {"timestep": 10.0}),
+        )
+    x = np.linspace(-limit, limit, 2001)
+    weight = np.exp(-0.5 * 0.05 * x**2 / kt)
+    expected = (weight * x**2).sum() / weight.sum()
+    each = (run.positions**2).mean((0, 2, 3))
+    assert abs(each.mean() - expected) < 4 * each.std() / np.sqrt(len(each)) + 0.01 * expected
 
 
 def test_an_instability_leaves_a_restart_file_too(tmp_path):
@@ -134,7 +208,12 @@ def test_states_that_cannot_be_are_refused(tmp_path, change):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"every": 0}, "at least 1"), ({"stop": 0.0}, "positive"), ({"stop": float("nan")}, "positive")],
+    [
+        ({"every": 0}, "at least 1"),
+        ({"stop": 0.0}, "positive"),
+        ({"stop": float("nan")}, "positive"),
+        ({"share": 2.0}, "of at most 1"),
+    ],
 )
 def test_a_guard_needs_positive_numbers(options, message):
     with pytest.raises(DataError, match=message):
