@@ -8,6 +8,7 @@ dependency (``pip install kernelfe[mbar]``), imported when it is used.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,14 @@ from scipy.special import logsumexp
 
 from ..errors import DataError, MissingDependencyError, require
 from ..units import BOLTZMANN
+from .overlap import require_overlap
 from .series import autocorrelation_time, bootstrap_counts
 
 FloatArray = NDArray[np.float64]
+
+
+#: Samples that groups of temperatures must share, and effective samples at the target: weights carry no error bar.
+ENOUGH_SAMPLES = 20.0
 
 
 def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: float | Sequence[float]) -> FloatArray:
@@ -44,7 +50,9 @@ def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: flo
     Raises
     ------
     DataError
-        If an energy is not finite or a temperature not positive.
+        If an energy is not finite or a temperature not positive, if the temperatures do not overlap (groups of them
+        share fewer than 20 samples, and less than a tenth of theirs), or if reweighting to the target leaves fewer than
+        20 effective samples and less than a tenth of all.
     MissingDependencyError
         If pymbar is needed and not installed.
     """
@@ -60,10 +68,17 @@ def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: flo
     ladder, state = np.unique(t.ravel(), return_inverse=True)
     counts = np.bincount(state)
     reduced = flat / (BOLTZMANN * ladder[:, None])
-    f = np.asarray(mbar(reduced, state)[0].f_k) if len(ladder) > 1 else np.zeros(1)
+    f = np.asarray(mbar(reduced, state, ENOUGH_SAMPLES)[0].f_k) if len(ladder) > 1 else np.zeros(1)
     mixture = logsumexp(np.log(counts)[:, None] + f[:, None] - reduced, axis=0)
     log_weights = -flat / (BOLTZMANN * targets[:, None]) - mixture
     weights = np.exp(log_weights - logsumexp(log_weights, axis=1, keepdims=True))
+    effective = 1.0 / (weights**2).sum(axis=1)
+    worst, needed = int(np.argmin(effective)), min(ENOUGH_SAMPLES, 0.1 * flat.size)
+    require(
+        effective[worst] >= needed,
+        f"reweighting to {targets[worst]:g} K leaves {effective[worst]:.2g} effective of {flat.size} samples, and "
+        f"{needed:.3g} are needed: the samples do not cover that ensemble; add temperatures closer to it",
+    )
     return weights[0].reshape(u.shape) if np.ndim(target) == 0 else weights.reshape(-1, *u.shape)
 
 
@@ -189,7 +204,7 @@ def reweighted_mean(values: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, 
     return mean, np.sqrt(variance), spread / variance
 
 
-def mbar(reduced: FloatArray, state: NDArray[np.integer]) -> tuple[Any, NDArray[np.intp]]:
+def mbar(reduced: FloatArray, state: NDArray[np.integer], least: float) -> tuple[Any, NDArray[np.intp]]:
     """Solve the MBAR equations with pymbar.
 
     Parameters
@@ -198,6 +213,8 @@ def mbar(reduced: FloatArray, state: NDArray[np.integer]) -> tuple[Any, NDArray[
         (K, n), the reduced potential of every state at every sample.
     state
         (n,), number of the state of each sample.
+    least
+        Samples that groups of states must share, see :func:`~.overlap.require_overlap`.
 
     Returns
     -------
@@ -206,6 +223,8 @@ def mbar(reduced: FloatArray, state: NDArray[np.integer]) -> tuple[Any, NDArray[
 
     Raises
     ------
+    DataError
+        If the states do not overlap.
     MissingDependencyError
         If pymbar is not installed.
     """
@@ -214,4 +233,8 @@ def mbar(reduced: FloatArray, state: NDArray[np.integer]) -> tuple[Any, NDArray[
     except ImportError as error:
         raise MissingDependencyError("MBAR needs pymbar: pip install 'kernelfe[mbar]' or pip install pymbar") from error
     order = np.argsort(state, kind="stable")
-    return MBAR(np.ascontiguousarray(reduced[:, order]), np.bincount(state, minlength=len(reduced))), order
+    with warnings.catch_warnings():  # of singular matrices, which the overlap explains
+        warnings.simplefilter("ignore", RuntimeWarning)
+        solved = MBAR(np.ascontiguousarray(reduced[:, order]), np.bincount(state, minlength=len(reduced)))
+        require_overlap(solved, least)
+    return solved, order

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.special import logsumexp
 
 from ..errors import DataError, require
 from ..frames import Frames
@@ -26,6 +27,8 @@ FloatArray = NDArray[np.float64]
 
 #: Added to the reduced potential outside a bin: no weight in double precision, however much energies fluctuate.
 OUTSIDE = 1e3
+#: Independent samples that groups of states must share, and a bin must hold after reweighting.
+ENOUGH_SHARED = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +97,14 @@ def bin_free_energies(
     inefficiency
         2τ of the samples: variances of MBAR, which counts them as independent, are multiplied by it.
     fewest
-        Samples that a bin must hold.
+        Samples that a bin must hold. A bin that reweighting leaves fewer than 3 effective independent samples (fewer
+        than ``fewest``, if that is less) is left out as well.
 
     Raises
     ------
     DataError
-        If shapes do not fit, numbers are not finite, fewer than two bins hold enough samples, or states do not overlap.
+        If shapes do not fit, numbers are not finite, fewer than two bins hold enough samples, or states do not overlap:
+        groups of them share fewer than 3 independent samples, and less than a tenth of theirs.
     MissingDependencyError
         If pymbar is not installed.
     """
@@ -158,7 +163,14 @@ def bin_free_energies(
     chosen = chosen[count >= fewest]
     require(len(chosen) >= 2, f"{len(chosen)} bins hold {fewest} samples: a difference needs two; widen the bins")
     targets = u / (BOLTZMANN * t) + np.where(inside & (cell == chosen[:, None]), 0.0, OUTSIDE)
-    f, std = _mbar(reduced, which, targets)
+    f, std, effective = _mbar(reduced, which, targets, ENOUGH_SHARED * inefficiency)
+    kept = np.flatnonzero(effective >= min(fewest, ENOUGH_SHARED) * inefficiency)
+    require(
+        len(kept) >= 2,
+        f"reweighted to {t:g} K without bias, {len(kept)} bins hold enough effective samples, and a difference needs "
+        "two: add windows or temperatures closer to the target",
+    )
+    chosen, f, std = chosen[kept], f[kept] - f[kept[0]], std[np.ix_(kept, kept)]
     place = np.stack(np.unravel_index(chosen, [len(e) - 1 for e in grid]), 1)
     centres = np.stack([0.5 * (e[k] + e[k + 1]) for e, k in zip(grid, place.T, strict=True)], 1)
     kt = BOLTZMANN * t
@@ -184,15 +196,20 @@ def pair_label_frames(parts: Sequence[BinFreeEnergies]) -> Frames:
     return frames
 
 
-def _mbar(reduced: FloatArray, state: NDArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Reduced free energies (L,) of target states relative to the first, and std (L, L) of their differences."""
+def _mbar(
+    reduced: FloatArray, state: NDArray, targets: FloatArray, least: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Reduced free energies (L,) of targets relative to the first, std (L, L) of differences, effective samples (L,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        solved, order = mbar(reduced, state)
+        solved, order = mbar(reduced, state, least)
         found = solved.compute_perturbed_free_energies(targets[:, order])
     f, std = np.asarray(found["Delta_f"])[0], np.asarray(found["dDelta_f"])
     require(
         np.isfinite(f).all() and np.isfinite(std).all() and (std + np.eye(len(std)) > 0.0).all(),
         "MBAR gives no finite differences: the states do not overlap; add windows or temperatures",
     )
-    return f, std
+    mixture = np.log(np.bincount(state))[:, None] + np.asarray(solved.f_k)[:, None] - reduced
+    log_weights = -targets - logsumexp(mixture, axis=0)
+    effective = np.exp(2.0 * logsumexp(log_weights, axis=1) - logsumexp(2.0 * log_weights, axis=1))
+    return f, std, effective
