@@ -199,7 +199,7 @@ def pair_label_frames(parts: Sequence[BinFreeEnergies]) -> Frames:
 def _mbar(
     reduced: FloatArray, state: NDArray, targets: FloatArray, least: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Reduced free energies (L,) of targets relative to the first, std (L, L) of differences, effective samples (L,)."""
+    """Free energies (L,) of targets in kT, the first zero, std (L, L) of differences, effective samples (L,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         solved, order = mbar(reduced, state, least)
