@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 
 from ..errors import DataError, require
 from ..functionals import Functional, Spatial
+from ..geometry.broken import torn_bonds
+
+logger = logging.getLogger(__name__)
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -267,6 +271,30 @@ def cells(value: Any, count: int, factor: float) -> np.ndarray:
         "or no cell at all for a system that is not periodic",
     )
     return frozen(array * factor)
+
+
+def warn_of_broken_frames(positions: np.ndarray | None, bonds: Any, cell: np.ndarray | None) -> None:
+    """Log a warning that names the frames with a bond of an implausible length, and the remedy."""
+    if positions is None:
+        return
+    torn, lengths, pairs = torn_bonds(positions, bonds, cell)
+    rows = np.flatnonzero(torn.any(0))
+    if not len(rows):
+        return
+    bond = int(np.argmax(torn[:, rows[0]]))
+    logger.warning(
+        "%d of %d frames have a bond of an implausible length: frames %s. In frame %d, beads %d and %d are %.3g Å "
+        "apart (median %.3g Å). Unwrap the molecules (make them whole) before mapping them to beads, or leave these frames "
+        "out: frames[~kernelfe.geometry.broken_frames(frames.positions, frames.bonds, frames.cell)]. If these beads "
+        "are not bonded, name those that are with bonds=",
+        len(rows),
+        len(positions),
+        ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else ""),
+        rows[0],
+        *pairs[bond],
+        lengths[bond, rows[0]],
+        np.median(lengths[bond]),
+    )
 
 
 def mapping(value: Any, name: str, example: str) -> dict[Any, Any]:

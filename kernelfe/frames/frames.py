@@ -12,7 +12,7 @@ from ..errors import DataError, UnitsError, require
 from ..units import factor
 from . import joining
 from .arguments import Arguments
-from .checks import frozen, mapping, row_numbers
+from .checks import frozen, mapping, row_numbers, warn_of_broken_frames
 from .formats.registry import FrameFiles
 from .pairs import PairLabels
 
@@ -78,7 +78,7 @@ class Frames(FrameFiles):
         units: str | Mapping[str, str] | None = None,
         present: Mapping[str, Any] | None = None,
     ) -> Frames:
-        """Frames from arrays, which are copied.
+        """Frames from arrays, which are copied. Frames with a bond of an implausible length are named in a warning.
 
         Parameters
         ----------
@@ -113,7 +113,9 @@ class Frames(FrameFiles):
             If a unit is unknown, of the wrong dimension, or missing where ``units`` is given.
         """
         given = (positions, variables, temperature, labels, noise, displacements, parameters, kinds, masses)
-        return cls(**Arguments(*given, cell, bonds, units, present).fields())
+        out = cls(**Arguments(*given, cell, bonds, units, present).fields())
+        warn_of_broken_frames(out.positions, out.bonds, out.cell)
+        return out
 
     @staticmethod
     def concatenate(parts: Iterable[Frames]) -> Frames:
@@ -143,7 +145,9 @@ class Frames(FrameFiles):
         for name, other in (("positions", "variables"), ("variables", "positions")):
             if changes.get(name) is not None:
                 arguments[other] = changes.get(other)
-        new = type(self).from_arrays(**arguments)
+        new = type(self)(**Arguments(**arguments).fields())
+        if not {"positions", "bonds", "cell"}.isdisjoint(changes):
+            warn_of_broken_frames(new.positions, new.bonds, new.cell)
         if len(new) == len(self):
             new.pairs = self.pairs
         elif len(self.pairs):

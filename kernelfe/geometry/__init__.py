@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .broken import broken_frames
 from .topology import (
     angles_of,
     dihedrals_of,
@@ -14,6 +15,7 @@ from .topology import (
 
 __all__ = [
     "angles_of",
+    "broken_frames",
     "dihedrals_of",
     "fragment",
     "impropers_of",

@@ -22,7 +22,8 @@ def infer_bonds(positions: np.ndarray) -> tuple[Pair, ...]:
 
     The weight of a pair is mean(r)·(std(r) + 10⁻³ mean(r)). The factor mean(r) matters: by std(r)/mean(r) the
     1–3 distance across the stiff peptide angle of alanine dipeptide (1.86 %) passes for a bond before N–CA does
-    (2.01 %), while by mean·std they differ threefold. The second summand decides between rigid distances.
+    (2.01 %), while by mean·std they differ threefold. The second summand decides between rigid distances. Distances
+    that :func:`outlying` finds implausible, as in frames that were not unwrapped, do not count.
 
     Parameters
     ----------
@@ -52,12 +53,31 @@ def infer_bonds(positions: np.ndarray) -> tuple[Pair, ...]:
     weights: list[float] = []
     for i in range(beads - 1):  # row by row: all pairs of all frames at once need not fit into memory
         r = np.linalg.norm(x[:, i + 1 :] - x[:, i : i + 1], axis=-1)
-        mean, std = r.mean(0), r.std(0)
+        wild = outlying(r.T).T
+        mean, std = (r.mean(0, where=~wild), r.std(0, where=~wild)) if wild.any() else (r.mean(0), r.std(0))
         rows += [i] * len(mean)
         columns += range(i + 1, beads)
         weights += np.maximum(mean * (std + 1e-3 * mean), 1e-12).tolist()  # csgraph takes a weight of zero for no edge
     tree = minimum_spanning_tree(coo_array((weights, (rows, columns)), shape=(beads, beads)).tocsr()).tocoo()
     return tuple(sorted((min(i, j), max(i, j)) for i, j in zip(tree.row.tolist(), tree.col.tolist(), strict=True)))
+
+
+def outlying(lengths: np.ndarray) -> np.ndarray:
+    """Lengths that no thermal motion explains: ten robust standard deviations from the median, and twice or half of it.
+
+    Parameters
+    ----------
+    lengths
+        (pairs, n), Å.
+
+    Returns
+    -------
+    ndarray of bool, (pairs, n)
+    """
+    middle = np.median(lengths, axis=1, keepdims=True)
+    away = lengths - middle
+    far = 14.826 * np.median(np.abs(away), axis=1, keepdims=True)  # ten standard deviations of a normal distribution
+    return (away > np.maximum(far, middle)) | (-away > np.maximum(far, 0.5 * middle))
 
 
 def angles_of(bonds: Iterable[Pair]) -> tuple[tuple[int, int, int], ...]:

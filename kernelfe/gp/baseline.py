@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..descriptors.base import Beads
 from ..errors import DataError, ModelFileError
+from ..geometry import broken_frames, topology
 from ..geometry import internal as geometry
-from ..geometry import topology
 from ..specs import Bound, Each, Flag, OrNone, Real, Spec, Whole, checked, from_dict
 from ..units import BOLTZMANN
 
@@ -221,7 +221,7 @@ class BoltzmannInversion(Spec):
     }
 
     def fit(self, positions: np.ndarray, temperature: np.ndarray, cell: np.ndarray | None = None) -> FittedBaseline:
-        """Fit the baseline to equilibrium frames.
+        """Fit the baseline to equilibrium frames; frames with a bond of an implausible length are left out.
 
         Parameters
         ----------
@@ -249,6 +249,10 @@ class BoltzmannInversion(Spec):
         kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, dtype=float), (len(x),))
         if not (np.isfinite(kt) & (kt > 0.0)).all() or not np.isfinite(x).all():
             raise DataError("BoltzmannInversion: positions must be finite and temperatures positive; remove bad frames")
+        broken = broken_frames(x, self.bonds, cell)
+        if broken.any() and np.count_nonzero(~broken) >= 3:
+            x, kt = x[~broken], kt[~broken]
+            cell = cell if cell is None or np.ndim(cell) == 2 else cell[~broken]
         bonds = topology.infer_bonds(x) if self.bonds is None else self.bonds
         angles, impropers = topology.angles_of(bonds), topology.impropers_of(bonds)
         walls = self._walls(bonds, x.shape[1])
@@ -261,8 +265,8 @@ class BoltzmannInversion(Spec):
             if not r0 > 0.0:  # widths comparable to the length: most often 0.15 nm read as 0.15 Å, or metres
                 raise DataError(
                     f"BoltzmannInversion: bond {tuple(bond)}, {row.mean():.3g} Å long on average, would rest at "
-                    f"{r0:.3g} Å. Are the positions in Å (else pass units=)? If they are, these beads are not bonded: "
-                    "name the bonds, or fit with baseline=False"
+                    f"{r0:.3g} Å. Are the positions in Å (else pass units=), and the molecules whole (else unwrap "
+                    "them)? If so, these beads are not bonded: name the bonds"
                 )
         angle_rows = [
             (k, min(max(centre, 0.0), math.pi))

@@ -45,7 +45,7 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     if estimator.optimizer not in ("evidence", None):
         raise DataError(f"optimizer={estimator.optimizer!r}: use 'evidence' or None")
     temperature = checked("temperature", estimator.temperature, Real(above=0.0), type(estimator).__name__)
-    for part in data.parts:
+    for part in data.sound:
         warn_of_forces(part)
     baseline = fit_baseline(estimator.baseline, data)
     labels = data.labels(estimator.labels, estimator.noise, baseline)
@@ -84,6 +84,6 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
             tuple(float(t) for t in temperatures),
         ),
         parameters=tuple(sorted(data.parameters)),
-        domain=Domain.of(list(prior.terms), data.parts[0]) if data.single else None,
+        domain=Domain.of(list(prior.terms), data.sound[0]) if data.single else None,
         temperature=float(temperature),
     )

@@ -111,7 +111,7 @@ def fit_baseline(spec, data) -> FittedBaseline | SharedBaseline | None:
     DataError
         If ``spec`` is not a baseline, or the data lack what it needs.
     """
-    first = data.parts[0]
+    first = data.sound[0]
     variables, periodic = first.positions is None, any(molecule.periodic for molecule in data.molecules)
     if spec is False or (spec is None and (variables or periodic)):
         return None
@@ -130,7 +130,7 @@ def fit_baseline(spec, data) -> FittedBaseline | SharedBaseline | None:
                 f"{molecule}: give them (kernelfe.geometry.infer_bonds finds the bonds of a chain), or pass "
                 "baseline=False"
             )
-    shared = fit_shared(spec, data.parts)
+    shared = fit_shared(spec, data.sound)
     only = data.molecules[0]
     return shared.for_molecule(only.kinds, only.bonds) if data.single else shared
 
@@ -193,7 +193,8 @@ def fit_shared(spec: BoltzmannInversion, parts) -> SharedBaseline:
         if not rest > 0.0:
             raise DataError(
                 f"BoltzmannInversion: bonds {'–'.join(kind)} would rest at {rest:.3g} Å. Are the positions in Å (else "
-                "pass units=)? If they are, these beads are not bonded, or fit with baseline=False"
+                "pass units=), and the molecules whole (else unwrap them)? If so, these beads are not "
+                "bonded: correct bonds="
             )
     angles = {}
     for kind, (x, t) in pooled["angles"].items():

@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import DataError
 from ...frames import Frames
 from ...frames.checks import mapping
+from ...geometry import broken_frames
 from ..molecules import WHOLE, FittedMolecule, Molecule, Molecules
 from ..states import States
 from .assemble import asked_for, label_sets
@@ -24,6 +25,12 @@ class MoleculeSet:
     ----------
     parts
         Frames; those of the same molecule (kinds, bonds, cell or none) are joined.
+
+    Attributes
+    ----------
+    sound
+        The parts without frames that :func:`~kernelfe.geometry.broken_frames` finds broken: what the domain and all
+        starting values are read from. Broken frames have labels as all others.
 
     Raises
     ------
@@ -40,6 +47,7 @@ class MoleculeSet:
             groups.setdefault(Molecule.of(part), []).append(part)
         self.molecules = tuple(groups)
         self.parts = [_joined(group) for group in groups.values()]
+        self.sound = [_sound(part) for part in self.parts]
         self.single = len(self.parts) == 1
         self.kinds = tuple(sorted({kind for molecule in self.molecules for kind in molecule.kinds or ()}))
 
@@ -110,7 +118,7 @@ class MoleculeSet:
         """Some states of every molecule, ``sample(n)`` their rows."""
         return [
             States.from_frames(part[sample(len(part))], molecule=molecule)
-            for part, molecule in zip(self.parts, self.molecules, strict=True)
+            for part, molecule in zip(self.sound, self.molecules, strict=True)
         ]
 
     def fitted(self, labels: list[LabelSet]) -> Molecules:
@@ -140,3 +148,11 @@ def _joined(group: list[Frames]) -> Frames:
         return group[0]
     same = [part if part.bonds == group[0].bonds else part.replace(bonds=group[0].bonds) for part in group]
     return Frames.concatenate(same)
+
+
+def _sound(part: Frames) -> Frames:
+    """The frames that are not broken; all of them if none is, or fewer than 3 would be left."""
+    if part.positions is None:
+        return part
+    broken = broken_frames(part.positions, part.bonds, part.cell)
+    return part[~broken] if broken.any() and np.count_nonzero(~broken) >= 3 else part
