@@ -22,7 +22,7 @@ from ..errors import DataError
 from ..files.atomic import atomic_write
 from ..report import comparison_page, png
 from ..report.comparison import NAMES
-from .cases import TARGET, data, peak_bytes
+from .cases import TARGET, data, peak_bytes, training_rows
 from .collect import curves, metrics
 from .final import analyse
 from .plan import Plan, run_cases, worker_count
@@ -121,6 +121,8 @@ def _compare(folder: Path, plan: Plan, package: str, workers: int | None, progre
     begin = time.perf_counter()
     frames, reference = data(package)
     cases = plan.cases(str(folder))
+    for case in cases:  # a plan that the data cannot fill fails before any process starts
+        training_rows(frames.temperature, case)
     count = worker_count(workers, len(cases))
     results = run_cases(cases, plan.sampler, package, count, progress)
     numbers = metrics(results, reference, plan, package)

@@ -131,6 +131,7 @@ def test_report_is_one_file_that_loads_nothing(outcome):
     assert f"{row['mean']:.3f}"[:4] in page
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_processes(outcome):
     """Two of the cases again, each in a process of its own; before, one process ran them after eight others."""
     cases = [case for case in PLAN.cases() if case.labels == "forces" and not case.single]

@@ -116,6 +116,7 @@ def test_local_frames_turn_with_the_molecule():
         local_frames(np.arange(3)[None, :, None] * np.ones((2, 1, 3)))
 
 
+@pytest.mark.slow
 def test_noise_of_real_labels():
     """Alanine dipeptide at 300 K: U from 10.6 to below 5.3 kJ/mol, forces on the outer beads fourfold less noisy."""
     atoms, frames = load_atoms("alanine-dipeptide"), load("alanine-dipeptide")
