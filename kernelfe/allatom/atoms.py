@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError, require
 from ..frames import Frames
+from ..geometry.cell import image_shifts
 from ..statistics import check_force_map, group_force_map, map_forces, map_positions, slice_map
 
 FloatArray = NDArray[np.float64]
@@ -172,15 +174,14 @@ class BeadMap:
     def _require_whole(self, atoms: AtomFrames) -> None:
         if atoms.cell is None:
             return
-        inverse = np.linalg.inv(atoms.cell)
         for bead, weights in enumerate(self.position_map):
             members = np.flatnonzero(weights)
             apart = atoms.positions[:, members[1:]] - atoms.positions[:, members[:1]]
-            cut = np.abs(np.einsum("nai,nij->naj", apart, inverse)).max(axis=(1, 2), initial=0.0) > 0.5
+            cut = _shifts(apart, atoms.cell).any(axis=(1, 2))
             if cut.any():
                 raise DataError(
-                    f"a periodic boundary cuts bead {bead} in frame {int(np.argmax(cut))}: its atoms are more than "
-                    "half a cell apart; make molecules whole first (kernelfe.allatom.make_whole, or whole=True)"
+                    f"a periodic boundary cuts bead {bead} in frame {int(np.argmax(cut))}: other images of its atoms "
+                    "are closer together; make molecules whole first (kernelfe.allatom.make_whole, or whole=True)"
                 )
 
 
@@ -197,6 +198,12 @@ def _tied(atom: int, constraints: list[tuple[int, int]]) -> list[int]:
     return sorted(group)
 
 
+def _shifts(v: FloatArray, cell: FloatArray) -> FloatArray:
+    """Whole numbers (n, m, 3) of lattice vectors between vectors and their shortest images."""
+    shifts: FloatArray = image_shifts(torch.from_numpy(np.ascontiguousarray(v)), torch.from_numpy(cell)).numpy()
+    return shifts
+
+
 def make_whole(positions: ArrayLike, cell: ArrayLike, bonds: Iterable[tuple[int, int]]) -> FloatArray:
     """Positions with every bonded molecule in one piece: along its bonds, each atom next to its neighbour.
 
@@ -207,7 +214,7 @@ def make_whole(positions: ArrayLike, cell: ArrayLike, bonds: Iterable[tuple[int,
     cell
         (n, 3, 3), vectors in rows.
     bonds
-        Pairs of bonded atoms, shorter than half the cell.
+        Pairs of bonded atoms, closer together than other images of them.
 
     Returns
     -------
@@ -215,7 +222,6 @@ def make_whole(positions: ArrayLike, cell: ArrayLike, bonds: Iterable[tuple[int,
         (n, atoms, 3); atoms move by whole cell vectors only.
     """
     out, box = np.array(positions, dtype=float), np.asarray(cell, float)
-    inverse = np.linalg.inv(box)
     neighbours: dict[int, list[int]] = {}
     for a, b in bonds:
         neighbours.setdefault(int(a), []).append(int(b))
@@ -228,7 +234,7 @@ def make_whole(positions: ArrayLike, cell: ArrayLike, bonds: Iterable[tuple[int,
             at = todo.pop()
             for other in neighbours[at]:
                 if other not in placed:
-                    shift = np.round(np.einsum("ni,nij->nj", out[:, other] - out[:, at], inverse))
+                    shift = _shifts((out[:, other] - out[:, at])[:, None], box)[:, 0]
                     out[:, other] -= np.einsum("ni,nij->nj", shift, box)
                     placed.add(other)
                     todo.append(other)

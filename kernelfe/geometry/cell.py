@@ -2,24 +2,104 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import lru_cache
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
 
+#: One of each pair ±(i, j, k) of the combinations of lattice vectors with coefficients −1, 0 and 1.
+_COMBINATIONS = np.array([c for c in itertools.product((-1, 0, 1), repeat=3) if c > (0, 0, 0)], float)
+#: Relative difference of squared lengths that counts as equal.
+_EQUAL = 1e-9
+
 
 def minimum_image(v: Tensor, cell: Tensor) -> Tensor:
-    """Periodic images of vectors (n, m, 3) in the parallelepiped about the origin.
-
-    They are the shortest images in every orthorhombic cell, and in a skewed one as long as the shortest image is
-    below half the smallest height of the cell (see :func:`heights`).
+    """Shortest periodic images of vectors (n, m, 3), in cells of any shape.
 
     Raises
     ------
     DataError
         If the cell has another shape or no volume.
     """
-    return v - (v @ inverse_cell(cell, len(v))).round() @ cell
+    return v - image_shifts(v, cell) @ cell
+
+
+@torch.no_grad()
+def image_shifts(v: Tensor, cell: Tensor) -> Tensor:
+    """Whole numbers s (n, m, 3) of lattice vectors for which v − s·cell is the shortest image.
+
+    Rounding of scaled coordinates finds it in an orthorhombic cell. In others the lattice vectors are reduced first;
+    then the shortest image is the rounded one or differs by a combination of them with coefficients −1, 0 and 1.
+
+    Parameters
+    ----------
+    v
+        Vectors, (n, m, 3).
+    cell
+        Lattice vectors as rows, (3, 3) or (n, 3, 3).
+
+    Raises
+    ------
+    DataError
+        If the cell has another shape or no volume.
+    """
+    inverse = inverse_cell(cell, len(v))
+    if torch.count_nonzero(cell) == cell.numel() // 3 == torch.count_nonzero(cell.diagonal(dim1=-2, dim2=-1)):
+        return (v @ inverse).round()
+    change = _reduction(cell)
+    basis = change @ cell
+    shifts = (v @ inverse_cell(basis, len(v))).round()
+    combinations = torch.as_tensor(_COMBINATIONS, dtype=cell.dtype, device=cell.device)
+    around = combinations @ basis  # (13, 3) or (n, 13, 3)
+    squares = (around * around).sum(-1)
+    left = v - shifts @ basis
+    # shorter than half of every lattice vector: no other image can be closer
+    far = (left * left).sum(-1) > 0.25 * squares.amin(-1, keepdim=cell.ndim == 3)
+    frame, row = torch.nonzero(far, as_tuple=True)
+    if len(frame):
+        if cell.ndim == 2:
+            along, squares = around @ left[frame, row].T, squares[:, None]
+        else:
+            along, squares = torch.einsum("kcx,kx->ck", around[frame], left[frame, row]), squares[frame].T
+        longer, which = (squares - 2.0 * along.abs()).min(0)
+        sign = along.gather(0, which[None])[0].sign() * (longer < 0.0)
+        shifts[frame, row] += sign[:, None] * combinations[which]
+    return shifts @ change
+
+
+def _reduction(cell: Tensor) -> Tensor:
+    """Whole-number matrices, of the shape of ``cell``, whose products with it have the shortest possible vectors."""
+    cells = cell.reshape(-1, 3, 3).cpu().numpy()
+    change = np.repeat(np.eye(3)[None], len(cells), 0)
+    todo = np.flatnonzero(~_is_reduced(cells))
+    while todo.size:  # cells of one simulation mostly reduce in the same way
+        step = _reducing(cells[todo[0]].tobytes(), cells.dtype.str)
+        done = _is_reduced(step @ cells[todo])
+        done[0] = True
+        change[todo[done]] = step
+        todo = todo[~done]
+    return torch.as_tensor(change, dtype=cell.dtype, device=cell.device).reshape(cell.shape)
+
+
+@lru_cache(maxsize=64)
+def _reducing(cell: bytes, dtype: str) -> NDArray[np.floating]:
+    """Whole-number matrix that reduces one cell, given by its bytes; cached for samplers."""
+    from ase.geometry import minkowski_reduce
+
+    step: NDArray[np.floating] = minkowski_reduce(np.frombuffer(cell, dtype).reshape(3, 3))[1].astype(float)
+    return step
+
+
+def _is_reduced(cells: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Minkowski's condition for cells (n, 3, 3): no combination of vectors is shorter than the longest one in it."""
+    squares = ((_COMBINATIONS @ cells) ** 2).sum(-1)
+    longest = (np.abs(_COMBINATIONS)[None] * (cells**2).sum(-1)[:, None]).max(-1)
+    return np.asarray((squares >= (1.0 - _EQUAL) * longest).all(-1))
 
 
 def inverse_cell(cell: Tensor, frames: int) -> Tensor:

@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from ..errors import DataError
-from .cell import heights, minimum_image
+from .cell import heights, inverse_cell
 
 
 class Neighbours(NamedTuple):
@@ -84,7 +84,8 @@ def all_pairs(
         part = x[start : start + frames]
         v = part[:, j] - part[:, i]
         if cell is not None:
-            v = minimum_image(v, cell if cell.ndim == 2 else cell[start : start + frames])
+            box = cell if cell.ndim == 2 else cell[start : start + frames]
+            v = v - (v @ inverse_cell(box, len(v))).detach().round() @ box
         frame, pair = torch.nonzero((v * v).sum(-1) < cutoff * cutoff, as_tuple=True)
         found.append((frame + start, i[pair], j[pair], v[frame, pair]))
     if not found:
