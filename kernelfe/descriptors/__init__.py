@@ -9,6 +9,7 @@ from __future__ import annotations
 from .base import Descriptor, Environments
 from .bonded import Bonded
 from .distances import Distances, InverseDistances
+from .handed import HandedDistances
 from .internal import InternalCoordinates
 from .like_beads import automorphisms, permutations
 from .pairs import PairDistances
@@ -18,7 +19,16 @@ from .variables import Variables
 #: Every descriptor of kernelfe by its class name: what a saved model may name.
 DESCRIPTORS: dict[str, type[Descriptor]] = {
     cls.__name__: cls
-    for cls in (Variables, Distances, InverseDistances, PairDistances, InternalCoordinates, Bonded, Symmetrized)
+    for cls in (
+        Variables,
+        Distances,
+        InverseDistances,
+        HandedDistances,
+        PairDistances,
+        InternalCoordinates,
+        Bonded,
+        Symmetrized,
+    )
 }
 
 __all__ = [
@@ -27,6 +37,7 @@ __all__ = [
     "Descriptor",
     "Distances",
     "Environments",
+    "HandedDistances",
     "InternalCoordinates",
     "InverseDistances",
     "PairDistances",

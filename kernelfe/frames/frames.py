@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError, UnitsError, require
 from ..units import factor
-from . import joining
+from . import joining, selecting
 from .arguments import Arguments
 from .checks import frozen, mapping, row_numbers, warn_of_broken_frames
 from .formats.registry import FrameFiles
@@ -193,6 +193,34 @@ class Frames(FrameFiles):
         for key in sorted(unwanted - have):
             raise DataError(f"these frames have no label {key!r}; they have {', '.join(self.labels) or 'none'}")
         return self.with_labels(have - unwanted)
+
+    def select_beads(self, beads: Iterable[int]) -> Frames:
+        """The same frames with only these beads, in this order: data of a coarser free energy.
+
+        Labels that are averages of a mechanical quantity (``mean_force``, ``generalized_force``, ``mean_energy``,
+        ``parameter_derivative``, ``stress``) are averages for the coarser beads, too, *if the frames are equilibrium
+        samples*: dropped beads then have the right distribution about the kept ones. Not so for frames that were
+        chosen, such as restrained runs or windows. Rows of ``mean_force`` of dropped beads are dropped. What is left
+        is a valid force map: one that moves each bead by itself, all others fixed, does so with fewer beads. (Adding
+        the force of a dropped bead to a kept one is valid as well, and may have less noise; see
+        :mod:`kernelfe.statistics` for maps of least noise.) Of displacement fields the kept beads remain; a field must
+        depend on kept beads only, as that of a torsion of kept beads does.
+
+        Stated noise is dropped, to be learned again: labels now also scatter with the dropped beads. Bonds are those
+        among kept beads; None (to be inferred) where a dropped bead joined kept ones.
+
+        Parameters
+        ----------
+        beads
+            Different bead indices, from 0.
+
+        Raises
+        ------
+        DataError
+            If a bead does not exist, or a label is of another kind (free energies and their differences, entropies,
+            heat capacities, response forces), for which the fluctuations of dropped beads are missing.
+        """
+        return replace(self, **selecting.selected(self, beads))
 
     # ------------------------------------------------------------------ reading
 

@@ -192,6 +192,12 @@ def torsion_angle(b1: Tensor, b2: Tensor, b3: Tensor) -> Tensor:
     return torch.atan2(torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))
 
 
+def triple_product(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """a · (b × c), shape (m, n), and its slopes by a, b and c, of vectors (m, 3, n)."""
+    across = _cross(b, c)
+    return _dot(a, across), across, _cross(c, a), _cross(a, b)
+
+
 def _distance(v: Tensor) -> tuple[Tensor, Tensor]:
     r = length(v)
     return r, v * r.reciprocal()[:, None]

@@ -80,6 +80,26 @@ def outlying(lengths: np.ndarray) -> np.ndarray:
     return (away > np.maximum(far, middle)) | (-away > np.maximum(far, 0.5 * middle))
 
 
+def joined_bonds(positions: np.ndarray, bonds: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Bonds, and of the pairs of nearest beads as few as join what they leave apart (a minimum spanning tree).
+
+    Parameters
+    ----------
+    positions
+        (n, beads, 3), Å, n ≥ 1.
+    bonds
+        Pairs of beads.
+    """
+    x, known, beads = np.asarray(positions, dtype=float), _check(bonds), np.shape(positions)[1]
+    if connected_components(_graph(known, beads), directed=False)[0] == 1:
+        return known
+    distance = np.mean([np.linalg.norm(frame[:, None] - frame[None], axis=-1) for frame in x], axis=0)
+    i, j = np.array(known, dtype=int).reshape(-1, 2).T
+    distance[i, j] = distance[j, i] = 1e-12  # csgraph takes a weight of zero for no edge
+    tree = minimum_spanning_tree(coo_array(np.triu(distance, 1)).tocsr()).tocoo()
+    return _check([*known, *zip(tree.row.tolist(), tree.col.tolist(), strict=True)])
+
+
 def angles_of(bonds: Iterable[Pair]) -> tuple[tuple[int, int, int], ...]:
     """All angles (i, j, k), i < k, of two bonds that share bead j."""
     out = []

@@ -119,6 +119,14 @@ class FittedAttributes:
         return self._part().provenance.concave
 
     @property
+    def handedness_(self) -> str:
+        """Whether left and right differ in the training data, and what tells them apart; "" if not recorded.
+
+        See :mod:`kernelfe.gp.handedness`.
+        """
+        return self._part().provenance.handedness
+
+    @property
     def domain_(self) -> Domain | None:
         """Region of the training configurations; None if it was not stored, or for several molecules."""
         return self._part().domain

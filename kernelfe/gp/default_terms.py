@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..descriptors import Bonded, PairDistances
+from ..descriptors import Bonded, HandedDistances, PairDistances
 from ..errors import DataError
 from ..frames import Frames
 from ..geometry.topology import angles_of, dihedrals_of
+from .handedness import Handedness
 from .molecules import Molecule
 from .observations.molecules import MoleculeSet
 from .prior.term import Term
@@ -64,13 +65,30 @@ def local_terms(
     return out
 
 
-def default_terms(data: MoleculeSet) -> list[tuple[str, Term]]:
-    """Terms of a fit that states none: all distances (or variables) where beads are the same, else terms by kinds."""
+def default_terms(data: MoleculeSet, handed: Sequence[Handedness] = ()) -> list[tuple[str, Term]]:
+    """Terms of a fit that states none: all distances (or variables) where beads are the same, else terms by kinds.
+
+    Parameters
+    ----------
+    data
+        The training data.
+    handed
+        Handedness of each molecule. Where left and right differ and the baseline does not keep them apart, signed
+        volumes are added to the distances.
+    """
     if data.parts[0].positions is None:
         return [("variables", Term())]
-    if len({molecule.kinds for molecule in data.molecules}) == 1:
+    if not same_beads(data):
+        return local_terms(data.parts)
+    areas = {quad: area for one in handed if one.open for quad, area in zip(one.quadruples, one.areas, strict=True)}
+    if not areas:
         return [("distances", Term())]
-    return local_terms(data.parts)
+    return [("distances", Term(HandedDistances(quadruples=tuple(areas), areas=tuple(areas.values()))))]
+
+
+def same_beads(data: MoleculeSet) -> bool:
+    """True if all molecules have the same beads in the same order, so that they can share terms of distances."""
+    return len({molecule.kinds for molecule in data.molecules}) == 1
 
 
 def _extent(positions: Any) -> float:

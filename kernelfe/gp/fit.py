@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from ..runtime.devices import device_of
 from ..runtime.processes import Processes, launched
 from ..runtime.seeds import generator
 from ..specs import Real, checked
+from . import handedness as hands
 from .conditioning import condition_in_turn, natural_levels
-from .default_terms import default_terms
+from .default_terms import default_terms, same_beads
 from .fitted.domain import Domain
 from .fitted.model import FreeEnergy, Noise, Provenance
 from .observations.levels import NoiseLevels
@@ -24,7 +26,7 @@ from .observations.noise import CorrelatedNoise
 from .shared_baseline import fit_baseline
 from .solvers.base import Run
 from .solvers.specs import choose_solver
-from .starting import build_prior
+from .starting import build_prior, named_terms
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     # copies, since specs can be changed by set_params after the fit
     solver, reason = choose_solver(deepcopy(estimator.solver), sum(len(label) for label in labels))
     logger.info("%s solver: %s", type(solver).__name__, reason)
-    terms = default_terms(data) if estimator.terms is None else deepcopy(estimator.terms)
+    terms, handedness = _terms(estimator.terms, data, baseline)
     names, prior, noise_start, reference = build_prior(terms, data, labels)
     temperatures = np.unique(data.temperature)
     noise = NoiseLevels(noise_start, reference, exponent=len(temperatures) > 1)
@@ -82,8 +84,22 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
             solver.settled(posterior),
             reason + posterior.remark(),
             tuple(float(t) for t in temperatures),
+            handedness=handedness,
         ),
         parameters=tuple(sorted(data.parameters)),
         domain=Domain.of(list(prior.terms), data.sound[0]) if data.single else None,
         temperature=float(temperature),
     )
+
+
+def _terms(given, data: MoleculeSet, baseline) -> tuple[Any, str]:
+    """The terms of a fit, those given or the default ones, and a sentence on the handedness of the data."""
+    alike = given is None and not same_beads(data)
+    found = [
+        hands.examined(part, molecule, baseline, alike)
+        for part, molecule in zip(data.sound, data.molecules, strict=True)
+    ]
+    terms = default_terms(data, found) if given is None else deepcopy(given)
+    text = hands.statement(found, data, named_terms(terms), own=given is not None)
+    logger.info("handedness: %s", text)
+    return terms, text

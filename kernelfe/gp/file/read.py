@@ -129,6 +129,7 @@ def _rebuilt(header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str
             tuple(header["temperatures"]),
             None if density is None else {float(t): float(n) for t, n in density},
             header.get("concave", False),
+            header.get("handedness", ""),
         ),
         parameters=tuple(header["parameter_names"]),
         domain=None if domain is None else Domain.from_file(domain, tensors, prior.terms, watched),

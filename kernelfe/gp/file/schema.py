@@ -278,6 +278,7 @@ FIELDS: dict[str, Field] = {
         later=True,
     ),
     "concave": Field("provenance.concave", is_flag, "true or false", later=True),
+    "handedness": Field("provenance.handedness", lambda v: isinstance(v, str), "text", later=True),
     "parameter_names": Field(
         "parameters", lambda v: is_list(v, is_text) and is_list(v, is_text, True), "a list of names"
     ),

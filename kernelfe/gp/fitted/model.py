@@ -76,6 +76,8 @@ class Provenance:
         Temperature → effective number of frames whose density the model is conditioned on; None for labels alone.
     concave
         Whether C ≥ 0 is enforced somewhere.
+    handedness
+        Whether left and right differ in the training data, and what tells them apart; "" if not recorded.
     """
 
     solver: Any
@@ -83,6 +85,7 @@ class Provenance:
     temperatures: tuple[float, ...]
     density: dict[float, float] | None = None
     concave: bool = False
+    handedness: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,98 @@
+"""Distances and signed volumes: what distances alone cannot tell, left from right, is told by the sign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, require
+from ..geometry import internal as geometry
+from ..specs import Bound, Each, OrNone, Real
+from .base import Beads, Environments, Pullback
+from .distances import Distances
+
+
+@dataclass(frozen=True)
+class HandedDistances(Distances):
+    """z = (r …, h …): distances between beads and signed volumes of quadruples, all in Å; one environment per frame.
+
+        h = a · (b × c)/S,   a, b, c the edges i → j → k → l of a quadruple (i, j, k, l)
+
+    h is odd under reflection, the distances are even: a molecule and its mirror image differ in h alone. With S near
+    |a × b|, h is the distance of bead l from the plane of i, j and k. The volume is a polynomial of the positions, so
+    that it is smooth also where three beads are collinear and a torsion has no value. An even permutation of the beads
+    of a quadruple leaves h as it is, an odd one (the exchange of two like beads) reverses its sign. With a cell, edges
+    are nearest images.
+
+    Parameters
+    ----------
+    pairs
+        As of :class:`Distances`.
+    quadruples
+        Four different beads each, at least one: a dihedral, or a bead and three of its neighbours.
+    areas
+        S of each quadruple, Å²: the larger, the less the column counts beside the distances. None: 1 Å² each.
+
+    Raises
+    ------
+    DataError
+        If a quadruple does not name four different beads, or areas are not one positive number each.
+    """
+
+    quadruples: tuple[tuple[int, int, int, int], ...] = ()
+    areas: tuple[float, ...] | None = None
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {"quadruples": Beads(4), "areas": OrNone(Each(Real(above=0.0)))}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.quadruples, "HandedDistances() names no quadruple: give some, or use Distances()")
+        if self.areas is not None and len(self.areas) != len(self.quadruples):
+            raise DataError(
+                f"HandedDistances has {len(self.areas)} areas for {len(self.quadruples)} quadruples: give one each"
+            )
+
+    def dimension(self, coordinate_shape: tuple[int, ...]) -> int:
+        """Number of pairs and quadruples."""
+        return super().dimension(coordinate_shape) + len(self.quadruples)
+
+    def environments(self, coordinates: Tensor, cell: Tensor | None = None) -> Environments:
+        """See :meth:`Descriptor.environments`; ``strain`` is given where there is a cell."""
+        stencil, v, z, slopes = self._measured(coordinates, cell)
+        strain = None if cell is None else geometry.strain(stencil, slopes, v)
+        return Environments(z.T.contiguous(), geometry.jacobian(stencil, slopes), strain=strain)
+
+    def values_and_pullback(self, coordinates: Tensor, cell: Tensor | None = None) -> tuple[Tensor, None, Pullback]:
+        """See :meth:`Descriptor.values_and_pullback`."""
+        stencil, _, z, slopes = self._measured(coordinates, cell)
+
+        def pullback(g: Tensor) -> Tensor:
+            return geometry.scatter(stencil, geometry.edge_gradients(stencil, slopes, g.T))
+
+        return z.T.contiguous(), None, pullback
+
+    def _measured(self, x: Tensor, cell: Tensor | None) -> tuple[geometry.Stencil, Tensor, Tensor, Tensor]:
+        """Stencil, edge vectors, z (D, n) and ∂z/∂(edge vectors)."""
+        pairs, quads = self._pairs(tuple(x.shape[1:])), len(self.quadruples)
+        stencil = geometry.stencil(pairs, (), self.quadruples, x.shape[1], (x.dtype, x.device))
+        v = geometry.edge_vectors(stencil, x, cell)
+        r, edges = geometry.length(v[: len(pairs)]), v[len(pairs) :]
+        volume, *slopes = geometry.triple_product(edges[:quads], edges[quads : 2 * quads], edges[2 * quads :])
+        scale = _inverse((1.0,) * quads if self.areas is None else self.areas, x.dtype, x.device)
+        return (
+            stencil,
+            v,
+            torch.cat((r, volume * scale)),
+            torch.cat((v[: len(pairs)] * r.reciprocal()[:, None], *(slope * scale[:, None] for slope in slopes))),
+        )
+
+
+@lru_cache(maxsize=32)  # a memo of a pure function: samplers call at every step
+def _inverse(areas: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return 1.0 / torch.tensor(areas, dtype=dtype, device=device)[:, None]
