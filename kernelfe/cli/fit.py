@@ -115,6 +115,8 @@ def say_fitted(model: Any, frames: Any, output: str, refined: Any) -> None:
         f"{type(model.solver_).__name__.lower()} solver: {model.solver_reason_}"
         + ("" if math.isnan(model.log_evidence_) else f"; log evidence {model.log_evidence_:.6g}")
     )
+    if model.handedness_:
+        click.echo(f"handedness: {model.handedness_}")
     if refined is not None:
         last = refined.rounds[-1]
         click.echo(

@@ -1,7 +1,8 @@
-"""Bond lengths, angles and dihedrals by the kinds of their beads: one environment per bonded fragment."""
+"""Bond lengths, angles, dihedrals and impropers by the kinds of their beads: one environment per bonded fragment."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..errors import DataError, require
 from ..geometry.topology import _neighbours
-from ..specs import Bound, Each, OrNone, Text
+from ..specs import Bound, Each, Flag, OrNone, Text
 from .base import Beads, Descriptor, Environments, Pullback, check_beads
 from .internal import InternalCoordinates
 
@@ -22,6 +23,8 @@ _USUAL = {
     3: InternalCoordinates(angles=((0, 1, 2),)),
     4: InternalCoordinates(dihedrals=((0, 1, 2, 3),)),
 }
+#: The same of a centre and its three neighbours.
+_IMPROPER = InternalCoordinates(impropers=((0, 1, 2, 3),))
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Bonded(Descriptor):
         such as ``InternalCoordinates(angles=((0, 1, 2),), dihedrals=((0, 1, 2, 3),))``. None: bond length, angle or
         dihedral. With a descriptor of your own, fragments whose kinds read the same backwards are read both ways, so
         that the sum does not depend on how beads are numbered.
+    centre
+        Whether fragments are a bead and some of its neighbours, instead of a chain: ``kinds`` are then those of the
+        centre and of its neighbours. With three neighbours z = (sin χ, cos χ) of the improper. Neighbours of one kind
+        are read in every order, so that only neighbours of different kinds tell left from right.
     bead_kinds, bonds
         Kind of every bead of a frame, and bonded beads; filled in from the data by :meth:`for_molecule`.
 
@@ -54,18 +61,21 @@ class Bonded(Descriptor):
     descriptor: Any = None
     bead_kinds: tuple[str, ...] | None = None
     bonds: tuple[tuple[int, int], ...] | None = None
+    centre: bool = False
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "kinds": Each(Text(), least=2),
         "bead_kinds": OrNone(Each(Text())),
         "bonds": OrNone(Beads(2)),
+        "centre": Flag(),
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.descriptor is not None or len(self.kinds) in _USUAL,
-            f"Bonded(kinds={self.kinds!r}): give descriptor= for fragments of more than four beads",
+            self.descriptor is not None or len(self.kinds) in ((4,) if self.centre else _USUAL),
+            f"Bonded(kinds={self.kinds!r}): give descriptor= for fragments of more than four beads"
+            + (" or, of a centre, fewer" if self.centre else ""),
         )
 
     def bind(self, kinds: Sequence[str] | None) -> Bonded:
@@ -105,7 +115,8 @@ class Bonded(Descriptor):
 
     @property
     def _inner(self) -> Any:
-        return _USUAL[len(self.kinds)] if self.descriptor is None else self.descriptor
+        usual = _IMPROPER if self.centre else _USUAL.get(len(self.kinds))
+        return usual if self.descriptor is None else self.descriptor
 
     def _fragments(self, x: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Beads of the fragments (Q, k), frame of each environment, positions (n Q, k, 3) and cells."""
@@ -115,7 +126,10 @@ class Bonded(Descriptor):
                 "kinds" if self.bead_kinds is None else "bonds" if self.bonds is None else f"kinds of {size} beads"
             )
             raise DataError(f"Bonded(kinds={self.kinds}) lacks the {missing}: give {missing}= when building the Frames")
-        found = fragments(self.kinds, self.bead_kinds, self.bonds, self.descriptor is not None)
+        if self.centre:
+            found = centred(self.kinds, self.bead_kinds, self.bonds)
+        else:
+            found = fragments(self.kinds, self.bead_kinds, self.bonds, self.descriptor is not None)
         beads = torch.tensor(found, dtype=torch.long, device=x.device).reshape(-1, len(self.kinds))
         frame = torch.arange(len(x), device=x.device).repeat_interleave(len(beads))
         cells = cell if cell is None or cell.ndim == 2 else cell.repeat_interleave(len(beads), 0)
@@ -143,3 +157,17 @@ def fragments(
     if kinds == kinds[::-1] and not both:
         chains = [chain for chain in chains if chain[0] < chain[-1]]
     return tuple(chains)
+
+
+@lru_cache(maxsize=128)
+def centred(
+    kinds: tuple[str, ...], bead_kinds: tuple[str, ...], bonds: tuple[tuple[int, int], ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Beads of the first kind with neighbours of the other kinds, those of one kind in every order."""
+    return tuple(
+        (bead, *around)
+        for bead, near in _neighbours(bonds).items()
+        if bead_kinds[bead] == kinds[0]
+        for around in itertools.permutations(near, len(kinds) - 1)
+        if tuple(bead_kinds[other] for other in around) == kinds[1:]
+    )

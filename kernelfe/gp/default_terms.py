@@ -10,7 +10,7 @@ import numpy as np
 from ..descriptors import Bonded, HandedDistances, PairDistances
 from ..errors import DataError
 from ..frames import Frames
-from ..geometry.topology import angles_of, dihedrals_of
+from ..geometry.topology import angles_of, dihedrals_of, impropers_of
 from .handedness import Handedness
 from .molecules import Molecule
 from .observations.molecules import MoleculeSet
@@ -18,7 +18,7 @@ from .prior.term import Term
 
 
 def local_terms(
-    parts: Frames | Sequence[Frames], cutoff: float | None = None, reach: float = 2.0
+    parts: Frames | Sequence[Frames], cutoff: float | None = None, reach: float = 2.0, impropers: bool = False
 ) -> list[tuple[str, Term]]:
     """Terms by the kinds of beads that molecules of different sizes can share.
 
@@ -33,6 +33,9 @@ def local_terms(
         Of the pair distances, Å; None: ``reach`` times the largest distance in the frames (not for periodic frames).
     reach
         Cutoff in units of the largest distance, where ``cutoff`` is left out.
+    impropers
+        Add a term for each combination of a bead and three bonded neighbours of different kinds, which tells left from
+        right there. (Dihedrals do, along a chain; an improper that does not flip is kept by the baseline.)
 
     Returns
     -------
@@ -56,6 +59,8 @@ def local_terms(
         for beads, name in ((2, "bond"), (3, "angle"), (4, "dihedral")):
             found = sorted({kinds for molecule in cast.molecules for kinds in _chains(molecule, beads)})
             out += [(f"{name} {'-'.join(kinds)}", Term(Bonded(kinds))) for kinds in found]
+        found = sorted({kinds for molecule in cast.molecules for kinds in _centres(molecule)}) if impropers else []
+        out += [(f"improper {'-'.join(kinds)}", Term(Bonded(kinds, centre=True))) for kinds in found]
     apart = 3 if bonded else 0
     for first, kind in enumerate(cast.kinds):
         for other in cast.kinds[first:]:
@@ -79,7 +84,7 @@ def default_terms(data: MoleculeSet, handed: Sequence[Handedness] = ()) -> list[
     if data.parts[0].positions is None:
         return [("variables", Term())]
     if not same_beads(data):
-        return local_terms(data.parts)
+        return local_terms(data.parts, impropers=any(one.open for one in handed))
     areas = {quad: area for one in handed if one.open for quad, area in zip(one.quadruples, one.areas, strict=True)}
     if not areas:
         return [("distances", Term())]
@@ -101,6 +106,13 @@ def _chains(molecule: Molecule, beads: int) -> set[tuple[str, ...]]:
     entries: Any = bonds if beads == 2 else angles_of(bonds) if beads == 3 else dihedrals_of(bonds)
     kinds = {tuple(names[bead] for bead in entry) for entry in entries}
     return {min(kind, kind[::-1]) for kind in kinds}
+
+
+def _centres(molecule: Molecule) -> set[tuple[str, ...]]:
+    """Kinds of beads and of three of their neighbours, where these differ."""
+    names = molecule.kinds or ()
+    found = [(names[centre], *sorted(names[b] for b in near)) for centre, *near in impropers_of(molecule.bonds or ())]
+    return {kinds for kinds in found if len(set(kinds[1:])) == 3}
 
 
 def _pairs_exist(molecule: Molecule, descriptor: PairDistances) -> bool:

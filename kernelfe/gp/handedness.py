@@ -183,7 +183,7 @@ def statement(found: Sequence[Handedness], data: MoleculeSet, terms: Sequence[tu
     """
     tested = [one for one in found if one.place]
     if not tested:
-        return "handedness was not tested: too few frames or beads, or no bonds"
+        return "not tested: few frames, or no four bonded beads with an order of their own"
     strongest = max(tested, key=lambda one: one.statistic)
     if not any(one.found for one in tested):
         return f"left and right are alike in the data (largest t of odd averages: {strongest.statistic:.1f})"

@@ -230,6 +230,7 @@ def hyperparameters(page: Page, model: Any) -> None:
             + "."
             if density
             else ""
-        ),
+        )
+        + (f" Handedness: {model.handedness_}." if model.handedness_ else ""),
         "note",
     )

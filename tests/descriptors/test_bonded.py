@@ -124,3 +124,19 @@ def test_absent():
 def test_errors_name_the_culprit(call, words):
     with pytest.raises(DataError, match=words):
         call(torch.from_numpy(molecules()))
+
+
+def test_impropers_of_centres():
+    bonds, kinds = ((0, 1), (0, 2), (0, 3), (3, 4)), ("A", "B", "C", "D", "B")
+    x = torch.randn(5, 5, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    descriptor = Bonded(("A", "C", "B", "D"), centre=True).for_molecule(kinds, bonds)
+    check_descriptor(descriptor, x)
+    wanted = InternalCoordinates(impropers=((0, 2, 1, 3),)).environments(x).z
+    torch.testing.assert_close(descriptor.environments(x).z, wanted, rtol=0, atol=0)
+    like = Bonded(("A", "B", "B", "D"), centre=True).for_molecule(("A", "B", "B", "D", "B"), bonds)
+    z = like.environments(x).z.reshape(5, 2, 2)  # both orders of the like neighbours: χ and −χ
+    torch.testing.assert_close(z[:, 0, 1], z[:, 1, 1])
+    torch.testing.assert_close(z[:, 0, 0], -z[:, 1, 0])
+    assert len(Bonded(("D", "A", "B", "B"), centre=True).for_molecule(kinds, bonds).environments(x).z) == 0
+    with pytest.raises(DataError, match="of a centre"):
+        Bonded(("A", "B", "C"), centre=True)

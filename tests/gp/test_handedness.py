@@ -196,3 +196,23 @@ def test_the_baseline_keeps_mirror_images_of_the_bundled_molecule_out():
     assert model.fitted_terms()[0][1].descriptor == Distances()
     five = FreeEnergyRegressor(optimizer=None).fit(frames.select_beads([0, 1, 2, 4, 5]))
     assert five.fitted_terms()[0][1].descriptor.quadruples == ((0, 1, 2, 3), (1, 2, 3, 4))
+
+
+def test_terms_by_kinds_get_impropers_where_left_and_right_differ(chiral):
+    rng = np.random.default_rng(0)
+    pair = Frames.from_arrays(
+        rng.normal(size=(10, 2, 3)),
+        temperature=T,
+        labels={"mean_force": np.zeros((10, 2, 3))},
+        kinds="AB",
+        bonds=STAR[:1],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = FreeEnergyRegressor(optimizer=None, baseline=False).fit([chiral[:60], pair])
+    assert "the terms tell them apart" in model.handedness_ and "improper A-B-C-D" in dict(model.fitted_terms())
+    star = model.model_.for_molecule(chiral)
+    assert np.abs(difference(star, chiral)).max() > 0.01
+    like = [chiral[:60].replace(kinds="ABBB"), pair]
+    other = FreeEnergyRegressor(optimizer=None, baseline=False).fit(like)
+    assert "not tested" in other.handedness_ and not any("improper" in name for name, _ in other.fitted_terms())

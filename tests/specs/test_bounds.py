@@ -48,6 +48,7 @@ ARGUMENTS = {
     "Bonded": {"kinds": ("A", "B")},
     "Composite": {"kernels": (RBF(1.0), RBF(2.0))},
     "FittedBaseline": {"beads": 3},
+    "HandedDistances": {"quadruples": ((0, 1, 2, 3),)},
     "InternalCoordinates": {"bonds": ((0, 1),), "angles": ((0, 1, 2),)},
     "PairDistances": {"cutoff": 3.0},
     "ParameterExpansion": {"name": "charge"},
