@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import DataError, require
 from ..frames import Frames
@@ -136,9 +138,58 @@ class BeadMap:
         """
         pairs = [(int(a), int(b)) for a, b in constraints]
         if groups is None:
-            groups = [_tied(int(atom), pairs) for atom in bead_atoms]
+            slice_map(n_atoms, bead_atoms)  # checks the numbers of the atoms
+            label = tied_atoms(n_atoms, pairs)
+            groups = [np.flatnonzero(label == label[int(atom)]).tolist() for atom in bead_atoms]
         forces = group_force_map(n_atoms, bead_atoms, groups, pairs)
         return cls(slice_map(n_atoms, bead_atoms), forces, constraints=pairs, **options)
+
+    @classmethod
+    def of_groups(
+        cls,
+        n_atoms: int,
+        groups: Sequence[Sequence[int]],
+        weights: ArrayLike,
+        *,
+        constraints: Iterable[tuple[int, int]] = (),
+        **options: Any,
+    ) -> BeadMap:
+        """Beads at the centres of groups of atoms, R = Σ w_a x_a / Σ w_a; the force is the sum over the group.
+
+        With the masses of the atoms as weights the beads are centres of mass, for example of whole molecules.
+
+        Parameters
+        ----------
+        n_atoms
+            Number of atoms.
+        groups
+            Per bead its atoms; no atom belongs to two beads.
+        weights
+            (n_atoms,), not negative: masses, u.
+        constraints
+            Pairs of atoms at a constrained distance; each pair must lie within one group.
+        **options
+            ``kinds``, ``bonds`` of the constructor, and ``masses`` if they are not the sums of the weights.
+
+        Raises
+        ------
+        DataError
+            If an atom is used twice, weights do not fit, or a constraint joins two groups.
+        """
+        w = np.asarray(weights, float)
+        require(
+            w.shape == (n_atoms,) and bool((np.isfinite(w) & (w >= 0.0)).all()),
+            f"weights must be {n_atoms} numbers that are not negative, one per atom; they have shape {w.shape}",
+        )
+        forces = np.zeros((len(groups), n_atoms))
+        for bead, group in enumerate(groups):
+            forces[bead, np.asarray(group, int)] = 1.0
+            require(w[np.asarray(group, int)].sum() > 0.0, f"the weights of bead {bead} sum to zero")
+        shared = np.flatnonzero(forces.sum(0) > 1.0)
+        require(not shared.size, f"atom {shared[:1].tolist()} belongs to two groups")
+        total = forces @ w
+        options.setdefault("masses", total)
+        return cls(forces * w / total[:, None], forces, constraints=list(constraints), **options)
 
     def frames(self, atoms: AtomFrames, temperature: Any) -> Frames:
         """Frames with labels ``mean_force`` and, where there are energies, ``mean_energy``.
@@ -155,7 +206,7 @@ class BeadMap:
         DataError
             If shapes do not fit, a number is not finite, or a periodic boundary cuts a bead of several atoms.
         """
-        self._require_whole(atoms)
+        self.require_whole(atoms)
         labels: dict[str, Any] = {"mean_force": map_forces(self.force_map, atoms.forces)}
         present: dict[str, Any] = {}
         if atoms.energies is not None and np.isfinite(atoms.energies).any():
@@ -171,7 +222,14 @@ class BeadMap:
             cell=atoms.cell,
         )
 
-    def _require_whole(self, atoms: AtomFrames) -> None:
+    def require_whole(self, atoms: AtomFrames) -> None:
+        """Check that no periodic boundary cuts a bead of several atoms.
+
+        Raises
+        ------
+        DataError
+            If one does.
+        """
         if atoms.cell is None:
             return
         for bead, weights in enumerate(self.position_map):
@@ -185,17 +243,15 @@ class BeadMap:
                 )
 
 
-def _tied(atom: int, constraints: list[tuple[int, int]]) -> list[int]:
-    """The atom and all that constraints tie to it, directly or not."""
-    group, todo = {atom}, [atom]
-    while todo:
-        at = todo.pop()
-        for pair in constraints:
-            if at in pair:
-                new = set(pair) - group
-                group |= new
-                todo += new
-    return sorted(group)
+def tied_atoms(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int32]:
+    """Label (atoms,) of the set of atoms that pairs, constraints or bonds, join directly or by way of others."""
+    joined = np.array([(int(a), int(b)) for a, b in pairs], int).reshape(-1, 2)
+    require(
+        not joined.size or (joined.min() >= 0 and joined.max() < n_atoms),
+        f"pairs name atom {joined.max(initial=0)} or a negative one, outside 0…{n_atoms - 1}",
+    )
+    graph = coo_array((np.ones(len(joined)), (joined[:, 0], joined[:, 1])), shape=(n_atoms, n_atoms))
+    return connected_components(graph, directed=False)[1]
 
 
 def _shifts(v: FloatArray, cell: FloatArray) -> FloatArray:

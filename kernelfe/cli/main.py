@@ -10,6 +10,7 @@ import click
 
 from ..errors import KernelfeError
 from .fit import fit
+from .label import label
 from .options import SEED, Numbers
 from .report import report, view
 from .sample import sample
@@ -32,7 +33,7 @@ class Commands(click.Group):
 @click.option("--debug", is_flag=True, help="Show where an error came from, and log what the fits do.")
 @click.version_option(package_name="kernelfe")
 def main(debug: bool) -> None:
-    """Coarse-grained free energies A(R; T) from all-atom simulation: fit, sample, report."""
+    """Coarse-grained free energies A(R; T) from all-atom simulation: label, fit, sample, report."""
     if debug:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
@@ -88,7 +89,7 @@ def quickstart(
     click.echo(f"{found['seconds']:.0f} s. Report: {Path(output) / 'report.html'}")
 
 
-for command in (fit, sample, report, view):
+for command in (label, fit, sample, report, view):
     main.add_command(command)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .comparison import comparison_page
 from .html import Page, number, png
+from .labelling import label_page
 from .model import model_page
 from .viewer import viewer_input, write_viewer
 
-__all__ = ["Page", "comparison_page", "model_page", "number", "png", "viewer_input", "write_viewer"]
+__all__ = ["Page", "comparison_page", "label_page", "model_page", "number", "png", "viewer_input", "write_viewer"]

@@ -9,10 +9,10 @@ from .fields.force_maps import check_force_map, group_force_map, map_forces, map
 from .fields.fragments import Field, TorsionField, generalized_forces, rotatable_bonds
 from .fields.rigid import RigidMolecules, molecules_of, reduce_shared_noise
 from .fields.variates import FragmentMotion, Variates, fragment_motions
-from .mbar import Surface, reweighted_mean, surface, temperature_weights
+from .mbar import Surface, energy_overlap, reweighted_mean, surface, temperature_weights
 from .moments import Moments, conditional_labels, conditional_moments
 from .products import cross_fit, heat_capacity_labels, response_labels, response_variates
-from .reduction import ReducedLabels, distance_features, local_frames, reduce_noise
+from .reduction import ReducedLabels, distance_features, fold_numbers, local_frames, reduce_noise
 from .series import (
     autocorrelation,
     autocorrelation_time,
@@ -53,6 +53,8 @@ __all__ = [
     "cross_fit",
     "distance_features",
     "effective_sample_size",
+    "energy_overlap",
+    "fold_numbers",
     "fragment_motions",
     "generalized_forces",
     "group_force_map",

@@ -7,6 +7,7 @@ dependency (``pip install kernelfe[mbar]``), imported when it is used.
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -204,6 +205,37 @@ def reweighted_mean(values: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, 
     return mean, np.sqrt(variance), spread / variance
 
 
+def energy_overlap(energies: ArrayLike, temperature: ArrayLike) -> FloatArray:
+    """Overlap matrix of MBAR (t, t) of samples from t temperatures, sorted: O_ij = N_j Σ_n w_i(n) w_j(n).
+
+    Rows sum to one. Neighbours that overlap well share 0.03 or more (Klimovich et al., J. Comput. Aided Mol. Des. 29,
+    397 (2015)).
+
+    Parameters
+    ----------
+    energies
+        (n,), eV, potential energies of one Hamiltonian.
+    temperature
+        (n,), K.
+
+    Raises
+    ------
+    DataError
+        If an energy is not finite or a temperature not positive, or the equations have no solution.
+    MissingDependencyError
+        If pymbar is not installed.
+    """
+    u, t = np.asarray(energies, float).ravel(), np.asarray(temperature, float).ravel()
+    require(
+        u.shape == t.shape and bool((np.isfinite(u) & np.isfinite(t) & (t > 0.0)).all()),
+        "energies must be finite and temperatures positive (K), one of each per sample",
+    )
+    ladder, state = np.unique(t, return_inverse=True)
+    solved, _ = mbar((u - u.mean()) / (BOLTZMANN * ladder[:, None]), state, least=1e-12)
+    weights = np.asarray(solved.W_nk)
+    return (weights.T @ weights) * np.asarray(solved.N_k)
+
+
 def mbar(reduced: FloatArray, state: NDArray[np.integer], least: float) -> tuple[Any, NDArray[np.intp]]:
     """Solve the MBAR equations with pymbar.
 
@@ -228,6 +260,7 @@ def mbar(reduced: FloatArray, state: NDArray[np.integer], least: float) -> tuple
     MissingDependencyError
         If pymbar is not installed.
     """
+    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX when it is imported
     try:
         from pymbar import MBAR
     except ImportError as error:

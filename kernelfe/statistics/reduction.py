@@ -7,6 +7,7 @@ biased; it is the best linear control variate when it minimises the variance of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ class ReducedLabels:
 
 
 def reduce_noise(
-    labels: ArrayLike,
+    labels: ArrayLike | Callable[[NDArray[np.bool_]], ArrayLike],
     variates: ArrayLike,
     *,
     features: ArrayLike | None = None,
@@ -56,6 +57,8 @@ def reduce_noise(
     labels
         (n,) or (n, ...): energies, generalised forces, forces in frames that turn with the molecule (see
         :func:`local_frames`): a coefficient multiplies a component, so components must mean the same in every frame.
+        Labels that are fitted themselves (by a force map) are a function of the mask (n,) of the frames that may be
+        used for the fit; it returns the labels of all frames, and is called once for each fold.
     variates
         (n, p), zero-mean at every R, of the same frames (:class:`~kernelfe.statistics.Variates`).
     features
@@ -78,28 +81,32 @@ def reduce_noise(
     DataError
         If shapes do not fit, numbers are not finite, or a group has fewer frames than folds.
     """
-    y = np.asarray(labels, float)
-    require(y.ndim >= 1 and len(y), f"labels must be (n,) or (n, ...), they have shape {y.shape}")
+    if callable(labels):
+        made, frames = labels, len(np.asarray(variates))
+    else:
+        given = np.asarray(labels, float)
+        require(given.ndim >= 1 and len(given), f"labels must be (n,) or (n, ...), they have shape {given.shape}")
+        made, frames = lambda _: given, len(given)
+    fold = fold_numbers(groups, frames, folds)
+    y = np.asarray(made(fold != 0), float)
     flat = _table(y.reshape(len(y), -1), y, "labels")
     v = _unit_size(_table(variates, y, "variates"))
     known = np.zeros((len(y), 0)) if features is None else _unit_size(_table(features, y, "features"))
-    which = np.zeros(len(y)) if groups is None else np.asarray(groups)
-    folds = checked("folds", folds, Whole(least=2, strict=True))
-    require(which.dtype.kind != "f" or np.isfinite(which).all(), "groups hold a value that is not finite")
     require(flat.shape[1] and v.shape[1], f"labels {y.shape} and variates {v.shape} must have at least one column")
-    require(which.shape == (len(y),), f"groups has shape {which.shape}, expected one entry per frame, ({len(y)},)")
     shape = y.shape if mean is None else np.shape(mean)
     require(shape == y.shape, f"mean has shape {shape}, the labels have {y.shape}")
-    residual = flat if mean is None else flat - _table(np.reshape(mean, (len(y), -1)), y, "mean")
-    fold = np.empty(len(y), dtype=int)
+    expected = 0.0 if mean is None else _table(np.reshape(mean, (len(y), -1)), y, "mean")
+    which = np.zeros(len(y)) if groups is None else np.asarray(groups)
     members = [np.flatnonzero(which == value) for value in np.unique(which)]
-    for rows in members:
-        fold[rows] = block_labels(len(rows), folds)
     values, before, after = flat.copy(), np.empty_like(flat), np.empty_like(flat)
     both = np.concatenate([known, v], axis=1)
     for k in range(folds):
         out, inside = fold != k, fold == k
-        target, centred = residual.copy(), both.copy()
+        if k and callable(labels):
+            flat = _table(np.reshape(made(out), (len(y), -1)), y, "labels")
+        values[inside] = flat[inside]
+        residual, centred = flat - expected, both.copy()
+        target = residual.copy()
         for rows in members:
             others = rows[out[rows]]
             target[rows] -= residual[others].mean(axis=0)
@@ -119,6 +126,34 @@ def reduce_noise(
         np.sqrt((before**2).mean(axis=0)).reshape(shape),
         np.sqrt((after**2).mean(axis=0)).reshape(shape),
     )
+
+
+def fold_numbers(groups: ArrayLike | None, frames: int, folds: int) -> NDArray[np.intp]:
+    """Number (frames,) of the block of each frame: every group is cut into ``folds`` contiguous blocks.
+
+    Parameters
+    ----------
+    groups
+        (frames,) labels, or None: one group.
+    frames
+        Number of frames.
+    folds
+        Number of blocks.
+
+    Raises
+    ------
+    DataError
+        If the groups do not fit, or one has fewer frames than folds.
+    """
+    folds = checked("folds", folds, Whole(least=2, strict=True))
+    which = np.zeros(frames) if groups is None else np.asarray(groups)
+    require(which.dtype.kind != "f" or np.isfinite(which).all(), "groups hold a value that is not finite")
+    require(which.shape == (frames,), f"groups has shape {which.shape}, expected one entry per frame, ({frames},)")
+    fold = np.empty(frames, dtype=np.intp)
+    for value in np.unique(which):
+        rows = np.flatnonzero(which == value)
+        fold[rows] = block_labels(len(rows), folds)
+    return fold
 
 
 def distance_features(positions: ArrayLike, degree: int = 2) -> FloatArray:

@@ -69,6 +69,11 @@ def open_trajectory(
     return files[form](path)  # type: ignore[call-arg]
 
 
+def by_suffix(path: Path) -> str | None:
+    """Name of the format that a suffix stands for; None for suffixes that say nothing."""
+    return _SUFFIXES.get(plain_suffix(path))
+
+
 def _format(path: Path, given: str | None, of_forces: bool) -> str:
     if given is not None:
         require(given in FORMATS, f"unknown format={given!r}; known: {', '.join(FORMATS)}")
