@@ -86,8 +86,6 @@ class Labelled:
         Where bonds and constraints come from, in words.
     noise
         Of each label.
-    variates
-        Number of zero-mean variates used.
     checks
         Checks of the frames.
     remarks
@@ -101,7 +99,6 @@ class Labelled:
     constraints: tuple[Pair, ...]
     origin: str
     noise: Mapping[str, Noise]
-    variates: int
     checks: Checks
     remarks: tuple[str, ...]
 
@@ -163,7 +160,6 @@ def label_runs(runs: Sequence[Run], options: Labelling) -> Labelled:
         tuple(constraints),
         f"{system.origin}; {found}",
         made.noise,
-        made.variates,
         check_frames(frames, run_of),
         tuple(remarks + made.remarks),
     )

@@ -72,8 +72,6 @@ class Labels:
         (n, k, beads, 3), or None without generalised forces.
     noise
         Of each label.
-    variates
-        Number of variates used.
     remarks
         What could not be done, and why.
     """
@@ -81,7 +79,6 @@ class Labels:
     values: dict[str, FloatArray]
     displacements: FloatArray | None = None
     noise: dict[str, Noise] = field(default_factory=dict)
-    variates: int = 0
     remarks: list[str] = field(default_factory=list)
 
 
@@ -175,11 +172,11 @@ def quieten(
             made.noise["mean_force"] = replace(made.noise["mean_force"], means="best map")
         else:
             best = None
-    variates = _variates(atoms, molecule, temperature, made)
+    sets = _variates(atoms, molecule, temperature, made)
     beads = np.matmul(position_map, atoms.positions)
     features = _features(beads)
-    if variates is not None:
-        _subtract(made, variates, features, beads, run, None if best is None else forces, folds)
+    if sets:
+        _subtract(made, sets, features, beads, run, None if best is None else forces, folds)
     for kind, noise in made.noise.items():
         gain = _spread(plain[kind], run) - _spread(made.values[kind], run)
         if np.isfinite(noise.after):
@@ -189,7 +186,7 @@ def quieten(
 
 def _subtract(
     made: Labels,
-    variates: FloatArray,
+    sets: list[FloatArray],
     features: FloatArray | None,
     beads: FloatArray,
     run: NDArray[np.intp],
@@ -211,22 +208,22 @@ def _subtract(
         given: Any = values[rows]
         if kind == "mean_force":
             given = partial(_turned, turn, forces or (lambda _: plain))
-        found = reduce_noise(
-            given, variates[rows], features=None if features is None else features[rows], groups=run[rows], folds=folds
-        )
-        less = found.values
-        if kind == "mean_force":
-            less = np.einsum("nbji,nbj->nbi", turn, less)
-        noise, after = made.noise[kind], float(np.sqrt((found.std_after**2).mean()))
-        if _spread(less, run[rows]) < _spread(values[rows], run[rows]):
-            new = np.full_like(values, np.nan)
-            new[rows] = less
-            made.values[kind] = new
-            means = "variates" if noise.means == "plain" else f"{noise.means}, variates"
-            made.noise[kind] = replace(noise, after=after, means=means)
-            made.variates = variates.shape[1]
-        else:
-            made.noise[kind] = replace(noise, after=float(np.sqrt((found.std_before**2).mean())))
+        noise = made.noise[kind]
+        known = None if features is None else features[rows]
+        best = _spread(values[rows], run[rows])
+        for variates in sets:
+            found = reduce_noise(given, variates[rows], features=known, groups=run[rows], folds=folds)
+            less = found.values if kind != "mean_force" else np.einsum("nbji,nbj->nbi", turn, found.values)
+            if not np.isfinite(noise.after):
+                noise = replace(noise, after=float(np.sqrt((found.std_before**2).mean())))
+            if _spread(less, run[rows]) < best:
+                best, means = _spread(less, run[rows]), f"{variates.shape[1]} variates"
+                new = np.full_like(values, np.nan)
+                new[rows] = less
+                made.values[kind] = new
+                means = means if made.noise[kind].means == "plain" else f"{made.noise[kind].means}, {means}"
+                noise = replace(noise, after=float(np.sqrt((found.std_after**2).mean())), means=means)
+        made.noise[kind] = noise
 
 
 def _turned(turn: FloatArray, forces: Callable[[NDArray[np.bool_]], FloatArray], out: NDArray[np.bool_]) -> FloatArray:
@@ -234,28 +231,31 @@ def _turned(turn: FloatArray, forces: Callable[[NDArray[np.bool_]], FloatArray],
     return np.einsum("nbij,nbj->nbi", turn, forces(out))
 
 
-def _variates(atoms: AtomFrames, molecule: Molecule, temperature: FloatArray, made: Labels) -> FloatArray | None:
-    """Variates (n, p) of all motions of fragments without beads, or None."""
+def _variates(atoms: AtomFrames, molecule: Molecule, temperature: FloatArray, made: Labels) -> list[FloatArray]:
+    """Sets of variates (n, p) to try: of one function of each motion of the fragments without beads, of more, of all.
+
+    Few frames know few coefficients, forces need few functions and energies many. With ten frames per column: all.
+    """
     try:
         motions = fragment_motions(molecule.bonds, molecule.beads, molecule.constraints, molecule.masses)
     except DataError as error:
         made.remarks.append(f"no variates: {error}")
-        return None
-    motions = _few_enough(motions)
+        return []
     if not motions:
-        made.remarks.append(
-            "no variates: no fragment of the molecule is free to move while the beads rest, or too many"
-        )
-        return None
-    return Variates.of(motions, atoms.positions).evaluate(atoms.positions, atoms.forces, temperature)
-
-
-def _few_enough(motions: tuple[FragmentMotion, ...]) -> tuple[FragmentMotion, ...]:
-    """The motions with all their functions, with one function each, or none."""
-    for these in (motions, tuple(replace(m, powers=(0,), harmonics=()) for m in motions)):
-        if these and len(Variates(these, (0.0,) * len(these), (1.0,) * len(these))) <= _COLUMNS:
-            return these
-    return ()
+        made.remarks.append("no variates: no fragment of the molecule is free to move while the beads rest")
+        return []
+    n = len(atoms)
+    sets: list[tuple[FragmentMotion, ...]] = []
+    few: Any = ({"powers": (0,), "harmonics": ()}, {"powers": (0, 1), "harmonics": (1,)}, {})
+    for functions in few:
+        these = tuple(replace(motion, **functions) for motion in motions)
+        size = len(Variates(these, (0.0,) * len(these), (1.0,) * len(these)))
+        if size <= min(_COLUMNS, 2 * n):
+            sets = [*(sets if n < 10 * size else []), these]
+    if not sets:
+        made.remarks.append(f"no variates: there are {len(motions)} motions, too many for {n} frames")
+    x, f = atoms.positions, atoms.forces
+    return [Variates.of(these, x).evaluate(x, f, temperature) for these in sets]
 
 
 def _features(beads: FloatArray) -> FloatArray | None:
