@@ -28,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,6 +55,8 @@ class FreeEnergyModel(Protocol):
         Temperatures of the training data, K: trainers warn outside their range.
     ``device``
         Device on which the model computes: samplers keep the replicas there.
+    ``needs_cell``
+        True if the model knows periodic systems only: calculators ask for a cell.
     """
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -355,13 +358,31 @@ class FixedCell:
     Parameters
     ----------
     model
-        The periodic model.
+        The periodic model, for example ``model.frozen()`` of an estimator.
     cell
-        (3, 3), Å, lattice vectors as rows.
+        (3, 3), Å, lattice vectors as rows; a tensor or an array.
+
+    Raises
+    ------
+    DataError
+        If the model is not periodic, or the cell has another shape.
     """
 
     model: PeriodicFreeEnergyModel
     cell: Tensor
+
+    def __post_init__(self) -> None:
+        require(
+            hasattr(self.model, "energy_forces_stress"),
+            f"FixedCell needs a periodic model, not {type(self.model).__name__}: pass model.frozen() of an estimator "
+            "that was fitted to frames with a cell",
+        )
+        cell = torch.as_tensor(np.array(self.cell, dtype=float) if not isinstance(self.cell, Tensor) else self.cell)
+        require(
+            cell.shape == (3, 3) and bool(torch.isfinite(cell).all()) and float(torch.linalg.det(cell).abs()) > 0,
+            f"cell must hold three independent lattice vectors, shape (3, 3); it has shape {tuple(cell.shape)}",
+        )
+        object.__setattr__(self, "cell", cell)
 
     @property
     def domain(self) -> TrainingDomain | None:
@@ -373,6 +394,11 @@ class FixedCell:
     def stiff_bonds(self) -> Sequence[tuple[int, int, float]] | None:
         """Stiff bonds of the model."""
         return getattr(self.model, "stiff_bonds", None)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Device of the model."""
+        return getattr(self.model, "device", None)
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) in eV, shape (n,), and −∇A in eV/Å, shape (n, beads, 3), in the constant cell."""

@@ -32,6 +32,28 @@ KINDS: dict[str, tuple[str, float, str]] = {
 }
 
 
+def pair_potential_figure(r: ArrayLike, potential: ArrayLike, std: ArrayLike | None = None, title: str = "") -> Figure:
+    """A pair potential with a band of two standard deviations.
+
+    Parameters
+    ----------
+    r
+        (n,), Å.
+    potential, std
+        (n,), eV, of :meth:`kernelfe.FreeEnergyRegressor.pair_potential`.
+    title
+        Title of the figure.
+    """
+    figure, axes = new_figure(1, 1, width=4.6, height=3.4)
+    ax, values = axes[0, 0], np.asarray(potential, float) / KJ_MOL
+    ax.plot(r, values, color=COLOURS["blue"])
+    if std is not None:
+        band = 2.0 * np.asarray(std, float) / KJ_MOL
+        ax.fill_between(np.asarray(r, float), values - band, values + band, color=COLOURS["blue"], alpha=0.25, lw=0)
+    ax.set(xlabel="r / Å", ylabel="u(r) / kJ mol⁻¹", title=title)
+    return figure
+
+
 def surface_figure(model: ArrayLike, reference: ArrayLike, temperature: float, title: str = "") -> Figure:
     """Free-energy surfaces −kT ln p of model and reference over (φ, ψ), and their difference.
 

@@ -231,9 +231,14 @@ class FreeEnergyCalculator(Calculator):
             "positions contain a non-finite value; if dynamics has become unstable, reduce its timestep",
         )
         positions = torch.from_numpy(atoms.positions.copy())[None].to(self.device)
-        if not atoms.pbc.any():
+        periodic, needed = atoms.pbc.tolist(), getattr(self.model, "needs_cell", False)
+        require(
+            all(periodic) or not needed,
+            f"the model was fitted to periodic frames, and the atoms have pbc={periodic}: set atoms.cell and "
+            "atoms.pbc = True",
+        )
+        if not any(periodic):
             return positions, None
-        periodic = atoms.pbc.tolist()
         require(
             "stress" in self.implemented_properties,
             f"the system is periodic (pbc={periodic}) but {type(self.model).__name__} has no cells; "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import require
-from ..protocol import PeriodicFreeEnergyModel, TrainingDomain
+from ..protocol import TrainingDomain
 
 
 class FittedModel:
@@ -29,7 +28,7 @@ class FittedModel:
     Raises
     ------
     DataError
-        If ``estimator`` lacks one of the methods.
+        If ``estimator`` lacks one of the methods, or was fitted to periodic frames.
     """
 
     def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
@@ -40,6 +39,11 @@ class FittedModel:
         )
         self.estimator, self.parameters = estimator, parameters
         self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
+        require(
+            not getattr(self.frozen, "needs_cell", False),
+            "FittedModel is for molecules without a cell, and this estimator was fitted to periodic frames: use "
+            "model.calculator(temperature), FreeEnergyCalculator(model, temperature), or PeriodicFittedModel(model)",
+        )
         self.device: torch.device | None = getattr(self.frozen, "device", None)
         self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
         self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
@@ -64,42 +68,28 @@ class FittedModel:
             If there is a cell: these estimators predict observables of molecules.
         """
         require(cell is None, "FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
-        x = positions.detach().cpu().numpy()
-        t = temperature.cpu().numpy() if isinstance(temperature, Tensor) else temperature
-        found: dict[str, Tensor] = {}
-        for key in keys:
-            result = self.estimator.predict(
-                x, key, temperature=t, return_std=return_std, reference=None, parameters=self.parameters
-            )
-            parts = dict(zip((key, key + "_std"), result, strict=True)) if return_std else {key: result}
-            found.update({name: torch.as_tensor(value) for name, value in parts.items()})
-        return found
+        return _observables(self.estimator, positions, temperature, keys, return_std, parameters=self.parameters)
 
 
-@dataclass(frozen=True)
 class PeriodicFittedModel:
-    """Estimator fitted to periodic frames as a :class:`~kernelfe.protocol.PeriodicFreeEnergyModel`.
+    """An estimator of periodic frames as a periodic and observable model of :mod:`kernelfe.protocol`.
 
     Parameters
     ----------
-    frozen
-        Its frozen model.
-    kinds
-        Kinds of the beads, or None.
+    estimator
+        A fitted :class:`~kernelfe.FreeEnergyRegressor` of frames with cells.
+    parameters
+        Values of the parameters λ the model depends on.
     """
 
-    frozen: PeriodicFreeEnergyModel
-    kinds: tuple[str, ...] | None
+    needs_cell = True
 
-    @property
-    def device(self) -> torch.device | None:
-        """Device of the frozen model."""
-        return getattr(self.frozen, "device", None)
-
-    @property
-    def domain(self) -> TrainingDomain | None:
-        """Training domain of the frozen model."""
-        return getattr(self.frozen, "domain", None)
+    def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
+        self.estimator, self.parameters = estimator, parameters
+        self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
+        self.device: torch.device | None = getattr(self.frozen, "device", None)
+        self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
+        self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Energies and forces without a cell, which frozen periodic models refuse."""
@@ -111,13 +101,50 @@ class PeriodicFittedModel:
         """A(R; T), −∇A and the excess stress of the frozen model; see the protocol."""
         return self.frozen.energy_forces_stress(positions, cell, temperature)
 
+    def observables(
+        self,
+        positions: Tensor,
+        temperature: float | Tensor,
+        keys: Sequence[str],
+        return_std: bool = False,
+        cell: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Predictions of the estimator, absolute (``reference=None``); see the protocol.
+
+        Raises
+        ------
+        DataError
+            If there is no cell.
+        """
+        require(cell is not None, "the model was fitted to periodic frames: set atoms.cell and atoms.pbc = True")
+        assert cell is not None
+        options = {"parameters": self.parameters, "cell": cell.detach().cpu().numpy()}
+        return _observables(self.estimator, positions, temperature, keys, return_std, **options)
+
+
+def _observables(
+    estimator: Any,
+    positions: Tensor,
+    temperature: float | Tensor,
+    keys: Sequence[str],
+    return_std: bool,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Predictions by key, and their standard deviations."""
+    x = positions.detach().cpu().numpy()
+    t = temperature.cpu().numpy() if isinstance(temperature, Tensor) else temperature
+    found: dict[str, Tensor] = {}
+    for key in keys:
+        result = estimator.predict(x, key, temperature=t, return_std=return_std, reference=None, **options)
+        parts = dict(zip((key, key + "_std"), result, strict=True)) if return_std else {key: result}
+        found.update({name: torch.as_tensor(value) for name, value in parts.items()})
+    return found
+
 
 def fitted_model(estimator: Any) -> FittedModel | PeriodicFittedModel:
     """Model of a calculator from a fitted estimator, by whether it was fitted to periodic frames."""
-    found = FittedModel(estimator)
-    if isinstance(found.frozen, PeriodicFreeEnergyModel):
-        return PeriodicFittedModel(found.frozen, found.kinds)
-    return found
+    periodic = hasattr(estimator, "frozen") and getattr(estimator.frozen(), "needs_cell", False)
+    return PeriodicFittedModel(estimator) if periodic else FittedModel(estimator)
 
 
 __all__ = ["FittedModel", "PeriodicFittedModel", "fitted_model"]

@@ -130,7 +130,9 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
 
     # -------------------------------------------------------------- predict
 
-    def predict(self, X, quantity=None, *, temperature=None, return_std=False, reference="auto", parameters=None):
+    def predict(
+        self, X, quantity=None, *, temperature=None, return_std=False, reference="auto", parameters=None, cell=None
+    ):
         """Predict a quantity.
 
         Parameters
@@ -151,6 +153,8 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
             free energies), else "mean".
         parameters : dict
             Values of λ for arrays; Frames carry their own.
+        cell : array of shape (3, 3) or (n, 3, 3)
+            Lattice vectors of arrays of positions, Å, for a model of periodic frames; Frames carry their own.
 
         Returns
         -------
@@ -158,7 +162,7 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
             Shape (n,) for scalars, (n, beads, 3) or (n, d) for vectors, (n, k) along displacement fields.
         """
         options = {"temperature": temperature, "return_std": return_std, "reference": reference}
-        return self._fitted().predict(self._table(X), quantity, parameters=parameters, **options)
+        return self._fitted().predict(self._table(X), quantity, parameters=parameters, cell=cell, **options)
 
     def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
         """Free-energy differences A(X2; T2) − A(X1; T1), row by row, eV.
@@ -215,6 +219,34 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
     def joint(self, *queries: Query) -> Joint:
         """Posterior means and covariance of all rows of several queries; see :func:`kernelfe.gp.fitted.joint.joint`."""
         return self._fitted().joint(*queries)
+
+    def pair_potential(self, r, term=None, **options):
+        """Pair potential u(r; T) of a term on :class:`~kernelfe.descriptors.PairDistances`, with its error bar.
+
+        Parameters
+        ----------
+        r
+            Distances, (n,), Å.
+        term
+            Name of the term; None: the only one on pair distances.
+        **options
+            ``temperature``, K (None: the estimator's); ``quantity``, "free_energy" by default, or "mean_force"
+            (−du/dr), "mean_energy", "entropy", …; ``parameters``, values of λ; ``return_std``;
+            ``reference``, the distance in Å at which free energies, energies and entropies are zero (default
+            "cutoff", None: as they are), because data fix them up to a constant only.
+
+        Returns
+        -------
+        ndarray, or two with ``return_std``
+            (n,), eV (eV/Å, eV/K), and the posterior standard deviations. The term alone: walls and bonds of the
+            baseline are not in it.
+
+        Raises
+        ------
+        DataError
+            If there is no such term, or an argument is out of range.
+        """
+        return self._fitted().pair_potential(r, term, **options)
 
     def covariance(self, X, quantity="free_energy", other=None, *, temperature=None, X2=None, temperature2=None):
         """Posterior covariance of a quantity at all rows of X, or between two quantities at any places.

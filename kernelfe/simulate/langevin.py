@@ -81,6 +81,10 @@ def langevin_init(
     """
     unused = sorted(field_names(LangevinProtocol) & set(options) - set(OF_THE_STATE))
     require(not unused, f"langevin_init prepares replicas and does not use {', '.join(unused)}: give it to sample")
+    require(
+        hasattr(model, "energy_and_forces"),
+        f"{type(model).__name__} has no energy_and_forces(positions, temperature): pass model.frozen() of an estimator",
+    )
     protocol = chosen(protocol, options)
     dtype = protocol.torch_dtype
     start = as_tensor(positions).to(device=getattr(model, "device", None), dtype=dtype, copy=True).contiguous()

@@ -36,6 +36,7 @@ def test_figures_are_drawn_with_units_and_no_window():
     curves = {"plain": {75: [0.3, 0.2], 300: [0.1, 0.09]}, "all": {75: [0.03, 0.02], 300: [0.01, 0.012]}}
     figures = {
         "kJ mol": plots.surface_figure(histogram(1), histogram(2), 350.0),
+        "u(r) / kJ mol⁻¹": plots.pair_potential_figure([2.0, 3.0], [0.1, 0.0], [0.01, 0.02]),
         "frames per temperature": plots.learning_curve_figure(curves, 0.004, {"alone": (300, 0.2)}),
         "kJ/mol/Å": plots.parity_figure([parity]),
         "ψ / °": plots.decomposition_figure(parts(36), "ψ", (rng.normal(size=36), np.full(36, 0.01)), energy),

@@ -12,7 +12,7 @@ from kernelfe.descriptors import PairDistances
 from kernelfe.errors import DataError
 from kernelfe.gp import Sparse
 from kernelfe.kernels import RBF
-from kernelfe.protocol import ObservableModel
+from kernelfe.protocol import FixedCell, ObservableModel
 from kernelfe.simulate import run_langevin, uniform_masses
 
 TRIANGLE = np.array([[0.0, 0.0, 0.0], [1.2, 0.1, 0.0], [1.0, 1.4, 0.3]])
@@ -91,9 +91,41 @@ def test_periodic_frames_give_a_calculator_with_cells():
     atoms = Atoms("X6", positions=x[0], cell=cell[0], pbc=True)
     for calc in (model.calculator(temperature=300.0), FreeEnergyCalculator(model.frozen(), 300.0)):
         atoms.calc = calc
-        assert "stress" in calc.implemented_properties and "entropy" not in calc.implemented_properties
+        assert "stress" in calc.implemented_properties
         assert np.allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-6)
         assert np.allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-7)
         assert np.abs(atoms.get_stress()).max() > 1e-5
-        with pytest.raises(DataError, match=r"atoms\.pbc = True"):
-            calc.get_property("energy", Atoms("X6", positions=x[0]))
+        for pbc in (False, (True, True, False)):
+            with pytest.raises(DataError, match=r"set atoms\.cell and atoms\.pbc = True"):
+                calc.get_property("energy", Atoms("X6", positions=x[0], cell=cell[0], pbc=pbc))
+    calc = model.calculator(temperature=300.0)
+    expected, std = model.predict(x[:1], "mean_force", cell=cell[0], return_std=True)
+    np.testing.assert_allclose(calc.get_property("forces", atoms), expected[0], atol=1e-9)
+    np.testing.assert_allclose(calc.get_property("forces_std", atoms), std[0], rtol=1e-9)
+    with pytest.raises(DataError, match=r"model\.calculator"):
+        FittedModel(model)
+    with pytest.raises(DataError, match="pass cell="):
+        model.predict(x[:1], "mean_force")
+
+
+def test_the_errors_of_sampling_a_periodic_model_lead_to_a_run():
+    """Each error names the next step, and the last step runs."""
+    rng, cell = np.random.default_rng(0), 7.0 * np.eye(3)
+    x = rng.uniform(0.0, 7.0, (6, 4, 3))
+    labels = {"mean_force": 0.1 * rng.normal(size=x.shape)}
+    frames = kernelfe.Frames.from_arrays(
+        x, temperature=300.0, cell=np.tile(cell, (6, 1, 1)), labels=labels, noise={"mean_force": 0.05}
+    )
+    term = kernelfe.Term(PairDistances(cutoff=3.4), RBF(lengthscale=0.7))
+    model = kernelfe.FreeEnergyRegressor(term, Sparse(inducing=10), baseline=False, optimizer=None).fit(frames)
+    options = {"masses": uniform_masses(4), "steps": 10, "timestep": 1.0, "progress": False}
+    with pytest.raises(DataError, match=r"model\.frozen\(\)"):
+        run_langevin(model, x, 300.0, **options)
+    with pytest.raises(DataError, match=r"FixedCell\(model\.frozen\(\), cell\)"):
+        run_langevin(model.frozen(), x, 300.0, **options)
+    for wrong, match in ((model, "frozen"), (regressor, "frozen")):
+        with pytest.raises(DataError, match=match):
+            FixedCell(wrong, cell)
+    with pytest.raises(DataError, match=r"shape \(3, 3\)"):
+        FixedCell(model.frozen(), np.ones(3))
+    assert len(run_langevin(FixedCell(model.frozen(), cell), x, 300.0, **options)) == 1

@@ -245,6 +245,8 @@ class FrozenModel:
 class PeriodicFrozenModel(FrozenModel):
     """A frozen model of a periodic system: energies, forces and stress in given cells."""
 
+    needs_cell: ClassVar[bool] = True
+
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Refused: a periodic model needs a cell.
 
@@ -254,8 +256,10 @@ class PeriodicFrozenModel(FrozenModel):
             Always; wrap the model in :class:`~kernelfe.protocol.FixedCell` to sample at constant volume.
         """
         raise DataError(
-            "a model of periodic frames needs a cell: sample kernelfe.protocol.FixedCell(model, cell), set atoms.cell "
-            "and atoms.pbc = True with a calculator, or call energy_forces_stress(positions, cell, temperature)"
+            "a model of periodic frames needs a cell. To sample at constant volume, pass "
+            "kernelfe.protocol.FixedCell(model.frozen(), cell) with the cell (3, 3) in Å; for ASE use "
+            "model.calculator(temperature) on atoms with a cell and pbc=True; for single configurations call "
+            "energy_forces_stress(positions, cell, temperature)"
         )
 
     def energy_forces_stress(

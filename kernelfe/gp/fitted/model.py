@@ -16,7 +16,7 @@ import torch
 
 from ... import functionals
 from ...calculators import FreeEnergyCalculator
-from ...errors import DataError
+from ...errors import DataError, require
 from ...frames import Frames
 from ...functionals import Functional
 from ..correlated_noise.model import FittedNoise, noise_covariance
@@ -33,6 +33,7 @@ from .domain import Domain, require_domain
 from .draws import PosteriorDraws, pathwise_draws
 from .frozen import FrozenModel, frozen_model
 from .joint import Joint, Query, joint, undefined_rows
+from .pair_potential import pair_potential
 from .predict import predicted, reference_groups
 from .predictive import JointPredictive, joint_predictive
 from .update import extended
@@ -192,6 +193,19 @@ class FreeEnergy:
         states = one.states(X, temperature, parameters)
         return self.posterior.prior.rows(functionals.get(quantity), states), states, one.baseline
 
+    def _in_cell(self, X, temperature, parameters, cell) -> Frames:
+        """Positions of a periodic model as Frames."""
+        molecule = self.molecules.one("predict").molecule
+        require(molecule.periodic, "cell= belongs to positions of a model that was fitted to frames with a cell")
+        require(not isinstance(X, Frames), "Frames carry their cell: leave out cell=")
+        X = plain_array(X)
+        X = X[None] if X.ndim == 2 else X
+        box = np.broadcast_to(np.asarray(cell, float), (len(X), 3, 3))
+        t = self.temperature if temperature is None else temperature
+        return Frames.from_arrays(
+            X, temperature=t, cell=box, parameters=parameters or {}, kinds=molecule.kinds, bonds=molecule.bonds
+        )
+
     def _frames(self, X, temperature, parameters) -> Frames:
         if isinstance(X, Frames):
             self.molecules.check(X)
@@ -200,7 +214,9 @@ class FreeEnergy:
             return X
         molecule = self.molecules.one("predict").molecule
         if molecule.periodic:
-            raise DataError("the model was fitted to frames with a cell: pass Frames with cell= instead of an array")
+            raise DataError(
+                "the model was fitted to frames with a cell: pass cell= as well, (3, 3) or one per row, or Frames"
+            )
         X, shape = plain_array(X), molecule.shape
         beads = len(shape) == 2
         if beads and X.ndim == 2:
@@ -215,8 +231,12 @@ class FreeEnergy:
 
     # -------------------------------------------------------------- predict
 
-    def predict(self, X, quantity=None, *, temperature=None, return_std=False, reference="auto", parameters=None):
+    def predict(
+        self, X, quantity=None, *, temperature=None, return_std=False, reference="auto", parameters=None, cell=None
+    ):
         """Predict a quantity; see :meth:`kernelfe.FreeEnergyRegressor.predict`."""
+        X = X if cell is None else self._in_cell(X, temperature, parameters, cell)
+        parameters = None if cell is not None else parameters
         if isinstance(X, (list, tuple)) and np.ndim(temperature) and isinstance(X[0], Frames):
             raise DataError("predict(list of Frames) takes one temperature for all, or that of the Frames")
         functional = functionals.get("free_energy" if quantity is None else quantity)
@@ -268,6 +288,10 @@ class FreeEnergy:
         anywhere = None if isinstance(X, Frames) else dict.fromkeys(self.parameters, 0.0)
         states = self.states(X, None, anywhere)
         return require_domain(self.domain).score(states.coordinates, states.cell).cpu().numpy()
+
+    def pair_potential(self, r, term=None, **options):
+        """Pair potential of a term; see :meth:`kernelfe.FreeEnergyRegressor.pair_potential`."""
+        return pair_potential(self, r, term, **options)
 
     # -------------------------------------------------------------- uncertainty
 
