@@ -22,7 +22,7 @@ from .atoms import AtomFrames, BeadMap, make_whole
 from .energies import EnergyTable, Join
 from .formats.base import Row, TrajectoryFile, joined
 from .formats.registry import open_trajectory
-from .formats.trr import mdanalysis
+from .formats.trr import mdanalysis, named_universe
 
 
 class Trajectory:
@@ -112,7 +112,7 @@ class Trajectory:
         self._universe = mdanalysis().Universe.empty(first.n_atoms) if loaded is None else loaded
         self._fixed = dict(first.fixed)
         if topology is None and "names" in self._fixed:
-            self._universe = _named(self._fixed["names"])
+            self._universe = named_universe(self._fixed["names"])
         self._kept = self._selected(selection)
         self.n_atoms, self.indices = len(self._kept), self._kept
         self.names, self.masses, self.bonds, self.constraints = self._described()
@@ -384,24 +384,3 @@ def _topology(topology: str | os.PathLike[str]) -> Any:
             return mda.Universe(os.fspath(topology), to_guess=())  # masses guessed from elements are not stated ones
     except (Exception, MemoryError) as error:  # its parsers raise many kinds
         raise DataError(f"{Path(topology).name} is not readable as a topology ({error})") from error
-
-
-def _named(names: Sequence[str]) -> Any:
-    """A universe of MDAnalysis with atoms and residues of the names ``RESIDUE:ATOM``, for selections.
-
-    A residue ends where the name of the residue changes or the name of an atom comes again.
-    """
-    number: list[int] = []
-    residues: list[str] = []
-    seen: set[str] = set()
-    for name in names:
-        residue, _, atom = name.partition(":")
-        if not residues or residue != residues[-1] or atom in seen:
-            residues.append(residue)
-            seen = set()
-        seen.add(atom)
-        number.append(len(residues) - 1)
-    universe = mdanalysis().Universe.empty(len(names), len(residues), atom_resindex=number, trajectory=False)
-    universe.add_TopologyAttr("names", [name.partition(":")[2] for name in names])
-    universe.add_TopologyAttr("resnames", residues)
-    return universe

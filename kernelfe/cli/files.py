@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ class Source:
         K, of all frames; None: those in the file.
     layout
         Layout of a ``.npz`` file of another program.
+    bonds
+        Bonded beads, as in ``0-1,1-2``; None: those in the file.
     """
 
     units: str | None = None
     temperature: float | None = None
     layout: str | None = None
+    bonds: str | None = None
 
     def read(self, path: str) -> Any:
         """Frames of a file."""
@@ -36,14 +40,29 @@ class Source:
             "temperature": self.temperature,
             "units": None if self.units is None else parse_units(self.units),
         }
+        bonds = None if self.bonds is None else parse_bonds(self.bonds)
         try:
-            return Frames.read(path, **{name: value for name, value in given.items() if value is not None})
+            frames = Frames.read(path, **{name: value for name, value in given.items() if value is not None})
+            return frames if bonds is None else frames.replace(bonds=bonds)
         except DataError as error:  # messages of the library name its arguments
             if isinstance(error, UnitsError) and self.units is None:
                 error.add_note("On the command line: --units energy=kJ/mol,length=nm, or the name of a system.")
             elif "temperature" in str(error) and self.temperature is None:
                 error.add_note("On the command line: --temperature KELVIN.")
             raise
+
+
+@dataclass(frozen=True)
+class Start:
+    """Options of reading a file of frames to start from, as those of :class:`Source`."""
+
+    units: str | None = None
+    layout: str | None = None
+    bonds: str | None = None
+
+    def source(self, temperature: float | None) -> Source:
+        """How to read the file with a temperature, K."""
+        return Source(self.units, temperature, self.layout, self.bonds)
 
 
 def parse_units(text: str) -> str | dict[str, str]:
@@ -77,6 +96,19 @@ def _pairs(text: str, message: str, error: type[DataError]) -> dict[str, str]:
     return dict(pairs)
 
 
+def parse_bonds(text: str) -> list[tuple[int, int]]:
+    """Bonds from ``"0-1,1-2"``.
+
+    Raises
+    ------
+    DataError
+        If a part is not two bead numbers.
+    """
+    pairs = [re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", part) for part in text.split(",")]
+    require(all(pairs), f"--bonds {text!r}: write two bead numbers each, such as 0-1,1-2")
+    return [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
+
+
 def parse_torsions(text: str) -> list[tuple[int, int, int, int]]:
     """Dihedrals from ``"0,1,2,4;1,2,4,5"``.
 
@@ -95,8 +127,17 @@ def parse_torsions(text: str) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def start_frames(path: str, units: str | None, temperature: float) -> Any:
+def start_frames(path: str, start: Start, temperature: float) -> Any:
     """Frames with positions, from a file that may lack temperatures and labels.
+
+    Parameters
+    ----------
+    path
+        The file.
+    start
+        How to read it.
+    temperature
+        K, for files without temperatures.
 
     Raises
     ------
@@ -108,9 +149,9 @@ def start_frames(path: str, units: str | None, temperature: float) -> Any:
 
     if Path(path).suffix in (".xyz", ".extxyz", ".traj"):
         images, _ = read_traj(path, first=True) if Path(path).suffix == ".traj" else read_extxyz(path, index="0")
-        frames = Source(units, None if "temperature" in images[0].info else temperature).read(path)
+        frames = start.source(None if "temperature" in images[0].info else temperature).read(path)
     else:
-        frames = Source(units).read(path)
+        frames = start.source(None if start.layout is None else temperature).read(path)
     require(frames.positions is not None, f"{path} holds variables; sampling needs bead positions")
     require(len(frames), f"{path} holds no frames; sampling needs at least one to start from")
     return frames

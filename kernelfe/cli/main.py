@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import KernelfeError
+from .config import run
 from .fit import fit
 from .label import label
 from .options import SEED, Numbers
@@ -67,7 +68,8 @@ def quickstart(
     """Alanine dipeptide at a temperature never trained on: four label sets against the reference, with a report."""
     from dataclasses import replace
 
-    from ..quickstart import Plan, run
+    from ..quickstart import Plan
+    from ..quickstart import run as quickstart_run
     from ..report import number
 
     plan = Plan.reduced(seed) if small else Plan(seed=seed)
@@ -76,7 +78,7 @@ def quickstart(
         changes["sizes"] = frames
     if subsets:
         changes["subsets"] = subsets
-    found = run(output, replace(plan, **changes), workers=workers, progress=progress)
+    found = quickstart_run(output, replace(plan, **changes), workers=workers, progress=progress)
     click.echo(
         f"Jensen–Shannon divergence at {found['temperature']:g} K (floor {number(found['floors']['perfect_model'])}):"
     )
@@ -89,7 +91,7 @@ def quickstart(
     click.echo(f"{found['seconds']:.0f} s. Report: {Path(output) / 'report.html'}")
 
 
-for command in (label, fit, sample, report, view):
+for command in (label, fit, sample, report, view, run):
     main.add_command(command)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .files import Source
+from .files import Source, Start
 
 #: Files that exist.
 FILE = click.Path(exists=True, dir_okay=False)
@@ -59,19 +59,26 @@ def gathered(name: str, group: type, *options: Callable[[Any], Any]) -> Callable
     return decorate
 
 
+_UNITS = click.option(
+    "--units",
+    help="Units of the file where it states none: ase, gromacs, openmm, mdanalysis, charmm, or pairs such as "
+    "energy=kJ/mol,length=nm.",
+)
+_LAYOUT = click.option(
+    "--layout",
+    type=click.Choice(["sgdml", "cgnet", "mlcg", "chemtrain"]),
+    help="Names of the arrays in a .npz file of another program; its forces become labels.",
+)
+_BONDS = click.option("--bonds", help="Bonded beads, such as 0-1,1-2, instead of those in the file.")
+
 #: Options of commands that read frames.
 data_options = gathered(
     "source",
     Source,
-    click.option(
-        "--units",
-        help="Units of the file where it states none: ase, gromacs, openmm, mdanalysis, charmm, or pairs such as "
-        "energy=kJ/mol,length=nm.",
-    ),
+    _UNITS,
     click.option("--temperature", "-T", type=float, help="Temperature of all frames, K, where the file states none."),
-    click.option(
-        "--layout",
-        type=click.Choice(["sgdml", "cgnet", "mlcg", "chemtrain"]),
-        help="Names of the arrays in a .npz file of another program; its forces become labels.",
-    ),
+    _LAYOUT,
+    _BONDS,
 )
+#: Options of commands that read frames to start from, whose --temperature means another.
+start_options = gathered("start_source", Start, _UNITS, _LAYOUT, _BONDS)

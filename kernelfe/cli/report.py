@@ -14,15 +14,19 @@ from .options import FILE, data_options
 @click.argument("model", type=FILE)
 @click.argument("data", type=FILE)
 @click.option("--output", "-o", default="report.html", show_default=True, type=click.Path(dir_okay=False))
+@click.option("--samples", type=FILE, help="Samples of the model (kernelfe sample), for free energies along the beads.")
 @data_options
-def report(model: str, data: str, output: str, source: Source) -> None:
+def report(model: str, data: str, output: str, samples: str | None, source: Source) -> None:
     """Compare a fitted MODEL with DATA: parity and noise, calibration of error bars, hyperparameters."""
-    from .. import load
+    from .. import Frames, load
     from ..quickstart.collect import versions
-    from ..report import model_page, number
+    from ..report import model_page, number, samples_section
 
     require_folder(output)
-    page, numbers = model_page(load(model), source.read(data), Path(model).name, versions())
+    frames = source.read(data)
+    page, numbers = model_page(load(model), frames, Path(model).name, versions())
+    if samples is not None:
+        samples_section(page, Frames.read(samples), frames)
     page.write(output)
     concave = numbers.pop("concavity")
     for kind, found in numbers.items():

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ..errors import DataError
-from .files import check_restart, require_folder, start_frames, write_samples
-from .options import FILE, SEED, Numbers
+from .files import Start, check_restart, require_folder, start_frames, write_samples
+from .options import FILE, SEED, Numbers, start_options
 
 
 def draw(
@@ -19,7 +19,7 @@ def draw(
     output: str,
     temperatures: tuple[float, ...],
     exchange: bool,
-    units: str | None,
+    start_source: Start,
     restart: str | None,
     options: dict[str, Any],
 ) -> None:
@@ -27,6 +27,8 @@ def draw(
 
     Parameters
     ----------
+    start_source
+        How to read the start frames.
     temperatures, exchange
         One temperature, or those of a replica exchange, K.
     options
@@ -57,7 +59,7 @@ def draw(
     require_folder(output)
     fitted = load(model)
     # a start needs no temperature; the first one is given so that files without temperatures can be read
-    source = start_frames(start, units, temperatures[0])
+    source = start_frames(start, start_source, temperatures[0])
     fitted.check_frames(source)
     warn_temperatures(fitted, temperatures)
     seed, replicas = options["seed"], options["replicas"]
@@ -155,14 +157,14 @@ def warn_temperatures(model: Any, temperatures: Any) -> None:
     type=FILE,
     help="Continue, with the random numbers of --seed, from the state that a run left when it ended early.",
 )
-@click.option("--units", help="Units of the start file where it states none.")
-def sample(model: str, start: str, output: str, **options: Any) -> None:
+@start_options
+def sample(model: str, start: str, output: str, start_source: Start, **options: Any) -> None:
     """Sample exp(−A(R; T)/kT) of a fitted MODEL, at one temperature or by replica exchange."""
     temperature, exchange = options.pop("temperature"), options.pop("exchange")
-    restart, units = options.pop("restart"), options.pop("units")
+    restart = options.pop("restart")
     if (temperature is None) == (exchange is None):
         raise click.UsageError("give either --temperature or --exchange")
     if restart is not None and exchange is not None:
         raise click.UsageError("--restart continues a run at one temperature, not an --exchange")
     temperatures = (temperature,) if exchange is None else exchange
-    draw(model, start, output, temperatures, exchange is not None, units, restart, options)
+    draw(model, start, output, temperatures, exchange is not None, start_source, restart, options)

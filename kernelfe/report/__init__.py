@@ -6,6 +6,17 @@ from .comparison import comparison_page
 from .html import Page, number, png
 from .labelling import label_page
 from .model import model_page
+from .samples import samples_section
 from .viewer import viewer_input, write_viewer
 
-__all__ = ["Page", "comparison_page", "label_page", "model_page", "number", "png", "viewer_input", "write_viewer"]
+__all__ = [
+    "Page",
+    "comparison_page",
+    "label_page",
+    "model_page",
+    "number",
+    "png",
+    "samples_section",
+    "viewer_input",
+    "write_viewer",
+]

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sklearn.base import clone
 
 import kernelfe
-from kernelfe.cli.files import parse_units, start_frames
+from kernelfe.cli.files import Start, parse_units, start_frames
 from kernelfe.cli.main import main
 from kernelfe.errors import DataError, UnitsError
 from kernelfe.simulate import SamplingError
@@ -94,13 +94,13 @@ def test_fit_takes_traj_files_and_layouts_of_other_programs(tmp_path, frames):
 
 def test_traj_files_to_start_from(tmp_path, frames):
     frames.write(tmp_path / "x.traj")
-    start = start_frames(str(tmp_path / "x.traj"), None, 300.0)
+    start = start_frames(str(tmp_path / "x.traj"), Start(), 300.0)
     np.testing.assert_array_equal(start.positions, frames.positions)
     images = frames[:1].drop_labels().replace(displacements=None).to_atoms()
     for atoms in images:
         del atoms.info["temperature"]
     ase.io.write(tmp_path / "y.traj", images)
-    assert start_frames(str(tmp_path / "y.traj"), None, 325.0).temperature.tolist() == [325.0]
+    assert start_frames(str(tmp_path / "y.traj"), Start(), 325.0).temperature.tolist() == [325.0]
 
 
 def test_sample_at_one_temperature(folder, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +95,24 @@ def _checked(path: Path) -> tuple[int, bool]:
                 raise DataError(f"{path.name} has an inconsistent header at byte {at}; it is damaged or hostile")
             at += 76 + 2 * real + sum(tensors) + sum(vectors)
     return require_bytes(path, atoms), at != size
+
+
+def named_universe(names: Sequence[str]) -> Any:
+    """A universe of MDAnalysis with atoms and residues of the names ``RESIDUE:ATOM``, for selections.
+
+    A residue ends where the name of the residue changes or the name of an atom comes again.
+    """
+    number: list[int] = []
+    residues: list[str] = []
+    seen: set[str] = set()
+    for name in names:
+        residue, _, atom = name.partition(":")
+        if not residues or residue != residues[-1] or atom in seen:
+            residues.append(residue)
+            seen = set()
+        seen.add(atom)
+        number.append(len(residues) - 1)
+    universe = mdanalysis().Universe.empty(len(names), len(residues), atom_resindex=number, trajectory=False)
+    universe.add_TopologyAttr("names", [name.partition(":")[2] for name in names])
+    universe.add_TopologyAttr("resnames", residues)
+    return universe

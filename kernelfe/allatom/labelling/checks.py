@@ -97,8 +97,14 @@ def coordinates(frames: Frames) -> tuple[list[str], FloatArray]:
         step = [[torch.from_numpy(x[:, b] - x[:, a]) for a, b in pairwise(q)] for q in quads]
         angles = np.stack([torsion_angle(*three).numpy() for three in step], 1)
         return [f"torsion {'-'.join(map(str, q))}" for q in quads], angles
+    return distances_of(frames, _SERIES)
+
+
+def distances_of(frames: Frames, most: int) -> tuple[list[str], FloatArray]:
+    """Names, and values (n, k), Å, of distances between beads, at most so many and spread over the pairs."""
+    x: Any = frames.positions
     i, j = np.triu_indices(x.shape[1], 1)
-    some = np.unique(np.linspace(0, len(i) - 1, min(len(i), _SERIES)).astype(int)) if len(i) else np.zeros(0, int)
+    some = np.unique(np.linspace(0, len(i) - 1, min(len(i), most)).astype(int)) if len(i) else np.zeros(0, int)
     d = x[:, i[some]] - x[:, j[some]]
     if frames.cell is not None:
         shift = np.round(np.einsum("nki,nij->nkj", d, np.linalg.inv(frames.cell)))
