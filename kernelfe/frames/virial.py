@@ -126,7 +126,10 @@ def applies(frames) -> bool:
 
 def warn_of_forces(frames) -> None:
     """Log a warning if the forces of these frames have a wrong sign or unit; nothing where that cannot be known."""
-    if applies(frames):
+    forces = frames.labels.get("mean_force")
+    if forces is not None and not np.any(np.nan_to_num(forces)):
+        logger.warning("all forces are exactly zero: the file of these frames most likely holds no forces")
+    elif applies(frames):
         found = virial_check(frames)
         if found.suspect:
             logger.warning("%s", found.verdict)

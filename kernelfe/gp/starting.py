@@ -114,16 +114,17 @@ def sampled_environments(descriptor, states: list[States]) -> tuple[Any, torch.T
         (only,) = states
         assert only.molecule is not None
         descriptor = descriptor.for_molecule(only.molecule.kinds, only.molecule.bonds)
-        return descriptor, descriptor.environments(only.coordinates, cell=only.cell).z
-    wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
-    if len(wide) > 1:
-        raise DataError(
-            f"{type(descriptor).__name__} gives {wide} columns in molecules of different sizes, which no term can "
-            "share: use descriptors by kinds of beads (PairDistances, Bonded), for example those of local_terms(...)"
-        )
-    z = torch.cat([one.environments(descriptor).z for one in states])
+        z = descriptor.environments(only.coordinates, cell=only.cell).z
+    else:
+        wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
+        if len(wide) > 1:
+            raise DataError(
+                f"{type(descriptor).__name__} gives {wide} columns in molecules of different sizes, which no term can "
+                "share: use descriptors by kinds of beads (PairDistances, Bonded), such as those of local_terms(...)"
+            )
+        z = torch.cat([one.environments(descriptor).z for one in states])
     if not len(z):
-        raise DataError(f"no molecule has an environment of {descriptor}: check its kinds, bonds and cutoff")
+        raise DataError(f"no frame has an environment of {descriptor}: check its kinds, bonds and cutoff")
     return descriptor, z
 
 

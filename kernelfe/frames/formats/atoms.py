@@ -55,6 +55,8 @@ def arrays_of(images: Any, labels: Mapping[str, str] | None, options: AtomOption
     noises: dict[str, Any] = {}
     for key, source in (labels if labels is not None else _own_keys(images)).items():
         shape = get(key).shape((beads, 3), width)
+        if key == "stress" and "virial" in source.lower():
+            raise DataError(f"{source!r} is −volume·stress by convention, an energy: divide it by −volume first")
         values[key], present[key] = _rows(images, source, shape, f"label {key!r}")
         require(
             source != "energy"
