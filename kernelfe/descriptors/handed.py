@@ -81,18 +81,16 @@ class HandedDistances(Distances):
         pairs, quads = self._pairs(tuple(x.shape[1:])), len(self.quadruples)
         stencil = geometry.stencil(pairs, (), self.quadruples, x.shape[1], (x.dtype, x.device))
         v = geometry.edge_vectors(stencil, x, cell)
-        r, edges = geometry.length(v[: len(pairs)]), v[len(pairs) :]
-        volume, *slopes = geometry.triple_product(edges[:quads], edges[quads : 2 * quads], edges[2 * quads :])
-        scale = _inverse((1.0,) * quads if self.areas is None else self.areas, x.dtype, x.device)
-        return (
-            stencil,
-            v,
-            torch.cat((r, volume * scale)),
-            torch.cat((v[: len(pairs)] * r.reciprocal()[:, None], *(slope * scale[:, None] for slope in slopes))),
-        )
+        size = len(pairs)
+        r = geometry.length(v[:size])
+        volumes, slopes = geometry.triple_products(v[size:])
+        inverse = _inverse((1.0,) * quads if self.areas is None else self.areas, x.dtype, x.device)
+        z = torch.cat((r, volumes * inverse[:quads]))
+        return stencil, v, z, torch.cat((v[:size] * r.reciprocal()[:, None], slopes * inverse[..., None]))
 
 
 @lru_cache(maxsize=32)  # a memo of a pure function: samplers call at every step
 def _inverse(areas: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1/S of the three edges of each quadruple, shape (3 · quadruples, 1)."""
     with torch.inference_mode(False):
-        return 1.0 / torch.tensor(areas, dtype=dtype, device=device)[:, None]
+        return 1.0 / torch.tensor(3 * areas, dtype=dtype, device=device)[:, None]

@@ -192,10 +192,11 @@ def torsion_angle(b1: Tensor, b2: Tensor, b3: Tensor) -> Tensor:
     return torch.atan2(torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))
 
 
-def triple_product(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """a · (b × c), shape (m, n), and its slopes by a, b and c, of vectors (m, 3, n)."""
-    across = _cross(b, c)
-    return _dot(a, across), across, _cross(c, a), _cross(a, b)
+def triple_products(edges: Tensor) -> tuple[Tensor, Tensor]:
+    """a · (b × c), shape (m, n), and its slopes by the edges, of edges (a …, b …, c …), shape (3 m, 3, n)."""
+    size = len(edges) // 3
+    slopes = _cross(edges.roll(-size, 0), edges.roll(size, 0))  # b × c, c × a, a × b
+    return _dot(edges[:size], slopes[:size]), slopes
 
 
 def _distance(v: Tensor) -> tuple[Tensor, Tensor]:

@@ -205,8 +205,8 @@ def statement(found: Sequence[Handedness], data: MoleculeSet, terms: Sequence[tu
     if not unseen:
         return f"{text}; the terms tell them apart"
     remedy = (
-        "add a term that tells them apart, for example Term(HandedDistances(quadruples=…)) or one of dihedrals, or "
-        "leave terms=None"
+        "add a term that tells them apart, for example Term(HandedDistances(quadruples=…)) or one of dihedrals or "
+        "impropers, or leave terms=None"
         if own
         else "give the Frames bonds=, or state terms that tell them apart"
     )

@@ -31,6 +31,7 @@ def test_page_shows_parity_beside_the_noise(model):
     text = page.render()
     assert "Are the error bars right?" in text and text.count("<figure>") == 2
     assert "mine.kfe" in text and "What the evidence found" in text and "Learned noise" in text
+    assert "Handedness: not tested" in text
     assert 'class="warning"' not in text
 
 
