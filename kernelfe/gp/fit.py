@@ -14,6 +14,7 @@ from ..frames.virial import warn_of_forces
 from ..runtime.devices import device_of
 from ..runtime.processes import Processes, launched
 from ..runtime.seeds import generator
+from ..runtime.threads import one_thread
 from ..specs import Real, checked
 from . import handedness as hands
 from .conditioning import condition_in_turn, natural_levels
@@ -31,6 +32,7 @@ from .starting import build_prior, named_terms
 logger = logging.getLogger(__name__)
 
 
+@one_thread()
 def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     """Fit the free energy that an estimator describes.
 

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from threading import Lock
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..runtime.threads import side_by_side
 from .base import Kernel
 from .moments import moment_factors, read_moments
 from .radial import RadialKernel
@@ -96,7 +98,7 @@ class PairProducts:
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
         self.cache_bytes = cache_bytes
         self._kept: dict[tuple[int, int, bool], tuple[Tensor, ...]] = {}
-        self._kept_bytes = 0
+        self._kept_bytes, self._lock = 0, Lock()
         self._rooms: list[Tensor] = []
         if self.fused:
             self._nodes = self.nodes.to(dtype)
@@ -146,19 +148,16 @@ class PairProducts:
         given = c if c is not None else w
         assert given is not None, "an expansion needs coefficients"
         size = given.shape[-1]
-        room: Tensor | None = None
         if self.fused and w is None:
             block = self._values_block(given)
         elif self.moments and 0 < size <= self._few:
             block = self._moment_block(c, w, size)  # type: ignore[arg-type]
         elif self.fused:
-            room = self._room()
-            block = partial(self._fused_block, room, *self._prepared(c, w))  # type: ignore[arg-type]
+            block = partial(self._in_room, self._prepared(c, w))  # type: ignore[arg-type]
         else:
             block = self._general_block(given.new_zeros(len(self.nodes), size) if c is None else c, w)
-        found = [block(start, stop) for start, stop in self.blocks()]
-        if room is not None and not room.is_cuda:  # the allocator of a GPU keeps memory by itself
-            self._rooms.append(room)
+        # the queue of a GPU is one: threads would only wait for each other
+        found = side_by_side(lambda part: block(*part), self.blocks(), 1 if self.z.is_cuda else None)
         return (
             self._joined([v for v, _ in found], size) if self.values else None,
             self._joined([g for _, g in found], self.z.shape[1], size) if self.slopes else None,
@@ -168,15 +167,18 @@ class PairProducts:
         """Values and gradients by the kernel's own product."""
         return lambda start, stop: self.kernel.jet_product(self.z[start:stop], self.nodes, c, w)
 
-    def _room(self) -> Tensor:
-        """Room for a block of pairs, from an earlier product: touching new memory takes longer than using it.
-
-        It belongs to one product at a time; products may run in several threads.
-        """
+    def _in_room(
+        self, prepared: tuple[Tensor, Tensor | None, Tensor], start: int, stop: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """A block with room for its pairs from an earlier one: touching new memory takes longer than using it."""
         try:
-            return self._rooms.pop()
+            room = self._rooms.pop()  # it belongs to one block at a time: blocks are computed in several threads
         except IndexError:
-            return torch.empty(min(self.step, len(self.rows)) * self.width, dtype=self.dtype, device=self.z.device)
+            room = torch.empty(min(self.step, len(self.rows)) * self.width, dtype=self.dtype, device=self.z.device)
+        found = self._fused_block(room, *prepared, start, stop)
+        if not room.is_cuda:  # the allocator of a GPU keeps memory by itself
+            self._rooms.append(room)
+        return found
 
     def _joined(self, parts: list[Tensor], *shape: int) -> Tensor:
         """Results of the blocks as one array."""
@@ -210,9 +212,10 @@ class PairProducts:
         if self.dtype != torch.float64:
             out = tuple(torch.nn.functional.hardshrink(part.to(self.dtype), self.VANISHING) for part in found)
         size = sum(part.numel() * part.element_size() for part in out)
-        if size <= self.cache_bytes - self._kept_bytes:
-            self._kept[key] = out
-            self._kept_bytes += size
+        with self._lock:
+            if size <= self.cache_bytes - self._kept_bytes:
+                self._kept[key] = out
+                self._kept_bytes += size
         return out
 
     def _moment_block(self, c: Tensor | None, w: Tensor, size: int) -> Block:
@@ -266,7 +269,9 @@ class PairProducts:
 
         return block
 
-    def _fused_block(self, room: Tensor, inner, c, w, start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
+    def _fused_block(
+        self, room: Tensor, inner: Tensor, c, w, start: int, stop: int
+    ) -> tuple[Tensor | None, Tensor | None]:
         z1 = self._z1[start:stop]
         z = z1[:, :-1]
         size, width = len(inner), z.shape[1]

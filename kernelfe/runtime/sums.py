@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate, pairwise
@@ -22,6 +23,7 @@ from torch import Tensor
 from ..errors import DataError, require
 from .checkpoint import Checkpoint
 from .processes import Processes
+from .threads import side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ def sum_chunks(
     checkpoint: Checkpoint | None = None,
     resumed: Callable[[float], None] | None = None,
     device: torch.device | None = None,
+    workers: int | None = None,
 ) -> list[Named]:
     """Sum what ``work`` returns over all chunks of all sums.
 
@@ -72,6 +75,8 @@ def sum_chunks(
         Told what this process' part of the chunks in the checkpoint costs.
     device
         Where tensors from files and from other processes go.
+    workers
+        Most threads of this process (:mod:`kernelfe.runtime.threads`); each holds the sums of a chunk.
 
     Returns
     -------
@@ -92,16 +97,21 @@ def sum_chunks(
         known = sum(weights(t, c) for t, n in enumerate(counts) for c in range(n)) - sum(weights(*m) for m in missing)
         resumed(known / processes.size)
     trees = [TreeSum(count, add, _keeper(checkpoint, t)) for t, count in enumerate(counts)]
-    own, done = weighted_share([weights(*m) for m in missing], processes), 0
+    own, done, lock = weighted_share([weights(*m) for m in missing], processes), 0, threading.Lock()
+
+    def chunk(which: tuple[int, int]) -> None:
+        nonlocal done
+        t, c = which
+        value = work(t, c)
+        with lock:  # in any order: the tree has its own
+            if checkpoint is not None:
+                checkpoint.write(_name(t, (0, c)), value)
+            trees[t].push((0, c), value)
+            done += 1
+
     try:
         with processes.section("its share of the sums over the labels"):
-            for t, c in missing[own.start : own.stop]:
-                value = work(t, c)
-                if checkpoint is not None:
-                    checkpoint.write(_name(t, (0, c)), value)
-                trees[t].push((0, c), value)
-                del value
-                done += 1
+            side_by_side(chunk, missing[own.start : own.stop], workers)
     except KeyboardInterrupt:
         if checkpoint is not None:
             logger.warning(

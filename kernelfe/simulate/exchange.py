@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import DataError, require
 from ..protocol import FreeEnergyModel
+from ..runtime.threads import one_thread
 from ..units import BOLTZMANN
 from .langevin import drive, langevin_init, move_actions
 from .protocol import LangevinProtocol, chosen
@@ -167,6 +168,7 @@ class ExchangeResult:
         return self.trajectories[rung]
 
 
+@one_thread()
 def run_replica_exchange(
     model: FreeEnergyModel,
     positions: np.ndarray | Tensor,

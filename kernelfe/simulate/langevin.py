@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..errors import require
 from ..protocol import FreeEnergyModel
+from ..runtime.threads import one_thread
 from ..specs import field_names
 from ..units import BOLTZMANN
 from .guard import DomainWatch
@@ -42,6 +43,7 @@ from .state import (
 )
 
 
+@one_thread()
 def langevin_init(
     model: FreeEnergyModel,
     positions: np.ndarray | Tensor,
@@ -267,6 +269,7 @@ def drive(
     return collect()
 
 
+@one_thread()
 def sample(
     model: FreeEnergyModel,
     state: LangevinState,

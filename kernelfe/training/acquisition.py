@@ -29,6 +29,7 @@ from ..errors import SolverError, require
 from ..frames import Frames
 from ..frames.checks import mapping, numbers
 from ..gp import FreeEnergyRegressor
+from ..runtime.threads import one_thread
 from ..units import BOLTZMANN
 
 
@@ -48,6 +49,7 @@ class Proposal:
     divergence: np.ndarray
 
 
+@one_thread()
 def expected_divergence(model: FreeEnergyRegressor, samples: Frames) -> float:
     """Relative entropy ⟨D⟩ expected from the model's own error bars; see the module's formula.
 
@@ -70,6 +72,7 @@ def expected_divergence(model: FreeEnergyRegressor, samples: Frames) -> float:
         return float(_centred(_centred(covariance, samples).T, samples).diagonal().sum())
 
 
+@one_thread()
 def propose(
     model: FreeEnergyRegressor,
     candidates: Frames,

@@ -36,6 +36,7 @@ from tqdm import tqdm
 from ..errors import require
 from ..frames import Frames
 from ..protocol import LinearModel
+from ..runtime.threads import one_thread
 from ..simulate import LangevinProtocol, run_langevin, uniform_masses
 from ..specs import Bound, OrNone, Real, Spec, Whole, checked
 from ..statistics import samples_per_replica
@@ -138,6 +139,7 @@ class RelativeEntropyFit:
     inefficiency: dict[float, tuple[float, float, float]]
 
 
+@one_thread()
 def minimize_relative_entropy(
     model: Any,
     frames: Frames,

@@ -33,6 +33,7 @@ from ...errors import DataError
 from ...files.fields import require, take
 from ...kernels import Jets
 from ...linalg import Whitening
+from ...runtime.threads import one_thread
 from ...specs import Bound, Real, Spec, Whole
 from ..prior.rows import frame_chunks
 from ..solvers.sparse.inducing import choose_inducing
@@ -214,6 +215,7 @@ class Domain:
         anchors = [take(tensors, f"domain.anchors{t}", None, term.width) for t, term in enumerate(terms)]
         return cls(list(terms), pairs, low, middle, high, numbers["margin"], anchors, numbers["novelty"])
 
+    @one_thread()
     def score(self, coordinates: Tensor, cell: Tensor | None = None) -> Tensor:
         """Score of configurations, 1 at the edge of the domain.
 

@@ -25,6 +25,7 @@ from ... import functionals
 from ...kernels import Jets, Kernel, features_of
 from ...kernels.features import Features
 from ...kernels.jets import plus
+from ...runtime.threads import one_thread
 from ...specs import Whole, checked
 from ..observations.labels import baseline_rows
 from ..posterior import Nodes, predict_mean, read_rows
@@ -130,6 +131,7 @@ class PosteriorDraws:
     def __len__(self) -> int:
         return self.n
 
+    @one_thread()
     def predict(
         self, X, quantity="free_energy", *, temperature=None, parameters=None, reference="auto"
     ) -> NDArray[np.float64]:
@@ -164,6 +166,7 @@ class PosteriorDraws:
         shape = functional.shape(states.coordinate_shape, states.field_count)
         return values.T.reshape(self.n, len(states), *shape).cpu().numpy()
 
+    @one_thread()
     def std(
         self, X, quantity="free_energy", *, temperature=None, parameters=None, reference="auto"
     ) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from ...errors import DataError, SolverError
+from ...runtime.threads import one_thread
 from ...specs import Bound, Each, Real, Spec, Whole
 from ..conditioning import Conditioned, natural_levels
 from ..molecules import over_parts
@@ -156,6 +157,7 @@ class HyperparameterEnsemble:
         return self.joint(Query(X, quantity, temperature), second).block(0, 1)
 
 
+@one_thread()
 def ensemble_of(
     model,
     draws: int = 16,

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...errors import DataError
 from ...functionals import FreeEnergy
 from ...kernels import Kernel, RadialKernel
+from ...runtime.threads import one_thread, side_by_side
 from ..prior.rows import frame_chunks
 
 
@@ -55,6 +56,8 @@ class FrozenModel:
 
     #: Environments taken at a time: with 600 nodes the arrays of a block stay in a core's cache.
     block: ClassVar[int] = 256
+    #: Frames that a thread takes at a time; of fewer, the blocks of environments are shared.
+    frames: ClassVar[int] = 2048
     #: Environments × nodes at a time on a GPU: half a gigabyte for each array of them.
     gpu_entries: ClassVar[int] = 1 << 26
 
@@ -97,6 +100,7 @@ class FrozenModel:
         bonds, numbers = getattr(self.baseline, "bonds", ()), getattr(self.baseline, "bond_parameters", ())
         return tuple((i, j, k) for (i, j), (k, _) in zip(bonds, numbers, strict=True))
 
+    @one_thread()
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) and −∇A.
 
@@ -115,16 +119,35 @@ class FrozenModel:
         self._check(positions)
         home, positions, temperature = positions.device, *self._here(positions, temperature)
         with torch.no_grad():
-            if self.baseline is None:
-                energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
+            if positions.is_cuda or len(positions) <= self.frames:
+                energy, gradient = self._evaluated(positions, temperature)
             else:
-                energy, gradient = self.baseline.energy_and_gradient(positions)
-            for t, term in enumerate(self._terms):
-                z, frame, pullback = term.spec.descriptor.values_and_pullback(positions)
-                value, slope = self._term(t, z, frame, temperature, len(positions))
-                energy, gradient = energy + value, gradient + pullback(slope)
-            energy = energy + self._constant(temperature)
+                energy, gradient = self._in_parts(positions, temperature)
         return energy.to(home), gradient.neg_().to(home)
+
+    def _in_parts(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """A(R; T) and ∇A of many frames, some at a time."""
+
+        def part(bounds: tuple[int, int]) -> tuple[Tensor, Tensor]:
+            rows = slice(*bounds)
+            return self._evaluated(
+                positions[rows], temperature[rows] if isinstance(temperature, Tensor) else temperature
+            )
+
+        energies, gradients = zip(*side_by_side(part, frame_chunks(len(positions), self.frames)), strict=True)
+        return torch.cat(energies), torch.cat(gradients)
+
+    def _evaluated(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """A(R; T) and ∇A."""
+        if self.baseline is None:
+            energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
+        else:
+            energy, gradient = self.baseline.energy_and_gradient(positions)
+        for t, term in enumerate(self._terms):
+            z, frame, pullback = term.spec.descriptor.values_and_pullback(positions)
+            value, slope = self._term(t, z, frame, temperature, len(positions))
+            energy, gradient = energy + value, gradient + pullback(slope)
+        return energy + self._constant(temperature), gradient
 
     def _here(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, float | Tensor]:
         """In float64, on the device of the model; a single temperature as a number."""
@@ -143,9 +166,13 @@ class FrozenModel:
         value, gradient = x.new_empty(len(x)), torch.empty_like(x)
         if isinstance(temperature, Tensor) and temperature.numel() > 1 and frame is not None:
             temperature = temperature[frame]
-        for start, stop, one in self._runs(t, temperature, len(x)):
+
+        def block(run: tuple[int, int, float | None]) -> None:
+            start, stop, one = run
             part = slice(start, stop)
             value[part], gradient[part] = self._block(t, x[part], temperature[part] if one is None else one)
+
+        side_by_side(block, self._runs(t, temperature, len(x)), 1 if x.is_cuda else None)
         if frame is not None:
             value = value.new_zeros(frames).index_add_(0, frame, value)
         return value, embedding.pull(gradient)
@@ -195,9 +222,8 @@ class FrozenModel:
 
     def _coefficients(self, t: int, temperature: float):
         """Coefficient jets at one temperature, made once per temperature."""
-        if temperature not in self._collapsed:
-            if len(self._collapsed) > 64:
-                self._collapsed.clear()
+        out = self._collapsed.get(temperature)  # once: another thread may clear it
+        if out is None:
             out = []
             for k in range(len(self._terms)):
                 factors = self._factors(k, torch.tensor([temperature], dtype=torch.float64, device=self.device))[0]
@@ -206,8 +232,10 @@ class FrozenModel:
                 c = self._c[k] @ factors
                 moments = torch.cat([c[:, None], c[:, None] * self._nodes[k]], 1)
                 out.append((c, w, None if w is None else (self._nodes[k] * w).sum(1), moments))
+            if len(self._collapsed) > 64:
+                self._collapsed.clear()
             self._collapsed[temperature] = out
-        return self._collapsed[temperature][t]
+        return out[t]
 
     def _mixed(self, t: int, x: Tensor, k0: Tensor, k1: Tensor, k2: Tensor, temperature: Tensor):
         """One temperature per environment: coefficients (environments × nodes) by one thin product."""
@@ -229,11 +257,13 @@ class FrozenModel:
         if self._mean is None or self._mean_weights is None:
             return self._counts.new_zeros(())
         if not isinstance(temperature, Tensor):
-            if temperature not in self._constants:
+            out = self._constants.get(temperature)
+            if out is None:
+                out = self._constant(self._counts.new_tensor([temperature]))
                 if len(self._constants) > 64:
                     self._constants.clear()
-                self._constants[temperature] = self._constant(self._counts.new_tensor([temperature]))
-            return self._constants[temperature]
+                self._constants[temperature] = out
+            return out
         t = temperature.double().reshape(-1)
         parameters = {name: value.expand(len(t)) for name, value in self._parameters.items()}
         read, counts = FreeEnergy().reads[0], self._counts.expand(len(t), -1)
@@ -262,6 +292,7 @@ class PeriodicFrozenModel(FrozenModel):
             "energy_forces_stress(positions, cell, temperature)"
         )
 
+    @one_thread()
     def energy_forces_stress(
         self, positions: Tensor, cell: Tensor, temperature: float | Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:

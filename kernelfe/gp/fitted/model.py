@@ -19,6 +19,7 @@ from ...calculators import FreeEnergyCalculator
 from ...errors import DataError, require
 from ...frames import Frames
 from ...functionals import Functional
+from ...runtime.threads import one_thread
 from ..correlated_noise.model import FittedNoise, noise_covariance
 from ..file.write import write
 from ..molecules import Molecules, over_parts
@@ -246,6 +247,7 @@ class FreeEnergy:
 
         return over_parts(read, X)
 
+    @one_thread()
     def _predicted(self, X, functional: Functional, temperature, parameters, return_std, reference):
         one = self.for_molecule(X)
         states = one.states(X, temperature, parameters)
@@ -258,6 +260,7 @@ class FreeEnergy:
         unknown = undefined_rows(functional, states)
         return values, std.masked_fill(unknown, np.inf).reshape(shape).cpu().numpy()
 
+    @one_thread()
     def predict_difference(self, X1, X2, temperature1=None, temperature2=None, return_cov=False):
         """Predict free-energy differences; see :meth:`kernelfe.FreeEnergyRegressor.predict_difference`."""
         functional: Functional = functionals.get("free_energy")
@@ -281,6 +284,7 @@ class FreeEnergy:
         options = {"temperature": temperature, "parameters": parameters, "return_std": True}
         return over_parts(lambda part: violation_probability(*self.predict(part, "heat_capacity", **options)), X)
 
+    @one_thread()
     def domain_score(self, X) -> np.ndarray:
         """Distance from the training configurations; see :meth:`kernelfe.FreeEnergyRegressor.domain_score`."""
         if self.molecules.shared:
@@ -295,10 +299,12 @@ class FreeEnergy:
 
     # -------------------------------------------------------------- uncertainty
 
+    @one_thread()
     def joint(self, *queries: Query) -> Joint:
         """Joint posterior of several queries; see :func:`kernelfe.gp.fitted.joint.joint`."""
         return joint(self, *queries)
 
+    @one_thread()
     def covariance(self, X, quantity="free_energy", other=None, *, temperature=None, X2=None, temperature2=None):
         """Posterior covariance; see :meth:`kernelfe.FreeEnergyRegressor.covariance`."""
         with torch.no_grad():
@@ -309,6 +315,7 @@ class FreeEnergy:
             b = self.rows(X if X2 is None else X2, quantity if other is None else other, t2)[0]
             return self.posterior.covariance(a, b).cpu().numpy()
 
+    @one_thread()
     def sample(self, X, quantities="free_energy", n=1, seed=0, *, temperature=None) -> dict[str, np.ndarray]:
         """Draw jointly from the posterior; see :meth:`kernelfe.FreeEnergyRegressor.sample`."""
         asked = [quantities] if isinstance(quantities, (str, Functional)) else list(quantities)
@@ -321,24 +328,29 @@ class FreeEnergy:
             for k, (f, shape) in enumerate(zip(wanted, shapes, strict=True))
         }
 
+    @one_thread()
     def draws(self, n: int = 64, seed: int = 0, features: int = 1024) -> PosteriorDraws:
         """Functions drawn from the posterior; see :func:`kernelfe.gp.pathwise_draws`."""
         return pathwise_draws(self, n, seed, features)
 
+    @one_thread()
     def noise_covariance(self, frames: Frames, kinds=None) -> np.ndarray:
         """Noise covariance of the labels of single frames; see :func:`kernelfe.gp.noise_covariance`."""
         return noise_covariance(self, frames, kinds)
 
+    @one_thread()
     def predictive(self, frames: Frames, kinds=None, kept=None) -> JointPredictive:
         """Joint predictive density of the labels of frames; see :func:`kernelfe.gp.joint_predictive`."""
         return joint_predictive(self.for_molecule(frames), frames, kinds, kept)
 
     # -------------------------------------------------------------- change
 
+    @one_thread()
     def condition(self, frames: Frames, labels=None, noise=None) -> FreeEnergy:
         """The model conditioned on more labels; see :func:`kernelfe.gp.condition`."""
         return extended(self, frames, labels, noise)
 
+    @one_thread()
     def concave(self, X, *, temperature=None, parameters=None, estimate="mode") -> FreeEnergy:
         """The model conditioned on C ≥ 0 at virtual points; see :func:`kernelfe.gp.enforce_concavity`."""
         return constrained(self, self.rows(X, "heat_capacity", temperature, parameters), estimate)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...errors import SolverError
 from ...files.fields import take
 from ...runtime.devices import DEVICE
+from ...runtime.threads import side_by_side
 from ...specs import Bound, OrNone, Whole
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels
@@ -39,10 +40,15 @@ def gram_matrix(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Ten
         column = 0
         for j, b in enumerate(blocks[: i + 1]):
             step = max(1, BLOCK_ENTRIES // max(1, len(b) * a.components))
-            for start, stop in frame_chunks(a.frames, step):
-                top, bottom = row + start * a.components, row + stop * a.components
-                second = b if j < i else b.slice(0, stop)  # the lower triangle only
-                out[top:bottom, column : column + len(second)] = prior.gram(a.slice(start, stop), second)
+
+            def fill(part: tuple[int, int], a=a, b=b, row=row, column=column, below=j < i) -> None:
+                start, stop = part
+                second = b if below else b.slice(0, stop)  # the lower triangle only
+                rows = slice(row + start * a.components, row + stop * a.components)
+                out[rows, column : column + len(second)] = prior.gram(a.slice(start, stop), second)
+
+            # changes in place that are recorded for gradients keep their order, and a GPU has one queue
+            side_by_side(fill, frame_chunks(a.frames, step), 1 if torch.is_grad_enabled() or out.is_cuda else None)
             column += len(b)
         label.noise_at(noise).add_to(out, torch.arange(row, row + len(a), device=out.device))
         row += len(a)

@@ -45,6 +45,8 @@ class StreamSettings:
         Share of the memory of a pass that unfinished sums may take.
     arrays
         Arrays of such features that a pass holds.
+    worker_bytes
+        Memory for the arrays and sums of all threads together; one of them works in any case.
     """
 
     max_states: int = 16
@@ -56,6 +58,11 @@ class StreamSettings:
     gpu_feature_rows: int = 1 << 15
     overhead: float = 0.1
     arrays: float = 4.0
+    worker_bytes: int = 1 << 29
+
+    def workers(self, size: int) -> int:
+        """Threads whose arrays and sums, of so many features, fit in memory."""
+        return max(1, int(self.worker_bytes / (8 * size * (size + self.arrays * self.feature_rows))))
 
 
 @torch.no_grad()
@@ -119,6 +126,7 @@ def accumulate(
         processes=Processes() if processes is None else processes,
         checkpoint=checkpoint,
         device=basis.prior.device,
+        workers=settings.workers(max(sum(basis.ranks), expanded * any(group.wide for group in groups))),
         resumed=None if progress is None else progress.update,
     )
     equations = NormalEquations(basis.ranks, basis.functions)
