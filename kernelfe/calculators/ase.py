@@ -145,6 +145,13 @@ class FreeEnergyCalculator(Calculator):
             kwargs["temperature"] = float(value)
         return super().set(**kwargs)
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Changes since the last evaluation; in dynamics only positions change, which takes little time to find out."""
+        old = self.atoms
+        if old is None or not _alike(old, atoms):
+            return super().check_state(atoms, tol)
+        return [] if np.array_equal(old.positions, atoms.positions) else ["positions"]
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -160,8 +167,9 @@ class FreeEnergyCalculator(Calculator):
         """
         if system_changes:  # also when called directly, not through get_property, which resets
             self.results = {}
-        super().calculate(atoms, list(properties), list(system_changes))
-        positions, cell = self._inputs(self.get_atoms())
+        if atoms is not None:
+            self.atoms = atoms.copy()  # all that Calculator.calculate does for a calculator without files
+        positions, cell = self._inputs(self.get_atoms() if self.atoms is None else self.atoms)
         if self.domain is not None and (self.outside != "ignore" or "domain_score" in properties):
             self._watch(self.domain, positions, cell)
         wanted = list(dict.fromkeys([*properties, *self.extras]))
@@ -230,7 +238,7 @@ class FreeEnergyCalculator(Calculator):
             np.all(np.isfinite(atoms.positions)),
             "positions contain a non-finite value; if dynamics has become unstable, reduce its timestep",
         )
-        positions = torch.from_numpy(atoms.positions.copy())[None].to(self.device)
+        positions = torch.from_numpy(atoms.positions[None].copy()).to(self.device)
         periodic, needed = atoms.pbc.tolist(), getattr(self.model, "needs_cell", False)
         require(
             all(periodic) or not needed,
@@ -246,6 +254,14 @@ class FreeEnergyCalculator(Calculator):
         )
         require(all(periodic), f"pbc={periodic}: the model needs all three directions periodic, or none")
         return positions, torch.from_numpy(np.array(atoms.cell))[None].to(self.device)
+
+
+def _alike(old: Atoms, new: Atoms) -> bool:
+    """True if nothing but positions can differ of what ASE compares; False where ASE has to compare."""
+    charged = "initial_charges" in new.arrays or "initial_magmoms" in new.arrays
+    charged = charged or "initial_charges" in old.arrays or "initial_magmoms" in old.arrays
+    same = np.array_equal(old.numbers, new.numbers) and np.array_equal(old.pbc, new.pbc)
+    return same and not charged and np.array_equal(old.cell.array, new.cell.array)
 
 
 def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:

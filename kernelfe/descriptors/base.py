@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
@@ -20,6 +22,8 @@ from ..specs import Bound, Spec, hold
 
 #: z (E, D) → the gradient with respect to z (E, D) is pulled back to the coordinates (n, *coordinate shape).
 Pullback = Callable[[Tensor], Tensor]
+#: One configuration → z, shape (D,), and the product with Jᵀ as a function of gradients, (D,).
+Single = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], Callable[..., NDArray[np.float64]]]]
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,22 @@ class Descriptor(Spec):
         environments = self.environments(coordinates, cell)
         return environments.z, environments.frame, lambda g: environments.pull(g, coordinates)
 
+    def single(self, coordinate_shape: tuple[int, ...]) -> Single | None:
+        """The fastest path, of one configuration with one environment, in NumPy; None if there is none.
+
+        Parameters
+        ----------
+        coordinate_shape
+            (beads, 3) or (d,).
+
+        Returns
+        -------
+        function or None
+            Maps a configuration of that shape, without a cell, to z, shape (D,), and the product with Jᵀ, from (D,) to
+            the shape of the configuration.
+        """
+        return None
+
     def bind(self, kinds: tuple[str, ...] | None) -> Descriptor:
         """This descriptor with the kinds of the beads of the data filled in where it needs them."""
         return self
@@ -177,6 +197,19 @@ class Descriptor(Spec):
     def copies(self) -> int:
         """Number of successive environments that are images of one another under permutations of like beads."""
         return 1
+
+
+def single_of(descriptor: Any, coordinate_shape: tuple[int, ...]) -> Single | None:
+    """The :meth:`Descriptor.single` of a descriptor; None if a subclass has changed what it is a faster form of."""
+    kinds = type(descriptor).__mro__
+
+    def place(name: str) -> int:
+        return next((k for k, kind in enumerate(kinds) if name in vars(kind)), len(kinds))
+
+    own = place("single")
+    if own == len(kinds) or own > min(place("environments"), place("values_and_pullback")):
+        return None
+    return descriptor.single(coordinate_shape)
 
 
 def check_beads(name: str, shape: tuple[int, ...]) -> int:

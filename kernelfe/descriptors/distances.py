@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..errors import DataError
 from ..geometry import internal as geometry
+from ..geometry.single import SingleDistances
 from ..specs import Bound, OrNone
-from .base import Beads, Descriptor, Environments, Pullback, check_beads
+from .base import Beads, Descriptor, Environments, Pullback, Single, check_beads
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,23 @@ class Distances(Descriptor):
 
         return z.T.contiguous(), None, pullback
 
-    def _map(self, r: Tensor) -> tuple[Tensor, Any]:
-        # z(r) and dz/dr
+    def single(self, coordinate_shape: tuple[int, ...]) -> Single | None:
+        """See :meth:`Descriptor.single`; None for many pairs, of which batches are as fast."""
+        pairs = self._pairs(coordinate_shape)
+        geometry.stencil(pairs, (), (), coordinate_shape[0], (torch.float64, torch.device("cpu")))  # checks the beads
+        if not SingleDistances.suits(len(pairs), coordinate_shape[0]):
+            return None
+        distances = SingleDistances(pairs, coordinate_shape[0])
+
+        def read(x):
+            r, pull = distances(x)
+            z, slope = self._map(r)
+            return z, lambda g: pull(g * slope)
+
+        return read
+
+    def _map(self, r: Any) -> tuple[Any, Any]:
+        # z(r) and dz/dr, of a tensor or an array
         return r, 1.0
 
     def _pairs(self, coordinate_shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -87,7 +104,7 @@ class InverseDistances(Distances):
     Resolves contacts and forgets far pairs; finite (1/``geometry.TINY``) for coincident beads.
     """
 
-    def _map(self, r: Tensor) -> tuple[Tensor, Any]:
+    def _map(self, r: Any) -> tuple[Any, Any]:
         z = 1.0 / r
         return z, -z * z
 

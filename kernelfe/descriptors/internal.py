@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import require
 from ..geometry import internal as geometry
+from ..geometry.single import Gradient, angle, distance, torsion
 from ..specs import Bound
-from .base import Beads, Descriptor, Environments, Pullback, check_beads
+from .base import Beads, Descriptor, Environments, Pullback, Single, check_beads
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class InternalCoordinates(Descriptor):
         "impropers": Beads(4),
     }
 
+    #: Coordinates, angles counting twice and torsions four times, up to which plain numbers are faster than arrays.
+    PLAIN: ClassVar[int] = 128
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
@@ -85,6 +92,37 @@ class InternalCoordinates(Descriptor):
             return geometry.scatter(stencil, geometry.edge_gradients(stencil, slopes, g))
 
         return self._columns(q, sine, cosine), None, pullback
+
+    def single(self, coordinate_shape: tuple[int, ...]) -> Single | None:
+        """See :meth:`Descriptor.single`; None for many coordinates, of which batches are as fast."""
+        torsions, beads = self.dihedrals + self.impropers, self.dimension(coordinate_shape) and coordinate_shape[0]
+        geometry.stencil(self.bonds, self.angles, torsions, beads, (torch.float64, torch.device("cpu")))  # checks beads
+        if len(self.bonds) + 2 * len(self.angles) + 4 * len(torsions) > self.PLAIN:
+            return None
+
+        def read(x):
+            x = x.tolist()
+            bonds, angles = [distance(x, *b) for b in self.bonds], [angle(x, *a) for a in self.angles]
+            turns = [torsion(x, *t) for t in torsions]
+            waves = [(math.sin(value), math.cos(value)) for value, _ in turns]
+            z = [found[0] for found in (*bonds, *angles)]
+
+            def pullback(g):
+                out, g = Gradient(beads), g.tolist()
+                for one, bond, (_, *slope) in zip(g, self.bonds, bonds, strict=False):
+                    out.add_distance(one, *bond, slope)
+                for one, bent, (_, slopes) in zip(g[len(bonds) :], self.angles, angles, strict=False):
+                    out.add_angle(one, *bent, slopes)
+                by_sine, by_cosine = g[len(z) :: 2], g[len(z) + 1 :: 2]
+                for one, two, (s, c), turned, (_, slopes) in zip(
+                    by_sine, by_cosine, waves, torsions, turns, strict=True
+                ):
+                    out.add_torsion(one * c - two * s, *turned, slopes)
+                return out.array()
+
+            return np.array([*z, *chain.from_iterable(waves)]), pullback
+
+        return read
 
     def _read(self, x: Tensor, cell: Tensor | None) -> tuple[geometry.Stencil, Tensor, Tensor, Tensor]:
         beads = check_beads("InternalCoordinates", tuple(x.shape[1:]))

@@ -73,6 +73,8 @@ class PairProducts:
     VALUES_NUMBERS: ClassVar[int] = 1 << 20
     #: Entries of a block of pairs where the kernel has no fused product: its Gram has (1 + D) rows per environment.
     GENERAL_ENTRIES: ClassVar[int] = 1 << 20
+    #: One thread at a time counts what is kept; of the class, since locks cannot be pickled.
+    _keeping: ClassVar[Lock] = Lock()
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class PairProducts:
         self.single = self.fused and getattr(kernel, "SLOPE", None) == -1.0
         self.cache_bytes = cache_bytes
         self._kept: dict[tuple[int, int, bool], tuple[Tensor, ...]] = {}
-        self._kept_bytes, self._lock = 0, Lock()
+        self._kept_bytes = 0
         self._rooms: list[Tensor] = []
         if self.fused:
             self._nodes = self.nodes.to(dtype)
@@ -212,7 +214,7 @@ class PairProducts:
         if self.dtype != torch.float64:
             out = tuple(torch.nn.functional.hardshrink(part.to(self.dtype), self.VANISHING) for part in found)
         size = sum(part.numel() * part.element_size() for part in out)
-        with self._lock:
+        with self._keeping:
             if size <= self.cache_bytes - self._kept_bytes:
                 self._kept[key] = out
                 self._kept_bytes += size

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..descriptors.base import Descriptor, Environments
+from ..descriptors.base import Descriptor, Environments, single_of
 from ._common import STEPS, central, check_spec, close, symmetric
 
 
@@ -80,6 +80,8 @@ def check_descriptor(
     dense = torch.zeros(len(x), flat, dtype=torch.float64)
     dense.index_add_(0, frame, torch.einsum("edq,ed->eq", jacobian, g))
     close(pulled.reshape(dense.shape), dense, 1e-9, f"{name}: pullback(g) is not Jᵀg")
+    if box is None:
+        _check_single(descriptor, name, x, g)
     if box is not None and found.strain is not None:
         numeric = torch.zeros_like(found.strain)
         for k in range(6):
@@ -91,6 +93,20 @@ def check_descriptor(
                 moved[h] = descriptor.environments(x @ deformation, cell=box @ deformation).z
             numeric[:, :, k] = _difference(moved, found.z, name)
         close(found.strain, numeric, tolerance, f"{name}: strain is not the derivative of z by strain")
+
+
+def _check_single(descriptor: Any, name: str, x: Tensor, g: Tensor) -> None:
+    """The path of one configuration, where the descriptor has one, against batches of one."""
+    single = single_of(descriptor, tuple(x.shape[1:]))
+    if single is None:
+        return
+    for k in range(len(x)):
+        z, _, pullback = descriptor.values_and_pullback(x[k : k + 1])
+        value, pull = single(x[k].numpy())
+        assert z.shape == (1, *value.shape), f"{name}: single gives another number of columns than values_and_pullback"
+        close(torch.from_numpy(value)[None], z, 1e-10, f"{name}: single gives other values than values_and_pullback")
+        pulled = torch.from_numpy(pull(g[k].numpy()))[None]
+        close(pulled, pullback(g[k : k + 1]), 1e-9, f"{name}: the product with Jᵀ of single is another one")
 
 
 def _dense_jacobian(found: Environments, frame: Tensor, frames: int, flat: int) -> Tensor:

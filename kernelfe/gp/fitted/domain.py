@@ -38,6 +38,7 @@ from ...specs import Bound, Real, Spec, Whole
 from ..prior.rows import frame_chunks
 from ..solvers.sparse.inducing import choose_inducing
 from ..states import States
+from .single import SingleScore
 
 #: Frames taken at a time at most, and numbers of all their pairs of beads.
 _FRAMES_AT_ONCE, _ENTRIES = 4096, 1 << 22
@@ -125,9 +126,12 @@ class Domain:
     settings: DomainSettings = DomainSettings()
 
     def __post_init__(self) -> None:
+        with torch.no_grad():
+            self._kernels = [term.kernel for term in self.terms]
         self._whitenings = [
-            Whitening.of(_covariance(term, z, z)) for term, z in zip(self.terms, self.anchors, strict=True)
+            Whitening.of(_covariance(kernel, z, z)) for kernel, z in zip(self._kernels, self.anchors, strict=True)
         ]
+        self._singles: dict[tuple[int, ...], SingleScore] = {}
 
     @classmethod
     def of(cls, terms: list, frames, settings: DomainSettings | None = None) -> Domain:
@@ -161,8 +165,8 @@ class Domain:
                 if bool(shown.all()) or not bool(shown.any()):
                     novelty.append(1.0)  # a single frame says nothing about its own scatter
                     continue
-                some = _chosen(term, z[shown], settings)
-                others = _novelty(term, some, Whitening.of(_covariance(term, some, some)), z[~shown])
+                some, kernel = _chosen(term, z[shown], settings), term.kernel
+                others = _novelty(kernel, some, Whitening.of(_covariance(kernel, some, some)), z[~shown])
                 novelty.append(max(settings.novelty_margin * float(others.max()), settings.novelty_floor))
         # at the temperature with the fewest frames: it may be the hottest, which alone makes the extremes
         fewest = int(np.unique(frames.temperature, return_counts=True)[1].min())
@@ -232,6 +236,11 @@ class Domain:
             Infinite where coordinates are not finite.
         """
         home, here = coordinates.device, _device(self.terms)
+        if len(coordinates) == 1 and cell is None and home.type == here.type == "cpu":
+            shape = tuple(coordinates.shape[1:])
+            if shape not in self._singles:
+                self._singles[shape] = SingleScore(self, shape)
+            return self._singles[shape](coordinates)
         coordinates, cell = coordinates.to(here, torch.float64), None if cell is None else cell.to(here)
         parts = [
             self._score(coordinates[start:stop], None if cell is None else cell[start:stop])
@@ -245,15 +254,15 @@ class Domain:
             # places of their own, so that no two beads of what is replaced coincide
             apart = torch.arange(x[0].numel(), device=x.device).reshape(x.shape[1:])
             x = torch.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, apart)
-            environments = [term.spec.descriptor.environments(x, cell=cell) for term in self.terms]
-            columns = _columns(environments) if self.pairs is None else _distances(x, self.pairs)
+            environments = [term.spec.descriptor.values_and_pullback(x, cell=cell)[:2] for term in self.terms]
+            columns = environments if self.pairs is None else _distances(x, self.pairs)
             out = x.new_zeros(len(x))
             for values, frame, part in _with_parts(columns):
                 score = self._beyond(values, part).amax(1) if values.shape[1] else values.new_zeros(len(values))
                 out = _frame_maximum(out, score, frame)
-            for t, (term, e) in enumerate(zip(self.terms, environments, strict=True)):
-                new = _novelty(term, self.anchors[t], self._whitenings[t], term.kernel.embedding(e.z).z)
-                out = _frame_maximum(out, (new / self.novelty[t]).sqrt(), e.frame)
+            for t, (kernel, (z, frame)) in enumerate(zip(self._kernels, environments, strict=True)):
+                new = _novelty(kernel, self.anchors[t], self._whitenings[t], kernel.embedding(z).z)
+                out = _frame_maximum(out, (new / self.novelty[t]).sqrt(), frame)
             # coinciding beads have no angles: what is not a number is not familiar
             return torch.where(finite & ~torch.isnan(out), out, torch.full_like(out, torch.inf))
 
@@ -309,7 +318,8 @@ def _extremes(terms: list, frames, pairs: Tensor | None, rigid: float) -> tuple[
     for start, stop in frame_chunks(len(frames), _at_once(frames.coordinates, pairs)):
         states = States.from_frames(frames[start:stop], device=_device(terms))
         if pairs is None:
-            columns = _columns([states.environments(term.spec.descriptor) for term in terms])
+            every = [states.environments(term.spec.descriptor) for term in terms]
+            columns = [(e.z, e.frame) for e in every]
         else:
             columns = _distances(states.coordinates, pairs)
         every = [values for values, _ in columns]
@@ -342,11 +352,6 @@ def _distances(x: Tensor, pairs: Tensor) -> list[tuple[Tensor, None]]:
     return [(torch.linalg.vector_norm(x[:, pairs[:, 0]] - x[:, pairs[:, 1]], dim=2), None)]
 
 
-def _columns(environments: list) -> list[tuple[Tensor, Tensor | None]]:
-    """Environments of every term, and the frames they belong to."""
-    return [(e.z, e.frame) for e in environments]
-
-
 def _with_parts(columns):
     start = 0
     for values, frame in columns:
@@ -359,14 +364,14 @@ def _chosen(term, z: Tensor, settings: DomainSettings) -> Tensor:
     return some[choose_inducing(some, term.kernel, settings.anchors)]
 
 
-def _covariance(term, a: Tensor, b: Tensor) -> Tensor:
-    return term.kernel.gram(Jets.values(a), Jets.values(b))[:, 0, :, 0]
+def _covariance(kernel, a: Tensor, b: Tensor) -> Tensor:
+    return kernel.gram(Jets.values(a), Jets.values(b))[:, 0, :, 0]
 
 
-def _novelty(term, anchors: Tensor, whitening: Whitening, z: Tensor) -> Tensor:
+def _novelty(kernel, anchors: Tensor, whitening: Whitening, z: Tensor) -> Tensor:
     """v(z), shape (E,)."""
-    variance = term.kernel.diagonal(Jets.values(z))[:, 0]
-    explained = (_covariance(term, z, anchors) @ whitening.matrix).square().sum(1)
+    variance = kernel.diagonal(Jets.values(z))[:, 0]
+    explained = (_covariance(kernel, z, anchors) @ whitening.matrix).square().sum(1)
     return (1.0 - explained / variance).clamp_min(0.0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ...functionals import FreeEnergy
 from ...kernels import Kernel, RadialKernel
 from ...runtime.threads import one_thread, side_by_side
 from ..prior.rows import frame_chunks
+from .single import SingleConfiguration
 
 
 def _blocks(
@@ -92,6 +94,7 @@ class FrozenModel:
             max(1, self.gpu_entries // max(1, len(nodes))) if nodes.is_cuda else self.block for nodes in self._nodes
         ]
         self._constants: dict[float, Tensor] = {}
+        self._singles: dict[tuple[int, ...], SingleConfiguration] = {}
         self._collapsed: dict[float, list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]]] = {}
 
     @property
@@ -100,7 +103,6 @@ class FrozenModel:
         bonds, numbers = getattr(self.baseline, "bonds", ()), getattr(self.baseline, "bond_parameters", ())
         return tuple((i, j, k) for (i, j), (k, _) in zip(bonds, numbers, strict=True))
 
-    @one_thread()
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) and −∇A.
 
@@ -117,6 +119,26 @@ class FrozenModel:
             Shapes (n,) and that of the positions.
         """
         self._check(positions)
+        single = not isinstance(temperature, Tensor) and self._single(positions)
+        if single:
+            energy, gradient = single(positions, float(temperature))
+            return torch.tensor([energy], dtype=torch.float64), torch.from_numpy(np.negative(gradient)[None])
+        return self._batch(positions, temperature)
+
+    def _single(self, positions: Tensor) -> SingleConfiguration | None:
+        """The path of one configuration, if it is one, and a plain tensor that NumPy can read."""
+        if len(positions) != 1 or positions.dtype != torch.float64 or positions.requires_grad:
+            return None
+        if positions.device.type != "cpu" or self.device.type != "cpu":
+            return None
+        shape = tuple(positions.shape[1:])
+        if shape not in self._singles:
+            self._singles[shape] = SingleConfiguration(self, shape)
+        return self._singles[shape]
+
+    @one_thread()
+    def _batch(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """A(R; T) and −∇A of several configurations."""
         home, positions, temperature = positions.device, *self._here(positions, temperature)
         with torch.no_grad():
             if positions.is_cuda or len(positions) <= self.frames:
@@ -143,11 +165,16 @@ class FrozenModel:
             energy, gradient = positions.new_zeros(len(positions)), torch.zeros_like(positions)
         else:
             energy, gradient = self.baseline.energy_and_gradient(positions)
-        for t, term in enumerate(self._terms):
-            z, frame, pullback = term.spec.descriptor.values_and_pullback(positions)
-            value, slope = self._term(t, z, frame, temperature, len(positions))
-            energy, gradient = energy + value, gradient + pullback(slope)
+        for t in range(len(self._terms)):
+            value, slope = self._read(t, positions, temperature)
+            energy, gradient = energy + value, gradient + slope
         return energy + self._constant(temperature), gradient
+
+    def _read(self, t: int, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Values of a term and gradients by the positions."""
+        z, frame, pullback = self._terms[t].spec.descriptor.values_and_pullback(positions)
+        value, slope = self._term(t, z, frame, temperature, len(positions))
+        return value, pullback(slope)
 
     def _here(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, float | Tensor]:
         """In float64, on the device of the model; a single temperature as a number."""
