@@ -161,7 +161,7 @@ class Descriptor(Spec):
         return environments.z, environments.frame, lambda g: environments.pull(g, coordinates)
 
     def single(self, coordinate_shape: tuple[int, ...]) -> Single | None:
-        """The fastest path, of one configuration with one environment, in NumPy; None if there is none.
+        """The fastest path, of one configuration with one environment, in NumPy; None for descriptors without it.
 
         Parameters
         ----------
