@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError, require
 from ..geometry import internal as geometry
+from ..geometry.single import Gradient, signed_volume
 from ..specs import Bound, Each, OrNone, Real
-from .base import Beads, Environments, Pullback
+from .base import Beads, Environments, Pullback, Single
 from .distances import Distances
 
 
@@ -49,6 +51,9 @@ class HandedDistances(Distances):
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {"quadruples": Beads(4), "areas": OrNone(Each(Real(above=0.0)))}
 
+    #: Quadruples up to which plain numbers are faster than arrays.
+    PLAIN: ClassVar[int] = 32
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.quadruples, "HandedDistances() names no quadruple: give some, or use Distances()")
@@ -75,6 +80,32 @@ class HandedDistances(Distances):
             return geometry.scatter(stencil, geometry.edge_gradients(stencil, slopes, g.T))
 
         return z.T.contiguous(), None, pullback
+
+    def single(self, coordinate_shape: tuple[int, ...]) -> Single | None:
+        """See :meth:`Descriptor.single`; None for many pairs or quadruples, of which batches are as fast."""
+        distances = super().single(coordinate_shape)
+        geometry.stencil((), (), self.quadruples, coordinate_shape[0], (torch.float64, torch.device("cpu")))  # checks
+        if distances is None or len(self.quadruples) > self.PLAIN:
+            return None
+        factors = [1.0 / area for area in self.areas or (1.0,) * len(self.quadruples)]
+
+        def read(x):
+            r, pull = distances(x)
+            beads = x.tolist()
+            found = [signed_volume(beads, *quadruple) for quadruple in self.quadruples]
+
+            def pullback(g):
+                out = Gradient(len(beads))
+                for one, factor, quadruple, (_, slopes) in zip(
+                    g[len(r) :].tolist(), factors, self.quadruples, found, strict=True
+                ):
+                    out.add_torsion(one * factor, *quadruple, slopes)
+                return pull(g[: len(r)]) + out.array()
+
+            volumes = [volume * factor for (volume, _), factor in zip(found, factors, strict=True)]
+            return np.concatenate((r, volumes)), pullback
+
+        return read
 
     def _measured(self, x: Tensor, cell: Tensor | None) -> tuple[geometry.Stencil, Tensor, Tensor, Tensor]:
         """Stencil, edge vectors, z (D, n) and ∂z/∂(edge vectors)."""

@@ -92,6 +92,18 @@ def torsion(x: Beads, i: int, j: int, k: int, m: int) -> tuple[float, tuple[floa
     return value, (ux, uy, uz, ux * p + wx * s, uy * p + wy * s, uz * p + wz * s, wx, wy, wz)
 
 
+def signed_volume(x: Beads, i: int, j: int, k: int, m: int) -> tuple[float, tuple[float, ...]]:
+    """a · (b × c) of a = j − i, b = k − j and c = m − k, and its gradients by the three, nine numbers."""
+    (ix, iy, iz), (jx, jy, jz), (kx, ky, kz), (mx, my, mz) = x[i], x[j], x[k], x[m]
+    ax, ay, az, bx, by, bz = jx - ix, jy - iy, jz - iz, kx - jx, ky - jy, kz - jz
+    cx, cy, cz = mx - kx, my - ky, mz - kz
+    wx, wy, wz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+    return ax * wx + ay * wy + az * wz, (
+        *(wx, wy, wz, cy * az - cz * ay, cz * ax - cx * az, cx * ay - cy * ax),
+        *(ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx),
+    )
+
+
 class Gradient:
     """A gradient by the positions of beads, as plain numbers, to which those of coordinates are added.
 
@@ -130,7 +142,7 @@ class Gradient:
         f[middle + 2] -= g * (az + cz)
 
     def add_torsion(self, g: float, i: int, j: int, k: int, m: int, slopes: Sequence[float]) -> None:
-        """Add g times the gradient of a torsion."""
+        """Add g times the gradient of a torsion or a signed volume."""
         ends = ((i, j, slopes[:3]), (j, k, slopes[3:6]), (k, m, slopes[6:]))
         for tail, head, slope in ends:
             self.add_distance(g, tail, head, slope)

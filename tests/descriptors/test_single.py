@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernelfe.descriptors import Distances, InverseDistances, PairDistances
+from kernelfe.descriptors import Distances, HandedDistances, InverseDistances, PairDistances
 from kernelfe.descriptors.base import single_of
 
 from .test_descriptors import MOLECULAR, name
@@ -26,7 +26,13 @@ def nothing(x):
     """As it is."""
 
 
-@pytest.mark.parametrize("descriptor", MOLECULAR, ids=name)
+HANDED = [
+    HandedDistances(quadruples=((0, 1, 2, 3), (2, 1, 3, 4))),
+    HandedDistances(((0, 1), (2, 5)), ((5, 1, 2, 3),), (0.7,)),
+]
+
+
+@pytest.mark.parametrize("descriptor", [*MOLECULAR, *HANDED], ids=name)
 @given(seed=st.integers(0, 2**31), change=st.sampled_from([nothing, nothing, straight, together]))
 @settings(max_examples=15, deadline=None)
 def test_one_configuration_is_a_batch_of_one(descriptor, seed, change):
