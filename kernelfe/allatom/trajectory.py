@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError, UnitsError, require
+from ..files.text import reader_warnings
 from ..frames import Frames
 from ..units import factor, quantity_factor, resolve
 from .atoms import AtomFrames, BeadMap, make_whole
@@ -379,8 +380,7 @@ def _topology(topology: str | os.PathLike[str]) -> Any:
     mda = mdanalysis()
     require(os.path.isfile(topology), f"{topology} does not exist; check the path")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with reader_warnings(Path(topology).name):
             return mda.Universe(os.fspath(topology), to_guess=())  # masses guessed from elements are not stated ones
     except (Exception, MemoryError) as error:  # its parsers raise many kinds
         raise DataError(f"{Path(topology).name} is not readable as a topology ({error})") from error

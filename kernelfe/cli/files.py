@@ -144,12 +144,11 @@ def start_frames(path: str, start: Start, temperature: float) -> Any:
     DataError
         If the file cannot be read, or holds no frames, or variables instead of positions.
     """
-    from ..frames.formats.extxyz import read_extxyz
-    from ..frames.formats.traj import read_traj
+    from ..frames.formats.registry import read_images
 
-    if Path(path).suffix in (".xyz", ".extxyz", ".traj"):
-        images, _ = read_traj(path, first=True) if Path(path).suffix == ".traj" else read_extxyz(path, index="0")
-        frames = start.source(None if "temperature" in images[0].info else temperature).read(path)
+    found = None if start.layout is not None else read_images(path, first=True)
+    if found is not None:
+        frames = start.source(None if "temperature" in found[0][0].info else temperature).read(path)
     else:
         frames = start.source(None if start.layout is None else temperature).read(path)
     require(frames.positions is not None, f"{path} holds variables; sampling needs bead positions")

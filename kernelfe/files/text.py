@@ -1,17 +1,24 @@
-"""Text files from elsewhere: compressed or not, and the question whether the last number of a file is whole."""
+"""Text files from elsewhere: compressed or not, whole or cut within the last number; warnings of their readers."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import logging
 import lzma
 import os
 import re
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+logger = logging.getLogger(__name__)
+
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+#: A number with a decimal point; in whole numbers and words nothing tells a part from the whole.
+_NUMBER = re.compile(r"[+-]?\d*\.\d*(e[+-]\d+)?")
 #: Longest line that is read, characters: a compressed file may unpack to one line of any length.
 LONGEST_LINE = 10_000_000
 
@@ -60,8 +67,9 @@ def next_line(handle: TextIO) -> str:
 def may_be_cut(last: str, others: Iterable[str]) -> bool:
     """Whether the last line of a file, without a line end, may have lost the end of its last number.
 
-    It is whole if the number has the same digits after the point as all others of its column, or no fewer
-    significant digits than any of them. White space after the number also shows that it is whole.
+    White space after the number shows that it is whole. So does, among at least three other numbers of its column, the
+    common number of decimals of a fixed format, or else no fewer significant digits than any of the others. In doubt
+    the number may be cut.
 
     Parameters
     ----------
@@ -70,24 +78,42 @@ def may_be_cut(last: str, others: Iterable[str]) -> bool:
     others
         Other lines of the same table.
     """
-    if last.endswith("\n") or last != last.rstrip():
+    if last.endswith("\n"):
         return False
-    words = last.split()
-    column = [row[-1] for line in others if len(row := line.split()) == len(words)]
-    if not words or not column:
+    words, rows = last.split(), [line.split() for line in others]
+    if last != last.rstrip():
+        return len(words) < max(map(len, rows), default=0)
+    column = [row[-1] for row in rows if len(row) == len(words)]
+    if len(column) < 3 or any(_NUMBER.fullmatch(word) is None for word in (*words[-1:], *column)):
         return True
-    ends = {_end(word) for word in column}
-    if ends == {_end(words[-1])}:
-        return False
-    if any(re.fullmatch(r"[+-]?\d*\.\d*", word) is None for word in (words[-1], *column)):
-        return True  # whole numbers, exponents or text: nothing tells a part from the whole
-    return _digits(words[-1]) < max(map(_digits, column))
+    word, ends = words[-1], {_end(number) for number in column}
+    if len(ends) == 1 or any("e" in number for number in (word, *column)):
+        if ends != {_end(word)}:
+            return True
+        # decimals that end in 0, and as many for numbers of any size, are those of a fixed format
+        fixed = any(end.startswith(".") and "e" in end for end in ends)
+        fixed = fixed or any(re.search(r"\.\d+0$", number) for number in column)
+        if fixed or len({_digits(number) for number in column}) > 1:
+            return False
+    most = max(map(_digits, column))
+    return _digits(word) < (17 if most > 12 else max(most, 6))  # doubles in full, or %g
 
 
 def _end(number: str) -> str:
-    """What follows the point, each digit as 0; without a point the whole word, or its length could not be known."""
-    return re.sub(r"\d", "0", number[number.index(".") :] if "." in number else number)
+    """What follows the point, each digit as 0 and the sign of an exponent as +."""
+    return re.sub(r"\d", "0", number[number.index(".") :]).replace("-", "+")
 
 
 def _digits(number: str) -> int:
+    """Number of significant digits."""
     return len(number.lstrip("+-0.").replace(".", ""))
+
+
+@contextmanager
+def reader_warnings(name: str) -> Iterator[None]:
+    """Log the warnings of another package's reader, once each, instead of printing them with its source lines."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        logger.info("%s: %s", name, message)

@@ -94,6 +94,12 @@ def test_reading_gives_no_warning_of_a_reader(name, data, tmp_path):
 # ---------------------------------------------------------------------- ends of files
 
 
+def dump_with_element(text):
+    """With a column of text at the end."""
+    rows = [row.replace("fx fy fz", "fx fy fz element") for row in text.splitlines()]
+    return "\n".join(f"{row} Ca" if len(row.split()) == 8 and not row.startswith("ITEM") else row for row in rows)
+
+
 def test_a_dump_without_a_final_line_end(data, tmp_path):
     """Numbers of one format show that the last one is whole; LAMMPS itself ends lines with a space."""
     rounded = {key: np.round(values, 3) for key, values in data.items()}
@@ -112,8 +118,12 @@ def test_a_dump_without_a_final_line_end(data, tmp_path):
     for ended in (fixed, fixed[:-1] + fixed[-1] + " "):
         np.testing.assert_array_equal(dumped(tmp_path, ended).forces, whole.forces)
     for cut in range(1, 4):
+        with pytest.warns(UserWarning, match="may be cut and is left out"):
+            assert len(dumped(tmp_path, fixed[:-cut])) == N - 1
         with pytest.raises(DataError, match="middle of a line"):
-            dumped(tmp_path, fixed[:-cut])
+            dumped(tmp_path, fixed[: fixed.index("ITEM: TIMESTEP", 5) - 1 - cut])  # the only frame
+    last = dump_with_element(fixed)
+    assert len(dumped(tmp_path, last)) == N  # the column is not read
 
 
 @given(cut=st.integers(1, 400))

@@ -28,6 +28,8 @@ _ADVICE = (
 _STYLES = {"real": ("kcal/mol", 1e-3), "metal": ("eV", 1.0)}
 #: Suffixes of columns of coordinates, the preferred first, and whether they are fractions of the cell.
 _COORDINATES = {"u": False, "": False, "su": True, "s": True}
+#: Columns that are read: the last number of a file matters in these only.
+_READ = {"id", "mass", "ix", "iy", "iz", "fx", "fy", "fz", *(axis + kind for axis in "xyz" for kind in _COORDINATES)}
 
 
 @dataclass
@@ -48,6 +50,7 @@ class DumpFile:
 
     def __init__(self, path: Path):
         self.path, self._style = path, ""
+        self._before: list[str] = []  # table of the frame before
         with reading(path, "LAMMPS dump"), open_text(path) as handle:
             first = self._next(handle, 0)
         if first is None:
@@ -113,7 +116,12 @@ class DumpFile:
             lines.append(line)
         if lines and not lines[-1].endswith("\n"):
             full = len(lines) == atoms and len(lines[-1].split()) == len(columns)
-            self._require_end(full and not may_be_cut(lines[-1], lines[:-1]))
+            doubtful = columns[-1] in _READ and may_be_cut(lines[-1], self._before + lines[:-1])
+            self._require_end(full and not (doubtful and frame == 0))
+            if doubtful:
+                self._warn(f"ends without a line end: its last frame, {frame}, may be cut and is left out")
+                return None
+        self._before = lines
         if len(lines) < atoms:
             self._warn_cut(frame)
             return None
@@ -133,7 +141,10 @@ class DumpFile:
 
     def _warn_cut(self, frame: int) -> None:
         if frame:
-            warnings.warn(f"{self.path.name} ends within frame {frame}, which is left out", stacklevel=2)
+            self._warn(f"ends within frame {frame}, which is left out")
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self.path.name} {text}", stacklevel=2)
 
     def _box(self, title: str, lines: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
         """Origin, cell and periodicity."""
@@ -179,8 +190,10 @@ class DumpFile:
     def _table(self, shot: _Snapshot) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64] | None]:
         """Ids in order, positions and forces."""
         rows = [line.split() for line in shot.lines]
-        same = all(len(row) == len(self._place) for row in rows) and list(self._place) == shot.columns
-        require_in(self.path, same, f"has other columns at step {shot.step} than its first frame")
+        odd = next((len(row) for row in rows if len(row) != len(shot.columns)), None)
+        require_in(self.path, odd is None, f"has {odd} words under {len(shot.columns)} columns at step {shot.step}")
+        same = list(self._place) == shot.columns
+        require_in(self.path, same, f"has other columns at step {shot.step} than in its first frame")
 
         def columns(names: list[str]) -> NDArray[np.float64]:
             places = [self._place[name] for name in names]

@@ -20,6 +20,7 @@ from ...files.atomic import shown
 from ...files.npz import load_npz, save_npz
 from ...specs import Choice, checked
 from ..arrays import FrameArrays
+from . import layouts
 
 _FORMAT, _VERSION = "kernelfe-frames", 1
 _ARRAYS = ("positions", "variables", "temperature", "displacements", "cell", "masses")
@@ -78,7 +79,8 @@ def load(path: Any, max_bytes: int) -> tuple[dict[str, Any], dict[str, Any] | No
         if type(version) is not int or version < 1:
             raise ValueError(f"version {version!r}")
     except (LookupError, ValueError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"{name} has no header of Frames.save; build Frames with from_arrays") from error
+        advice = layouts.suggestion(arrays) or "; build Frames with from_arrays, or pass layout= (see Frames.read_npz)"
+        raise ModelFileError(f"{name} has no header of Frames.save{advice}") from error
     if version > _VERSION:
         raise ModelFileError(f"{name} has version {version}; this kernelfe reads up to {_VERSION}: upgrade it")
     with consistent(path):

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from ...errors import DataError, require
 from ...files.atomic import atomic_write
+from ...files.npz import MAX_BYTES
+from ...files.text import is_compressed, may_be_cut, next_line, open_text, reader_warnings
 from ..arrays import FrameArrays
 from .atoms import UNITS_KEY, frame_data, require_writable, stated_units
 
 _COLUMNS = re.compile(r":[RISL]:(\d+)")
 
 
-def read_extxyz(path: str | os.PathLike[str], index: str = ":") -> tuple[list, str | None]:
+def read_extxyz(path: str | os.PathLike[str], first: bool = False) -> tuple[list, str | None]:
     """Frames of an extended-XYZ file, and the units they state (None if they state none).
+
+    Blank lines between frames, as joining files leaves them, are passed over.
 
     Parameters
     ----------
     path
-        ``.xyz`` or ``.extxyz``.
-    index
-        Which frames, as ASE writes it; all by default.
+        ``.xyz`` or ``.extxyz``, also compressed.
+    first
+        Read the first frame only.
 
     Raises
     ------
     DataError
-        If the file does not exist, cannot be read, holds no frames, declares more than it can hold, or frames of
-        several units.
+        If the file does not exist, cannot be read, holds no frames, is or may be cut within its last number, declares
+        more than it can hold, or frames of several units.
     """
-    import ase.io
-
     path = Path(path)
     require(path.is_file(), f"{path} does not exist; check the path")
     try:
-        _check_sizes(path)
-        images = list(ase.io.iread(path, index=index, format="extxyz"))
+        with open_text(path) as handle, reader_warnings(path.name):
+            images = [_image(text) for text in itertools.islice(_frames(handle, path), 1 if first else None)]
     except DataError:
         raise
     except (Exception, MemoryError) as error:  # ASE's reader raises many kinds
@@ -47,22 +52,39 @@ def read_extxyz(path: str | os.PathLike[str], index: str = ":") -> tuple[list, s
     return images, stated_units(images, path.name)
 
 
-def _check_sizes(path: Path) -> None:
-    """Refuse counts of beads and columns beyond the size of the file: ASE allocates what is declared."""
-    size = path.stat().st_size
-    with open(path, encoding="utf-8") as handle:
-        while line := handle.readline():
-            if not line.strip():
-                return
-            beads = int(line[:100])
-            # a bead takes a line: at least a character and a line end
-            holds = f"in {size} bytes; it is damaged or hostile"
-            require(0 <= 2 * beads <= size, f"{path.name} declares {beads} beads {holds}")
-            head = handle.readline()
-            columns = sum(int(n) for n in _COLUMNS.findall(head))
-            require(columns <= size, f"{path.name} declares {columns} columns {holds}")
-            for _ in range(beads):
-                handle.readline()
+def _image(text: str) -> Any:
+    from ase.io.extxyz import read_xyz
+
+    return next(read_xyz(io.StringIO(text), slice(None)))
+
+
+def _frames(handle: TextIO, path: Path) -> Iterator[str]:
+    """Text of one frame after the other; counts of beads and columns are checked, as ASE allocates what is declared."""
+    size = MAX_BYTES if is_compressed(path) else path.stat().st_size
+    before: list[str] = []
+    line = next_line(handle)
+    while line:
+        if not line.strip():
+            line = next_line(handle)
+            continue
+        beads = int(line[:100])
+        # a bead takes a line: at least a character and a line end
+        holds = f"in {size} bytes; it is damaged or hostile"
+        require(0 <= 2 * beads <= size, f"{path.name} declares {beads} beads {holds}")
+        lines = [line, next_line(handle)]
+        columns = sum(int(n) for n in _COLUMNS.findall(lines[1]))
+        require(columns <= size, f"{path.name} declares {columns} columns {holds}")
+        while len(lines) < beads + 2 and (line := next_line(handle)):
+            lines.append(line)
+        while (line := next_line(handle)).lstrip().startswith("VEC"):  # cell vectors of ADF
+            lines.append(line)
+        require(
+            not may_be_cut(lines[-1], before + lines[2:-1]),
+            f"{path.name} ends in the middle of a line, or may do so: remove its last, incomplete frame, or end the "
+            "line if it is complete",
+        )
+        yield "".join(lines)
+        before = lines[2:]
 
 
 def write_extxyz(frames: FrameArrays, path: str | os.PathLike[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,10 @@ def read(
     form, given = _layout(layout), dict(options)
     require(_OPTIONS >= given.keys(), f"unknown options {sorted(given.keys() - _OPTIONS)}; known: {sorted(_OPTIONS)}")
     molecule, limit = given.pop("molecule", None), given.pop("max_bytes", MAX_BYTES)
-    fractional = given.pop("fractional", False)
+    fractional = given.pop("fractional", None)
+    if isinstance(path, (list, tuple)):
+        require(len(path) == 2, f"{len(path)} files; name two, of positions and of forces, or a dict of array to file")
+        path = {form.positions[0]: path[0], form.forces[0]: path[1]}
     name = ", ".join(map(shown, path.values())) if isinstance(path, Mapping) else shown(path)
     arrays = _arrays(path, form, molecule, limit)
     if layout == "sgdml":
@@ -83,6 +86,8 @@ def read(
         if cell is None:
             raise DataError(f"fractional positions need a box, which {name} lacks")
         positions = np.einsum("nbi,nij->nbj", positions, cell)
+    elif fractional is None and cell is not None:
+        _require_lengths(positions, cell, name)
     wanted = {"mean_force": ""} if labels is None else mapping(labels, "labels", "{'mean_force': 'F'}")
     values = {key: _numbers(arrays, (at,) if at else form.forces, name) for key, at in wanted.items()}
     width = positions.shape[1:]
@@ -145,6 +150,28 @@ def _cell(box: np.ndarray, frames: int, name: str) -> np.ndarray:
         f"the cell in {name} has shape {box.shape}, expected (3,), (3, 3) or one of these per frame",
     )
     return np.broadcast_to(np.swapaxes(box, -1, -2), (frames, 3, 3)).copy()
+
+
+def _require_lengths(positions: np.ndarray, cell: np.ndarray, name: str) -> None:
+    """Refuse positions that fill the unit cube of a larger cell, as fractions do and lengths hardly ever."""
+    low, high = positions.min(axis=(0, 1), initial=1.0), positions.max(axis=(0, 1), initial=0.0)
+    fills = low.min() > -0.1 and high.max() < 1.1 and (high - low).min() > 0.8
+    larger = np.linalg.norm(cell, axis=-1).min(initial=np.inf) > 1.5
+    require(
+        not (fills and larger),
+        f"the positions in {name} fill the range from 0 to 1 of a larger cell, as fractions of it: pass "
+        "fractional=True, or fractional=False if they are lengths",
+    )
+
+
+def suggestion(names: Iterable[str]) -> str:
+    """Advice that names the layouts to which arrays of these names may belong; empty if there are none."""
+    have = set(names)
+    fitting = [k for k, form in LAYOUTS.items() if have & set(form.positions) and have & set(form.forces)]
+    if not fitting:
+        return ""
+    of_one = ["sgdml"] if have >= {"R", "F", "z", "type"} else fitting
+    return f"; its arrays are those of layout={' or '.join(map(repr, of_one))}: pass layout="
 
 
 def _kinds(stored: np.ndarray | None, layout: str, beads: int, name: str) -> list[str] | None:

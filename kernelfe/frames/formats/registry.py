@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ...errors import DataError, UnitsError, require
 from ...files.npz import MAX_BYTES
+from ...files.text import first_bytes, plain_suffix
 from ...units import resolve
 from ..arrays import FrameArrays
 from . import archive, extxyz, layouts, traj
@@ -17,17 +18,49 @@ from . import atoms as _atoms
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: Suffixes of files that hold one Atoms per frame, and how they are read and written.
-_READERS: dict[str, Callable[[Path], tuple[list, str | None]]] = {
-    ".xyz": extxyz.read_extxyz,
-    ".extxyz": extxyz.read_extxyz,
-    ".traj": traj.read_traj,
-}
+#: Formats by suffix, compressed or not.
+_FORMATS = {".npz": "npz", ".xyz": "extxyz", ".extxyz": "extxyz", ".traj": "traj"}
+#: Readers of files that hold one Atoms per frame.
+_READERS: dict[str, Callable[..., tuple[list, str | None]]] = {"extxyz": extxyz.read_extxyz, "traj": traj.read_traj}
 _WRITERS: dict[str, Callable[[FrameArrays, str | os.PathLike[str]], None]] = {
     ".xyz": extxyz.write_extxyz,
     ".extxyz": extxyz.write_extxyz,
     ".traj": traj.write_traj,
 }
+
+
+def read_images(
+    path: str | os.PathLike[str], form: str | None = None, first: bool = False
+) -> tuple[list, str | None] | None:
+    """Atoms of an extended-XYZ or ``.traj`` file and the units they state; None for ``.npz``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    form
+        ``"extxyz"``, ``"traj"`` or ``"npz"``; None: by suffix, else by the first bytes.
+    first
+        Read the first frame only.
+
+    Raises
+    ------
+    DataError
+        If the format is unknown, and as the readers raise.
+    """
+    path = Path(path)
+    known = ", ".join(dict.fromkeys(_FORMATS.values()))
+    require(form is None or form in _FORMATS.values(), f"unknown format={form!r}; known: {known}")
+    if form is None:
+        start = first_bytes(path) if path.is_file() else b""
+        form = _FORMATS.get(plain_suffix(path)) or ("traj" if start.startswith((b"- of Ulm", b"AFFormat")) else None)
+    if form is None:
+        raise DataError(
+            f"cannot read {path.suffix or 'a file without suffix'!r}; pass format= ({known}) if it is one of these, "
+            f"read an all-atom trajectory with kernelfe.allatom.Trajectory, or {path.name} with ase.io.read, and pass "
+            "Atoms to Frames.from_atoms; mind the units that the reader returns"
+        )
+    return _READERS[form](path, first=first) if form in _READERS else None
 
 
 class FrameFiles(FrameArrays):
@@ -72,11 +105,12 @@ class FrameFiles(FrameArrays):
     @classmethod
     def read(
         cls,
-        path: str | os.PathLike[str],
+        path: Any,
         labels: Mapping[str, str] | None = None,
         *,
         units: str | Mapping[str, str] | None = None,
         layout: str | None = None,
+        format: str | None = None,
         **options: Any,
     ) -> Self:
         """Frames from an extended-XYZ or ``.traj`` file of ASE, or from a ``.npz`` file.
@@ -84,12 +118,15 @@ class FrameFiles(FrameArrays):
         Parameters
         ----------
         path
-            ``.xyz``, ``.extxyz`` or ``.traj``; other formats: read them with ASE and use :meth:`from_atoms`.
-            ``.npz``: as written by :meth:`save`, or in one of the layouts of :meth:`read_npz`.
+            ``.xyz`` or ``.extxyz``, also compressed (``.gz``, ``.bz2``, ``.xz``), or ``.traj``; other formats: read
+            them with ASE and use :meth:`from_atoms`. ``.npz``: as written by :meth:`save`, or in one of the layouts of
+            :meth:`read_npz`. With ``layout``, whatever :meth:`read_npz` takes.
         units
             Required, unless the file was written by kernelfe and states them.
         layout
-            Of a ``.npz`` file of another program; then as :meth:`read_npz`.
+            Of the arrays of another program; then as :meth:`read_npz`.
+        format
+            ``"extxyz"``, ``"traj"`` or ``"npz"``. None: by the suffix.
         labels, **options
             As in :meth:`from_atoms`.
 
@@ -100,10 +137,17 @@ class FrameFiles(FrameArrays):
         DataError
             As in :meth:`from_atoms`, and if the file is damaged or declares more than it can hold.
         """
-        path = Path(path)
         if layout is not None:
             return cls.read_npz(path, layout, labels, units=units, **options)
-        if path.suffix == ".npz":
+        single = isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() != ".npy"
+        require(
+            single,
+            f"{path} holds single arrays: name those of positions and forces and their layout=, for example "
+            "Frames.read(('coords.npy', 'forces.npy'), layout='cgnet', units='charmm')",
+        )
+        path = Path(path)
+        found = read_images(path, format)
+        if found is None:
             require(
                 units is None and labels is None and not options,
                 "a .npz file of Frames.save is in internal units and complete; leave out units= and all other "
@@ -111,13 +155,7 @@ class FrameFiles(FrameArrays):
                 UnitsError,
             )
             return cls.load(path)
-        require(
-            path.suffix in _READERS,
-            f"cannot read {path.suffix or 'a file without suffix'!r}; read an all-atom trajectory with "
-            f"kernelfe.allatom.Trajectory, or {path.name} with ase.io.read, and pass Atoms to Frames.from_atoms; "
-            "mind the units that the reader returns",
-        )
-        images, stated = _READERS[path.suffix](path)
+        images, stated = found
         require(
             stated is not None or units is not None,
             f"{path.name} does not state its units; pass units=, for example "
@@ -155,8 +193,9 @@ class FrameFiles(FrameArrays):
         Parameters
         ----------
         path
-            A ``.npz`` file; or a dict of array name to ``.npy`` file, as cgnet, mlcg and chemtrain keep them; or, for
-            mlcg, a ``.h5`` file together with ``molecule="GROUP/NAME"``.
+            A ``.npz`` file; or a dict of array name to ``.npy`` file, as cgnet, mlcg and chemtrain keep them; or the
+            two ``.npy`` files of positions and forces; or, for mlcg, a ``.h5`` file together with
+            ``molecule="GROUP/NAME"``.
         layout
             A name of the table.
         labels
@@ -166,14 +205,16 @@ class FrameFiles(FrameArrays):
             Units of the numbers, required where the file does not state them.
         **options
             ``temperature``, ``kinds``, ``masses``, ``bonds``, ``noise``, ``parameters`` of :meth:`from_arrays`;
-            ``fractional=True``: positions in units of the box (chemtrain); ``molecule`` (mlcg); ``max_bytes``.
+            ``fractional=True``: positions in units of the box (chemtrain); ``False``: they are lengths, though they
+            look like fractions; ``molecule`` (mlcg); ``max_bytes``.
 
         Raises
         ------
         UnitsError
             If neither the file nor ``units`` states the units, or both do and differ.
         DataError
-            If an array is missing or misshapen, and as in :meth:`from_arrays`.
+            If an array is missing or misshapen, or positions look like fractions of the cell and ``fractional`` does
+            not say so, and as in :meth:`from_arrays`.
         ModelFileError
             If a file is damaged, too large, or holds pickled objects.
         """
@@ -231,7 +272,7 @@ class FrameFiles(FrameArrays):
         DataError
             If the suffix is another, or the format cannot hold these frames.
         """
-        suffix = Path(path).suffix
+        suffix = Path(path).suffix.lower()
         if suffix == ".npz":
             self.save(path)
         elif suffix in _WRITERS:
