@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -55,11 +57,16 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
     list of str, Prior, dict, float
         Names of the terms, the prior, starting noise levels of the kinds whose noise is learned, and the mean
         temperature.
+
+    Warns
+    -----
+    UserWarning
+        If a term is expanded about a temperature or a parameter outside the data.
     """
     temperature, values = data.temperature, data.parameters
-    reference = float(np.mean(temperature))
+    reference = float(np.clip(np.mean(temperature), temperature.min(), temperature.max()))  # of equal ones exactly that
     expansions = tuple(_expansion(name, given) for name, given in sorted(values.items()))
-    names, modules = [], []
+    names, modules, spreads = [], [], _spreads(labels)
     states, pairs = data.sampled(_sample), named_terms(terms)
     for name, term in pairs:
         descriptor = term.descriptor
@@ -78,11 +85,14 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
         unknown = {p.name for p in parameters} - set(values)
         if unknown:
             raise DataError(f"term {name!r} depends on {sorted(unknown)}, the Frames have {sorted(values)}")
+        _warn_outside(f"reference_temperature of the thermal part of term {name!r}", thermal, temperature)
+        for part in parameters:
+            _warn_outside(f"reference of the parameter {part.name!r} in term {name!r}", part, values[part.name])
         filled = replace(term, descriptor=descriptor, kernel=kernel, parameters=parameters)
         if unset := thermal.missing():
             # without λ, whose functions together have unit variance in the middle of the data
             unit = replace(filled, thermal=replace(thermal, **dict.fromkeys(thermal.components, 1.0)), parameters=())
-            start = _scales(TermModule(unit, z.shape[1]), labels, reference, len(pairs))
+            start = _scales(TermModule(unit, z.shape[1]), labels, spreads, reference, len(pairs))
             thermal = replace(thermal, **{component: start[component] for component in unset})
         names.append(name)
         modules.append(TermModule(replace(filled, thermal=thermal), z.shape[1]))
@@ -92,7 +102,9 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
     # what depends on λ and not on R is broad up to second order; beyond that the terms can have it
     mean = _mean_function(shared, expansions, labels, len(data.mean_kinds))
     noise = {
-        label.kind: max(0.7 * _spread(label), _tiny(label)) / _relative_size(label) for label in labels if label.learned
+        label.kind: max(0.7 * spreads[label.kind], _tiny(label)) / _relative_size(label)
+        for label in labels
+        if label.learned
     }
     return names, Prior(modules, mean), noise, reference
 
@@ -133,20 +145,72 @@ def _sample(size: int, most: int = 200) -> np.ndarray:
     return np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
 
 
+def _warn_outside(what: str, part: Any, values: np.ndarray) -> None:
+    """Warn if a function of T or λ is expanded about a point outside the data."""
+    origin = getattr(part, "reference_temperature", getattr(part, "reference", None))
+    low, high = float(values.min()), float(values.max())
+    if origin is not None and not low <= origin <= high:
+        warnings.warn(
+            f"the {what} is {origin:g}, outside the data ({low:g} to {high:g}): there the free energy and its changes "
+            "are independent a priori, so labels elsewhere imply a change that nothing supports. Leave it None, or "
+            "give a value within the data",
+            stacklevel=3,
+        )
+
+
 def _expansion(name: str, values: np.ndarray) -> ParameterExpansion:
     spread = float(np.std(values))
     return ParameterExpansion(name, reference=float(np.mean(values)), scale=1.0 / spread if spread > 0 else 1.0)
 
 
-def _spread(label: LabelSet) -> float:
-    """Standard deviation of labels within each temperature (scalars), or about zero (vectors)."""
-    if label.y.shape[1] > 1:
-        return float(label.y.square().mean().sqrt())
-    total, t = 0.0, label.states.temperature
-    for value in torch.unique(t)[:50]:
-        part = label.y[t == value]
-        total += float((part - part.mean()).square().sum())
-    return (total / max(1, len(label.y))) ** 0.5 if len(torch.unique(t)) <= 50 else float(label.y.std(correction=0))
+def _spreads(labels: list[LabelSet]) -> dict[str, float]:
+    """Scatter of the labels of every kind: what their configurations and their noise make of it.
+
+    Scalars scatter about a smooth function of temperature, parameters and composition, fitted to all of a kind: no
+    grouping is needed, and the values do not depend on how many frames share a temperature. Vectors scatter about zero.
+    """
+    out = {}
+    for kind in dict.fromkeys(label.kind for label in labels):
+        same = [label for label in labels if label.kind == kind]
+        y, used = torch.cat([label.y.reshape(-1) for label in same]), 0
+        if all(label.y.shape[1] == 1 for label in same):
+            y, used = _detrended(y, _trends([label.states for label in same]), most=max(1, (len(y) - 1) // 2))
+        out[kind] = float(y.square().sum() / max(1, len(y) - used)) ** 0.5
+    return out
+
+
+def _trends(states: list[States]) -> Iterator[torch.Tensor]:
+    """Smooth functions of the state of every frame, the most important first: N, N T, N_X, N λ, N T², N λ²."""
+
+    def column(of: Callable[[States], torch.Tensor]) -> torch.Tensor:
+        return torch.cat([of(one) for one in states])
+
+    counts = column(lambda one: one.counts)
+    size = counts.sum(1)
+    parameters = sorted({name for one in states for name in one.parameters})
+    axes = [column(lambda one: one.temperature)]
+    axes += [column(lambda one, name=name: one.parameters[name]) for name in parameters]  # type: ignore[misc]
+    axes = [(x - x.mean()) / (x.abs().max() or 1.0) for x in axes]
+    yield size
+    yield size * axes[0]
+    yield from counts.T
+    yield from (size * x for x in axes[1:])
+    yield from (size * x * x for x in axes)
+
+
+def _detrended(y: torch.Tensor, trends: Iterator[torch.Tensor], most: int) -> tuple[torch.Tensor, int]:
+    """Labels without what up to ``most`` independent trends explain, by least squares, and the number of trends."""
+    basis: list[torch.Tensor] = []
+    for trend in trends:
+        rest = trend
+        for _ in range(2):  # twice is enough (Kahan, Parlett)
+            for one in basis:
+                rest = rest - (one @ rest) * one
+        if len(basis) < most and float(rest.norm()) > 1e-8 * float(trend.norm()):
+            basis.append(rest / rest.norm())
+    for one in basis:
+        y = y - (one @ y) * one
+    return y, len(basis)
 
 
 def _relative_size(label: LabelSet) -> float:
@@ -158,7 +222,9 @@ def _tiny(label: LabelSet) -> float:
     return 1e-6 * float(label.y.abs().max()) or 1e-6
 
 
-def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms: int) -> dict[str, float]:
+def _scales(
+    module: TermModule, labels: list[LabelSet], spreads: dict[str, float], reference: float, terms: int
+) -> dict[str, float]:
     """Starting scales by component: half of the variance of each label kind, shared among the terms, is signal."""
     thermal: Any = module.spec.thermal
     estimates: dict[str, list[float]] = {component: [] for component in thermal.components}
@@ -168,7 +234,7 @@ def _scales(module: TermModule, labels: list[LabelSet], reference: float, terms:
             index = torch.from_numpy(_sample(len(label.y)))
             rows = label.subset(index).rows(prior)
             per_function = prior.kernel_diagonal(rows, 0).mean(0).split(thermal.functions)
-            spread = _spread(label)
+            spread = spreads[label.kind]
             for component, parts in zip(thermal.components, per_function, strict=True):
                 # only kinds that a component contributes to strongly say something about its scale
                 if (share := float(parts.sum())) > 1e-30 and spread > 0:

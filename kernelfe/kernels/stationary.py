@@ -3,11 +3,11 @@
 What should be stationary is the heat capacity. Entropies and energies have gauges and scales of their own; C alone is
 a property that changes smoothly with T about a constant:
 
-    f(z, T) = u(z) − T s(z) + ψ(z, T),   ψ'' = −C(z, T)/T,   ψ(T0) = ψ'(T0) = 0,
+    f(z, T) = a(z) − (T − T0) s(z) + ψ(z, T),   ψ'' = −C(z, T)/T,   ψ(T0) = ψ'(T0) = 0,
 
-with C(z, ·) a stationary Gaussian process in T or ln T, integrated twice. u and s stay what they are in
-:class:`~kernelfe.kernels.SecondOrder`, the energy and the entropy at T0, which is the limit of long length scales. The
-Gibbs–Helmholtz relation holds for every draw.
+with C(z, ·) a stationary Gaussian process in T or ln T, integrated twice. a and s stay what they are in
+:class:`~kernelfe.kernels.SecondOrder`, the free energy and the entropy at T0, which is the limit of long length scales.
+The Gibbs–Helmholtz relation holds for every draw.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..specs import Bound, Choice, Instance, Interval, Real, Spec
 from .series import check_inside, functions_needed, series
-from .thermal import ThermalPart, energy_and_entropy
+from .thermal import ThermalPart, level_and_slope
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ KERNEL = Instance(TemperatureKernel, "a TemperatureKernel(lengthscale, range)")
 
 @dataclass(frozen=True)
 class StationaryHeatCapacity(ThermalPart):
-    """Energy and entropy at the reference temperature, and a heat capacity that is a stationary process in T.
+    """Free energy and entropy at the reference temperature, and a heat capacity that is a stationary process in T.
 
-    C(z, T) has the covariance heat_capacity² κ(z, z') k(T, T'); then S = s + ∫ C/T dT and ⟨U⟩ = u + ∫ C dT, both
+    C(z, T) has the covariance heat_capacity² κ(z, z') k(T, T'); then S = s + ∫ C/T dT and ⟨U⟩ = a + T0 s + ∫ C dT, both
     from T0, exactly. With a long length scale this is :class:`~kernelfe.kernels.SecondOrder`.
 
     Parameters
@@ -108,9 +108,11 @@ class StationaryHeatCapacity(ThermalPart):
     kernel
         k(T, T'), with the range of temperatures.
     reference_temperature
-        T0 in K, within the range; None: the mean temperature of the data.
+        T0 in K, within the range and the temperatures of the data; None: their mean.
     energy, entropy, heat_capacity
-        Prior standard deviations of u (eV), s (eV/K) and C (eV/K, at any T); None: set from the data.
+        Prior standard deviations of a = A(T0) (eV), s (eV/K) and C (eV/K, at any T); None: set from the data.
+    anchored
+        True: a and s are independent. False: the energy u = a + T0 s and s are, as in kernelfe 0.1 and 0.2.
     """
 
     kernel: TemperatureKernel
@@ -118,6 +120,7 @@ class StationaryHeatCapacity(ThermalPart):
     energy: float | None = None
     entropy: float | None = None
     heat_capacity: float | None = None
+    anchored: bool = True
 
     components = ("energy", "entropy", "heat_capacity")
 
@@ -125,27 +128,26 @@ class StationaryHeatCapacity(ThermalPart):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.reference_temperature is not None:
-            check_inside(
-                torch.tensor([self.reference_temperature], dtype=torch.float64), self.kernel.range, "the thermal part"
-            )
+        _check_reference(self.reference_temperature, self.kernel)
 
     @property
     def functions(self) -> tuple[int, ...]:
-        """One function for the energy, one for the entropy, and those of the kernel."""
+        """One function for the free energy, one for the entropy, and those of the kernel."""
         return (1, 1, self.kernel.size)
 
     def derivatives(self, temperature: Tensor, order: int) -> Tensor:
-        """∂ⁿ/∂Tⁿ of (1, −T, ψ_k(T)), ψ_k'' = −φ_k/T, shape (n, 2 + K); ``reference_temperature`` must be set.
+        """∂ⁿ/∂Tⁿ of (1, −(T − T0), ψ_k(T)), ψ_k'' = −φ_k/T, shape (n, 2 + K).
+
+        The second is −T if not ``anchored``; ``reference_temperature`` must be set.
 
         Raises
         ------
         DataError
             For temperatures outside the range.
         """
-        energy, entropy = energy_and_entropy(temperature, order)
+        level, slope = level_and_slope(temperature, order, self.reference_temperature if self.anchored else 0.0)
         heat = self._integrated(temperature, order) if order < 2 else self._differentiated(temperature, order - 2)
-        return torch.cat([energy[:, None], entropy[:, None], heat], 1)
+        return torch.cat([level[:, None], slope[:, None], heat], 1)
 
     def _differentiated(self, t: Tensor, order: int) -> Tensor:
         """∂ⁿ/∂Tⁿ of −φ_k/T, by Leibniz."""
@@ -187,7 +189,9 @@ def _gauss(count: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class StationaryFreeEnergy(ThermalPart):
-    """The free energy itself as a stationary process in T: f ~ energy² κ(z, z') k(T, T').
+    """The free energy at T0, and changes from there that are those of a stationary process in T.
+
+    f(z, T) = a(z) + g(z, T) − g(z, T0), with a ~ energy² κ(z, z') and g ~ energy² κ(z, z') k(T, T').
 
     For quantities that are known at many temperatures and are not free energies of a potential (an interpolation).
     Energies and entropies follow from derivatives of f and have no scales of their own, so between and beyond the
@@ -198,21 +202,47 @@ class StationaryFreeEnergy(ThermalPart):
     kernel
         k(T, T'), with the range of temperatures.
     energy
-        Prior standard deviation of f, eV; None: set from the data.
+        Prior standard deviation of a and of g, eV; None: set from the data.
+    reference_temperature
+        T0 in K, within the range and the temperatures of the data; None: their mean.
+    anchored
+        False: f = g, which returns to zero away from the temperatures of the data, as in kernelfe 0.1 and 0.2;
+        ``reference_temperature`` then has no effect.
     """
 
     kernel: TemperatureKernel
     energy: float | None = None
+    reference_temperature: float | None = None
+    anchored: bool = True
 
     components = ("energy",)
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {"kernel": KERNEL}
 
+    def __post_init__(self):
+        super().__post_init__()
+        _check_reference(self.reference_temperature, self.kernel)
+
     @property
     def functions(self) -> tuple[int, ...]:
-        """Those of the kernel."""
-        return (self.kernel.size,)
+        """One for the free energy at T0, if anchored, and those of the kernel."""
+        return (self.kernel.size + int(self.anchored),)
+
+    def missing(self) -> list[str]:
+        """Names of the numbers that are still to be set from the data."""
+        return [name for name in super().missing() if self.anchored or name != "reference_temperature"]
 
     def derivatives(self, temperature: Tensor, order: int) -> Tensor:
-        """∂ⁿφ_k/∂Tⁿ, shape (n, K)."""
-        return self.kernel.derivatives(temperature, order)
+        """∂ⁿ/∂Tⁿ of (1, φ_k(T) − φ_k(T0)), shape (n, 1 + K), or of the φ_k alone."""
+        changes = self.kernel.derivatives(temperature, order)
+        if not self.anchored:
+            return changes
+        level, _ = level_and_slope(temperature, order, 0.0)
+        if order == 0:
+            changes = changes - self.kernel.derivatives(temperature.new_tensor([self.reference_temperature]), 0)
+        return torch.cat([level[:, None], changes], 1)
+
+
+def _check_reference(reference: float | None, kernel: TemperatureKernel) -> None:
+    if reference is not None:
+        check_inside(torch.tensor([reference], dtype=torch.float64), kernel.range, "the thermal part")

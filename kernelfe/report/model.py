@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,13 @@ def temperature_warnings(model: Any, frames: Frames) -> list[str]:
     return out
 
 
+def temperature_list(temperatures: Sequence[float], most: int = 12) -> str:
+    """Temperatures one by one, or of many the range."""
+    if len(temperatures) <= most:
+        return ", ".join(f"{t:g}" for t in temperatures)
+    return f"{len(temperatures)} temperatures from {min(temperatures):g} to {max(temperatures):g}"
+
+
 def concavity(page: Page, model: Any, frames: Frames) -> dict[str, float]:
     """Probabilities that predicted heat capacities are negative, which no free energy allows; shown and returned."""
     probability = model.concavity_violation(frames)
@@ -208,7 +216,8 @@ def hyperparameters(page: Page, model: Any) -> None:
             "heat capacity / µeV K⁻¹",
         ],
         rows,
-        "Prior standard deviations of each term after fitting.",
+        "Prior standard deviations of each term after fitting, at the reference temperature. Energy: of the free "
+        "energy (in models of kernelfe 0.2 and before: of the mean energy).",
     )
     if model.noise_:
         rows = []
@@ -223,7 +232,7 @@ def hyperparameters(page: Page, model: Any) -> None:
     density = model.density_
     page.paragraph(
         f"Log evidence {number(model.log_evidence_, 6)}; {type(model.solver_).__name__.lower()} solver "
-        f"({model.solver_reason_}); trained at {', '.join(f'{t:g}' for t in model.temperatures_)} K."
+        f"({model.solver_reason_}); trained at {temperature_list(model.temperatures_)} K."
         + (
             " Also conditioned on the density of the frames; independent frames: "
             + ", ".join(f"{number(n, 2)} at {t:g} K" for t, n in density.items())

@@ -194,7 +194,12 @@ def _rows_of(blocks) -> Tensor:
 def _centred(matrix: Tensor, samples: Frames) -> Tensor:
     """Columns A(R_j) → (A(R_j) − mean at its temperature)/(√(2n) kT), ⟨D⟩ being the sum of their variances."""
     out = matrix.clone()
-    temperatures = np.unique(samples.temperature)
+    temperatures, counts = np.unique(samples.temperature, return_counts=True)
+    require(
+        counts.min() >= 2,
+        f"samples hold a single frame at {temperatures[counts.argmin()]:g} K: free energies are compared within a "
+        "temperature, so draw two or more at each",
+    )
     for t in temperatures:
         at = torch.from_numpy(np.flatnonzero(samples.temperature == t))
         part = matrix[:, at]

@@ -94,7 +94,7 @@ def tau(t, t0):
 #: What the squares of the three scales of a term multiply in its covariance of two temperatures.
 HEAT_PARTS = (
     lambda t, t2, t0: torch.ones_like(t * t2),
-    lambda t, t2, t0: t * t2,
+    lambda t, t2, t0: (t - t0) * (t2 - t0),
     lambda t, t2, t0: tau(t, t0) * tau(t2, t0),
 )
 #: Derivatives that terms share: the means of two models differ in their scales alone.
@@ -107,7 +107,7 @@ class NaiveTerm:
 
     kappa: Callable
     lengthscale: tuple[float, ...]
-    scales: tuple[float, float, float]  # prior standard deviations of u, s, c
+    scales: tuple[float, float, float]  # prior standard deviations of A(T0), s, c
     t0: float
     expansion: tuple[float, float, int]  # λ0, scale, order
     together: bool = True
@@ -122,7 +122,7 @@ class NaiveTerm:
         return self.kappa(0.5 * ((z[:, None] - z2[None, :]) / ell) ** 2).sum()
 
     def heat(self, t, t2):
-        """a_u² + T T' a_s² + τ τ' a_c²."""
+        """a_0² + (T − T0)(T' − T0) a_s² + τ τ' a_c²."""
         return sum(a**2 * part(t, t2, self.t0) for a, part in zip(self.scales, HEAT_PARTS, strict=True))
 
     def parameter(self, lam, lam2):
@@ -171,11 +171,12 @@ class NaiveStationaryTerm(NaiveTerm):
     field: Axis = Axis(1.0)
 
     def heat(self, t, t2):
-        """a_u² + T T' a_s² + a_c² ∬ k, or a_u² k(T, T')."""
-        u, s, c = self.scales
+        """a_0² + (T − T0)(T' − T0) a_s² + a_c² ∬ k, or a_0² (1 + Cov(g(T) − g(T0), g(T') − g(T0)))."""
+        a, s, c = self.scales
         if s == c == 0.0:
-            return u**2 * self.temperature(t, t2)
-        return u**2 + s**2 * t * t2 + c**2 * self.temperature.integrated_twice(t, t2, self.t0)
+            k, t0 = self.temperature, torch.as_tensor(self.t0, dtype=torch.float64)
+            return a**2 * (1.0 + k(t, t2) - k(t, t0) - k(t0, t2) + k(t0, t0))
+        return a**2 + s**2 * (t - self.t0) * (t2 - self.t0) + c**2 * self.temperature.integrated_twice(t, t2, self.t0)
 
     def parameter(self, lam, lam2):
         """k(λ, λ')."""

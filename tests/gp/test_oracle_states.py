@@ -38,7 +38,7 @@ TERMS = [
         Term(
             PairDistances(cutoff=4.0),
             Matern52(lengthscale=1.7),
-            StationaryFreeEnergy(TemperatureKernel(0.35, RANGE, "lnT", tolerance=EXACT_KERNEL), 0.1),
+            StationaryFreeEnergy(TemperatureKernel(0.35, RANGE, "lnT", tolerance=EXACT_KERNEL), 0.1, T0),
             (LAMBDA,),
         ),
     ),

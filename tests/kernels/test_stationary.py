@@ -77,7 +77,7 @@ def expected(name, k, t, order, integrated):
 def test_factors_of_every_read(name, key):
     """The thermal operators of all observables against mpmath; the others have the same operators but for a sign."""
     kernel = KERNELS[name]
-    thermal, plain = part(kernel), StationaryFreeEnergy(kernel, 0.1)
+    thermal, plain = part(kernel), StationaryFreeEnergy(kernel, 0.1, anchored=False)
     t = torch.tensor(TEMPERATURES, dtype=torch.float64)
     (read,) = get(key).reads
     for spec, integrated, first in ((thermal, True, 2), (plain, False, 0)):
@@ -91,6 +91,12 @@ def test_factors_of_every_read(name, key):
             assert error <= EXACT * np.abs(column).max(), (key, k, integrated, error)
     second = SecondOrder(T0, 0.1, 3e-4, 1e-4).factors(read, t)
     assert torch.allclose(thermal.factors(read, t)[:, :2], second[:, :2], rtol=1e-15, atol=0)
+    changes, at = plain.factors(read, t), torch.tensor([T0], dtype=torch.float64)
+    if key in ("free_energy", "mean_energy"):  # that of a constant is the constant
+        changes = changes - kernel.derivatives(at, 0)
+    anchored = StationaryFreeEnergy(kernel, 0.1, T0).factors(read, t)
+    torch.testing.assert_close(anchored[:, 1:], changes, rtol=1e-12, atol=1e-14 * float(changes.abs().max()))
+    assert torch.equal(anchored[:, 0], second[:, 0])
 
 
 def test_those_reads_cover_every_thermal_operator():
@@ -108,7 +114,7 @@ def terms(key):
 def test_derivatives_are_those_of_automatic_differentiation(name, order):
     """Any order, one at a time, from the one below."""
     kernel = KERNELS[name]
-    for spec in (part(kernel), StationaryFreeEnergy(kernel, 1.0)):
+    for spec in (part(kernel), StationaryFreeEnergy(kernel, 1.0, T0)):
         t = torch.linspace(255, 640, 7, dtype=torch.float64, requires_grad=True)
         below = spec.derivatives(t, order)
         slope = torch.stack(
@@ -172,7 +178,7 @@ def test_long_length_scales_are_second_order(key, variable):
 
 
 def test_energy_entropy_and_heat_capacity_belong_together():
-    """C = d⟨U⟩/dT = T dS/dT, ⟨U⟩ = A + T S, for every function; u, s at T0 are the energy and the entropy."""
+    """C = d⟨U⟩/dT = T dS/dT, ⟨U⟩ = A + T S, for every function; a, s are the free energy and the entropy at T0."""
     spec = part(KERNELS["lnT"])
     t = torch.tensor([250.0, 297.3, T0, 441.0, 650.0], dtype=torch.float64, requires_grad=True)
     a, u, s, c = (
@@ -183,8 +189,10 @@ def test_energy_entropy_and_heat_capacity_belong_together():
         du, ds = (torch.autograd.grad(q[:, k].sum(), t, retain_graph=True)[0] for q in (u, s))
         atol = EXACT * float(c[:, k].detach().abs().max())
         assert torch.allclose(du, c[:, k], atol=atol) and torch.allclose(t * ds, c[:, k], atol=atol)
-    at = spec.factors(get("mean_energy").reads[0], torch.tensor([T0], dtype=torch.float64))
-    assert at[0, 0] == 1.0 and not at[0, 1:].any()
+    at = torch.tensor([T0], dtype=torch.float64)
+    for key, column in (("free_energy", 0), ("entropy", 1)):
+        found = spec.factors(get(key).reads[0], at)
+        assert found[0, column] == 1.0 and found.abs().sum() == 1.0
 
 
 def test_slopes_by_parameters():
@@ -240,6 +248,7 @@ def test_mean_functions_change_with_temperature_and_parameters():
         lambda: StationaryHeatCapacity(KERNELS["T"], 700.0),
         lambda: StationaryHeatCapacity(KERNELS["T"], T0, energy=-1.0),
         lambda: StationaryFreeEnergy(KERNELS["T"], math.nan),
+        lambda: StationaryFreeEnergy(KERNELS["T"], 0.1, 700.0),
     ],
 )
 def test_numbers_that_make_no_kernel_are_refused(make):
@@ -249,7 +258,7 @@ def test_numbers_that_make_no_kernel_are_refused(make):
 
 def test_values_outside_the_range_are_errors_that_name_the_mend():
     t = torch.tensor([300.0, 651.0], dtype=torch.float64)
-    for spec in (part(KERNELS["lnT"]), StationaryFreeEnergy(KERNELS["T"], 0.1)):
+    for spec in (part(KERNELS["lnT"]), StationaryFreeEnergy(KERNELS["T"], 0.1, T0)):
         for order in range(3):
             with pytest.raises(DataError, match=r"651 lies outside the range \(250, 650\).*range="):
                 spec.derivatives(t, order)

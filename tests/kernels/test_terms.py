@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,33 +44,38 @@ def d(value, by):
 def test_thermal_derivatives(order):
     t = torch.tensor([180.0, 300.0, T0, 415.0, 900.0], dtype=torch.float64, requires_grad=True)
     expected = []
-    for f in (torch.ones_like(t) * (1 + 0 * t), -t, tau(t)):
+    for f in (torch.ones_like(t) * (1 + 0 * t), T0 - t, -t, tau(t)):
         for _ in range(order):
             f = d(f, t)
         expected.append(f.detach())
-    assert torch.allclose(THERMAL.derivatives(t.detach(), order), torch.stack(expected, 1), rtol=1e-12, atol=1e-16)
+    one, slope, before, heat = expected
+    for thermal, columns in ((THERMAL, (one, slope, heat)), (replace(THERMAL, anchored=False), (one, before, heat))):
+        assert torch.allclose(thermal.derivatives(t.detach(), order), torch.stack(columns, 1), rtol=1e-12, atol=1e-16)
 
 
-def test_factors_are_those_of_the_functionals():
-    """(1, −T, τ) read as ⟨U⟩ = u + c(T − T0), S = s + c ln(T/T0), C = c, Var U = k T² c, by hand."""
+@pytest.mark.parametrize("anchored", [True, False])
+def test_factors_are_those_of_the_functionals(anchored):
+    """(1, T0 − T, τ): ⟨U⟩ = a + T0 s + c(T − T0), S = s + c ln(T/T0), C = c, Var U = k T² c, by hand; u = a + T0 s."""
     t = torch.tensor([220.0, T0, 510.0], dtype=torch.float64)
     zero, one, log = torch.zeros_like(t), torch.ones_like(t), torch.log(t / T0)
+    slope, at_zero = (t - T0, T0 * one) if anchored else (t, zero)
     table = {
-        "free_energy": (one, -t, tau(t)),
-        "mean_force": (-one, t, -tau(t)),
-        "generalized_force": (-one, t, -tau(t)),
-        "mean_energy": (one, zero, t - T0),
+        "free_energy": (one, -slope, tau(t)),
+        "mean_force": (-one, slope, -tau(t)),
+        "generalized_force": (-one, slope, -tau(t)),
+        "mean_energy": (one, at_zero, t - T0),
         "entropy": (zero, one, log),
         "heat_capacity": (zero, zero, one),
         "energy_variance": (zero, zero, BOLTZMANN * t**2),
         "thermal_response_force": (zero, one, log),
         "generalized_thermal_response": (zero, one, log),
         "second_thermal_response_force": (zero, zero, 1.0 / t),
-        "stress": (one, -t, tau(t)),
+        "stress": (one, -slope, tau(t)),
     }
+    thermal = replace(THERMAL, anchored=anchored)
     for key, columns in table.items():
         (read,) = get(key).reads
-        assert torch.allclose(THERMAL.factors(read, t), torch.stack(columns, 1), rtol=1e-12, atol=1e-12), key
+        assert torch.allclose(thermal.factors(read, t), torch.stack(columns, 1), rtol=1e-12, atol=1e-12), key
     assert set(OBSERVABLES) - set(table) == {"parameter_derivative", "parameter_response_force"}
 
 

@@ -40,6 +40,7 @@ from ..shared_baseline import SharedBaseline
 from .check import check_estimator, check_expansions, check_header, check_solver, check_term, try_out
 from .classes import CLASSES
 from .labels import label_reads, stored_label
+from .schema import completed
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def read(path: str | os.PathLike, classes: list[type] | None = None) -> Stored:
         raise DataError(f"classes={classes!r}: pass a list of classes, such as [MyKernel]")
     known = {**CLASSES, **{cls.__name__: cls for cls in classes or []}}
     try:
+        header = completed(header)
         check_header(header)
         parameters = _estimator_parameters(header["parameters"], known)
         check_estimator(parameters)

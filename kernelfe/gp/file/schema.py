@@ -335,3 +335,21 @@ FIELDS: dict[str, Field] = {
     "n_features_in": Field("", is_count, "a number of columns, or null", optional=True),
     "posterior": Field("", lambda v: v in ("dense", "sparse"), "'dense' or 'sparse'"),
 }
+
+#: Class of a spec → values of fields that files of 0.1 and 0.2 lack, where these are not the defaults of today.
+BEFORE: dict[str, dict[str, Any]] = {
+    "SecondOrder": {"anchored": False},
+    "StationaryHeatCapacity": {"anchored": False},
+    "StationaryFreeEnergy": {"anchored": False},
+}
+
+
+def completed(data: Any) -> Any:
+    """JSON of a header with the fields that files of earlier releases lack, as those releases had them."""
+    if isinstance(data, list):
+        return [completed(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    name = data.get("class")
+    before = BEFORE.get(name, {}) if isinstance(name, str) else {}
+    return before | {key: completed(value) for key, value in data.items()}

@@ -68,6 +68,8 @@ class DomainSettings(Spec):
         Blocks of time that these frames are split into.
     pairs
         Most pairs of beads that are watched: those closest to each other.
+    alike
+        Relative difference of temperatures whose frames count together, so that each frame may have its own.
     """
 
     reach: float = 4.5
@@ -79,6 +81,7 @@ class DomainSettings(Spec):
     pool: int = 2000
     time_blocks: int = 20
     pairs: int = 5000
+    alike: float = 0.02
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "reach": Real(above=0.0),
@@ -90,6 +93,7 @@ class DomainSettings(Spec):
         "pool": Whole(least=1),
         "time_blocks": Whole(least=2),
         "pairs": Whole(least=1),
+        "alike": Real(least=0.0, below=1.0),
     }
 
 
@@ -168,8 +172,8 @@ class Domain:
                 some, kernel = _chosen(term, z[shown], settings), term.kernel
                 others = _novelty(kernel, some, Whitening.of(_covariance(kernel, some, some)), z[~shown])
                 novelty.append(max(settings.novelty_margin * float(others.max()), settings.novelty_floor))
-        # at the temperature with the fewest frames: it may be the hottest, which alone makes the extremes
-        fewest = int(np.unique(frames.temperature, return_counts=True)[1].min())
+        # at and near the temperature with the fewest frames: it may be the hottest, which alone makes the extremes
+        fewest = _fewest_alike(frames.temperature, settings.alike)
         margin = max(settings.margin, settings.reach / np.sqrt(2.0 * np.log(max(fewest, 5))))
         return cls(terms, pairs, low, middle, high, float(margin), anchors, novelty, settings)
 
@@ -331,6 +335,12 @@ def _extremes(terms: list, frames, pairs: Tensor | None, rigid: float) -> tuple[
     middle = torch.cat([v.median(0).values if len(v) else v.new_full(v.shape[1:], torch.nan) for v in together])
     least = rigid * middle if pairs is not None else (0.01 * (high - low)).clamp_min(1e-9 * (1.0 + middle.abs()))
     return torch.fmin(low, middle - least), middle, torch.fmax(high, middle + least)
+
+
+def _fewest_alike(temperature: np.ndarray, alike: float) -> int:
+    """Fewest frames near any temperature: within a ratio of 1 ± ``alike``, so that each may have its own."""
+    t = np.sort(temperature)
+    return int((np.searchsorted(t, t * (1.0 + alike), side="right") - np.searchsorted(t, t * (1.0 - alike))).min())
 
 
 def _device(terms: list) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -19,13 +20,27 @@ BLOCK_FRAMES = PREDICT_FRAMES = 1024
 
 
 def reference_groups(functional: Functional, states: States, reference, zero_known: bool):
-    """Rows that share a zero, as (indices, state of the zero or None for their mean); None for absolute values."""
+    """Rows that share a zero, as (indices, state of the zero or None for their mean); None for absolute values.
+
+    Warns
+    -----
+    UserWarning
+        If every row is the only one at its temperature, so that its free energy is relative to itself.
+    """
     if reference == "auto":
         reference = None if zero_known else "mean"
     if functional.key != "free_energy" or reference is None or len(states) == 0:
         return None
     out: list[tuple[torch.Tensor, States | None]] = []
-    for t in torch.unique(states.temperature):
+    temperatures = torch.unique(states.temperature)
+    if reference == "mean" and len(temperatures) == len(states) > 1:
+        warnings.warn(
+            f"free energies are relative to their mean at each temperature, and the {len(states)} rows are at "
+            f"{len(states)} temperatures: all are zero. Give temperature= (one for all rows), or reference= (a row "
+            "number, or None for absolute values)",
+            stacklevel=2,
+        )
+    for t in temperatures:
         index = torch.nonzero(states.temperature == t)[:, 0]
         if reference == "mean":
             out.append((index, None))
