@@ -172,10 +172,10 @@ def _spreads(labels: list[LabelSet]) -> dict[str, float]:
     out = {}
     for kind in dict.fromkeys(label.kind for label in labels):
         same = [label for label in labels if label.kind == kind]
-        y, used = torch.cat([label.y.reshape(-1) for label in same]), 0
+        y = torch.cat([label.y.reshape(-1) for label in same])
         if all(label.y.shape[1] == 1 for label in same):
-            y, used = _detrended(y, _trends([label.states for label in same]), most=max(1, (len(y) - 1) // 2))
-        out[kind] = float(y.square().sum() / max(1, len(y) - used)) ** 0.5
+            y = _detrended(y, _trends([label.states for label in same]), most=max(1, (len(y) - 1) // 2))
+        out[kind] = float(y.square().mean().sqrt())
     return out
 
 
@@ -198,8 +198,8 @@ def _trends(states: list[States]) -> Iterator[torch.Tensor]:
     yield from (size * x * x for x in axes)
 
 
-def _detrended(y: torch.Tensor, trends: Iterator[torch.Tensor], most: int) -> tuple[torch.Tensor, int]:
-    """Labels without what up to ``most`` independent trends explain, by least squares, and the number of trends."""
+def _detrended(y: torch.Tensor, trends: Iterator[torch.Tensor], most: int) -> torch.Tensor:
+    """Labels without what up to ``most`` independent trends explain, by least squares."""
     basis: list[torch.Tensor] = []
     for trend in trends:
         rest = trend
@@ -210,7 +210,7 @@ def _detrended(y: torch.Tensor, trends: Iterator[torch.Tensor], most: int) -> tu
             basis.append(rest / rest.norm())
     for one in basis:
         y = y - (one @ y) * one
-    return y, len(basis)
+    return y
 
 
 def _relative_size(label: LabelSet) -> float:
@@ -230,12 +230,13 @@ def _scales(
     estimates: dict[str, list[float]] = {component: [] for component in thermal.components}
     with torch.no_grad():
         prior = Prior([module], None)
-        for label in labels:
-            index = torch.from_numpy(_sample(len(label.y)))
-            rows = label.subset(index).rows(prior)
-            per_function = prior.kernel_diagonal(rows, 0).mean(0).split(thermal.functions)
-            spread = spreads[label.kind]
-            for component, parts in zip(thermal.components, per_function, strict=True):
+        for kind, spread in spreads.items():
+            total, count = torch.zeros(thermal.size, dtype=torch.float64), 0
+            for label in labels:
+                if label.kind == kind:
+                    rows = label.subset(torch.from_numpy(_sample(len(label.y)))).rows(prior)
+                    total, count = total + prior.kernel_diagonal(rows, 0).sum(0), count + len(rows)
+            for component, parts in zip(thermal.components, (total / count).split(thermal.functions), strict=True):
                 # only kinds that a component contributes to strongly say something about its scale
                 if (share := float(parts.sum())) > 1e-30 and spread > 0:
                     estimates[component].append(spread * (0.5 / share / terms) ** 0.5 / module.weight)

@@ -139,7 +139,7 @@ def check_functional(functional: Functional, formula: Callable | None = None, to
 
     def functions_of_state(temperature: Tensor, values: dict[str, Tensor]) -> Tensor:
         t0, ratio = 350.0, temperature / 350.0
-        columns = [torch.ones_like(temperature), -temperature, temperature - t0 - temperature * torch.log(ratio)]
+        columns = [torch.ones_like(temperature), t0 - temperature, temperature - t0 - temperature * torch.log(ratio)]
         for name in names:
             y = 1.3 * (values[name] - 0.3)
             columns = [c * power for c in columns for power in (torch.ones_like(y), y, 0.5 * y * y)]

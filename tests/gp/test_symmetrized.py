@@ -147,8 +147,7 @@ def test_the_scale_is_the_prior_standard_deviation_of_the_term():
         states = model.model_.states(Frames.from_arrays(x, temperature=T0))
         rows = prior.rows(get("free_energy"), states)
         value = (prior.kernel_diagonal(rows, 0) @ prior.terms[0].variances()).sqrt()
-        entropy = T0 * THERMAL.entropy / THERMAL.energy
-        assert float(value) == pytest.approx(wanted * (1.0 + entropy**2) ** 0.5, rel=1e-12)
+        assert float(value) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_sparse_with_enough_orbits_is_dense():

@@ -97,6 +97,8 @@ def zero(posterior, baseline, functional: Functional, values: torch.Tensor, orig
 
 def relative_std(posterior, functional: Functional, states: States, origin: States | None) -> torch.Tensor:
     """Standard deviation of A_i − A(origin), or − mean of A: exact, from blocks of the covariance."""
+    if origin is None and len(states) == 1:  # relative to itself: not even rounding
+        return states.temperature.new_zeros(1)
     prior = posterior.prior
     others = [prior.rows(functional, states[i:j]) for i, j in frame_chunks(len(states), BLOCK_FRAMES)]
     own = others if origin is None else [prior.rows(functional, origin)]

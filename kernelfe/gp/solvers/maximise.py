@@ -35,7 +35,7 @@ def maximise(
 
     A trial point where the covariance cannot be factorized counts as very bad, not as an error. ``scale``, the
     number of labels, brings the gradient to order one: the first step then cannot leave the sensible region. A step
-    that gains less than ``gain`` (None: 1e-6 of the scaled objective) is the last. No parameter, a logarithm, moves
+    that gains less than ``gain`` (None: 1e-7 of the scaled objective, and at most 0.005) is the last. No parameter, a logarithm, moves
     farther than ``reach`` from its start.
     """
     if not parameters:  # everything is fixed
@@ -79,7 +79,7 @@ def maximise(
         jac=True,
         method="L-BFGS-B",
         bounds=[(v - reach, v + reach) for v in start],
-        options={"maxiter": max_iter, "ftol": 1e-6, "maxls": 20} if gain is None else _coarse(max_iter, gain / scale),
+        options=_fine(max_iter, scale) if gain is None else _coarse(max_iter, gain / scale),
     )
     assign(best[1])
     if not math.isfinite(best[0]):
@@ -92,3 +92,11 @@ def maximise(
 def _coarse(max_iter: int, gain: float) -> dict:
     """L-BFGS options for a noisy objective: loose tolerance, few line-search steps."""
     return {"maxiter": max_iter, "ftol": gain, "maxls": 6}
+
+
+def _fine(max_iter: int, scale: float) -> dict:
+    """L-BFGS options for an exact objective, whatever the number of labels.
+
+    With many labels a step that is small per label may still gain much.
+    """
+    return {"maxiter": max_iter, "ftol": min(1e-7, 5e-3 / scale), "maxls": 20}

@@ -22,7 +22,7 @@ from ..systems import molecule, one_term
 
 EXACT = 1e-6
 BOLTZMANN = 8.617330337217213e-05
-ELL, SCALES, T0 = (0.9, 1.1, 1.4), (0.05, 1e-4, 1e-4), 370.0  # below the noise, which is then well known
+ELL, SCALES, T0 = (0.9, 1.1, 1.4), (0.06, 1e-4, 1e-4), 370.0  # below the noise, which is then well known
 TERM = Term(Distances(), RBF(lengthscale=ELL), SecondOrder(T0, *SCALES))
 KINDS = ["mean_force", "generalized_force", "mean_energy"]
 COUNT, FIELDS = 20, 1  # as few as the 10 forces of a frame allow
@@ -156,7 +156,7 @@ def data():
     return Frames.from_arrays(frames.positions, temperature=frames.temperature, labels=labels, displacements=fields)
 
 
-FIXED = Term(**(one_term().get_params(deep=False) | {"fixed": True}))
+FIXED = Term(**(one_term().get_params(deep=False) | {"fixed": True})).set_params(thermal__energy=0.09)
 ALL = CorrelatedNoise(time={"mean_force": 2.0, "mean_energy": 1.5})
 
 
