@@ -161,13 +161,17 @@ def test_every_quantity_with_its_shape_and_standard_deviation():
     )  # fmt: skip
     model = fixed().fit(frames)
     for key in OBSERVABLES:
-        mean, std = model.predict(frames, key, return_std=True)
+        # every frame has a temperature of its own, at which a relative free energy is zero
+        mean, std = model.predict(frames, key, return_std=True, reference=None)
         assert mean.shape == std.shape == (n, *frames.label_shape(key)), key
         assert np.isfinite(mean).all() and (std >= 0).all() and std.max() > 0, key
         if key != "free_energy":
             variance = np.diag(model.covariance(frames, key))
             np.testing.assert_allclose(std.reshape(-1) ** 2, variance, rtol=1e-6, atol=1e-9 * variance.max())
-        np.testing.assert_array_equal(mean, model.predict(frames, key))
+        np.testing.assert_array_equal(mean, model.predict(frames, key, reference=None))
+    with pytest.warns(UserWarning, match="5 rows are at 5 temperatures: all are zero"):
+        mean, std = model.predict(frames, "free_energy", return_std=True)
+    assert not mean.any() and not std.any()
     assert model.predict(frames[:0], "mean_force").shape == (0, 4, 3)
     assert model.predict(frames[2], "free_energy", reference=None).shape == (1,)
     empty = model.predict(frames[:0], "entropy", return_std=True)

@@ -35,8 +35,8 @@ def maximise(
 
     A trial point where the covariance cannot be factorized counts as very bad, not as an error. ``scale``, the
     number of labels, brings the gradient to order one: the first step then cannot leave the sensible region. A step
-    that gains less than ``gain`` (None: 1e-7 of the scaled objective, and at most 0.005) is the last. No parameter, a logarithm, moves
-    farther than ``reach`` from its start.
+    that gains less than ``gain`` (None: 1e-7 of the scaled objective, and at most 0.005) is the last. No parameter, a
+    logarithm, moves farther than ``reach`` from its start.
     """
     if not parameters:  # everything is fixed
         return objective().item()
