@@ -27,7 +27,7 @@ TEMPERATURES = (300.0, 500.0)
 NOISE = 0.3  # eV/Å of single-frame forces: the well depths are then hardly known from forces
 THERMAL = SecondOrder(reference_temperature=400.0, energy=0.17, entropy=2e-4, heat_capacity=2e-5)
 #: Light beads and a barrier of some kT: replicas cross it many times, so that averages of the model are its own.
-QUIET = {"progress": False, "replicas": 400, "timestep": 6.0, "masses": np.ones(2), "steps": 800, "burn_in": 200}
+QUIET = {"progress": False, "replicas": 400, "timestep": 6.0, "masses": np.ones(2), "steps": 900, "burn_in": 200}
 
 
 def height(t):
