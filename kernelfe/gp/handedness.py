@@ -23,7 +23,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ..descriptors import Distances, HandedDistances
+from ..descriptors import Distances
 from ..frames import Frames
 from ..geometry import internal, topology
 from ..linalg.autocorrelation import autocovariance, integrated_time
@@ -35,8 +35,8 @@ from .observations.molecules import MoleculeSet
 LEVEL = 1e-3
 #: A mirror image that the baseline puts so many kT higher, in every frame, does not occur.
 BARRIER = 10.0
-#: Frames read at most, evenly spaced, and fewest that are tested.
-_FRAMES, _FEWEST = 5000, 8
+#: Frames read at most, evenly spaced, frames times quadruples at most, and fewest frames that are tested.
+_FRAMES, _ENTRIES, _FEWEST = 5000, 100_000, 8
 
 Quadruple = tuple[int, int, int, int]
 
@@ -98,13 +98,13 @@ def examined(part: Frames, molecule: Molecule, baseline: Any, alike: bool = Fals
         return Handedness()
     if molecule.periodic and not molecule.bonds:
         return Handedness()  # beads that diffuse have no quadruples of their own
-    part = part[:: -(-len(part) // _FRAMES)]
-    x, cell = _tensors(part)
-    quadruples, classes = _quadruples(x.numpy(), molecule, alike)
+    quadruples, classes = _quadruples(_tensors(_few(part, 200))[0].numpy(), molecule, alike)
     if not quadruples:
         return Handedness()
+    part = part[:: -(-len(part) // max(500, min(_FRAMES, _ENTRIES // len(quadruples))))]
+    x, cell = _tensors(part)
     areas = _areas(x, cell, quadruples)
-    odd = _odd(part, HandedDistances(pairs=(quadruples[0][:2],), quadruples=quadruples, areas=areas), x, cell)
+    odd = _odd(part, quadruples, areas, x, cell)
     # (n, functions, quadruples) → means over each class of quadruples
     odd = np.stack([odd[:, :, classes == k].mean(2) for k in range(classes.max() + 1)], 2)
     t, chance = _significance(odd.reshape(len(odd), -1), part.temperature)
@@ -150,18 +150,22 @@ def _same(descriptors: Sequence[Any], molecule: Molecule, one: tuple, other: tup
     """True if all descriptors give the same environments, in any order, of frames one by one."""
     for descriptor in descriptors:
         bound = molecule.bound(descriptor)
-        a, b = bound.environments(*one), bound.environments(*other)
-        if a.z.shape != b.z.shape:
+        (a, owner, _), (b, other_owner, _) = bound.values_and_pullback(*one), bound.values_and_pullback(*other)
+        if a.shape != b.shape:
             return False
-        if not len(a.z):
+        if not len(a):
             continue
         # sums of waves over the environments of a frame: equal for equal sets of environments
         rng = torch.Generator().manual_seed(0)
-        scale = a.z.std(0, correction=0).clamp_min(1e-6) * a.z.shape[1] ** 0.5
-        directions = torch.randn(a.z.shape[1], 8, generator=rng, dtype=torch.float64) / scale[:, None]
-        phases = [(e.z - a.z.mean(0)) @ directions + 1.0 for e in (a, b)]
-        zero = a.z.new_zeros(len(one[0]), 8)
-        waves = [zero.index_add(0, e.owner, phase.cos()) for e, phase in zip((a, b), phases, strict=True)]
+        scale = a.std(0, correction=0).clamp_min(1e-6) * a.shape[1] ** 0.5
+        directions = torch.randn(a.shape[1], 8, generator=rng, dtype=torch.float64) / scale[:, None]
+        each = torch.arange(len(one[0]))
+        waves = [
+            a.new_zeros(len(each), 8).index_add_(
+                0, each if frame is None else frame, ((z - a.mean(0)) @ directions + 1.0).cos()
+            )
+            for z, frame in ((a, owner), (b, other_owner))
+        ]
         if float((waves[0] - waves[1]).abs().max()) > tolerance * max(1.0, float(waves[0].abs().max())):
             return False
     return True
@@ -249,27 +253,32 @@ def _areas(x: Tensor, cell: Tensor | None, quadruples: tuple[Quadruple, ...]) ->
     return tuple((0.5 * (faces[0] + faces[1])).clamp_min(1e-6).tolist())
 
 
-def _odd(part: Frames, read: HandedDistances, x: Tensor, cell: Tensor | None) -> np.ndarray:
+def _odd(
+    part: Frames, quadruples: tuple[Quadruple, ...], areas: tuple[float, ...], x: Tensor, cell: Tensor | None
+) -> np.ndarray:
     """Odd functions of every frame, shape (n, functions, quadruples); NaN where a frame lacks the label."""
-    count, beads = len(read.quadruples), x.shape[1]
+    count, beads = len(quadruples), x.shape[1]
     pairs = [(i, j) for j in range(beads) for i in range(j)]
-    even = Distances(tuple(pairs[:: 1 + len(pairs) // 30])).environments(x, cell).z.numpy()
+    chosen = tuple(pairs[:: 1 + len(pairs) // 30])
+    even = Distances(chosen).values_and_pullback(x, cell)[0].numpy()
     even = (even - even.mean(0)) / np.maximum(even.std(0), 1e-9)
-    found = read.environments(x, cell)
-    h = found.z[:, -count:].numpy()
+    stencil = internal.stencil((), (), quadruples, beads, (x.dtype, x.device))
+    volumes, slopes = internal.triple_products(internal.edge_vectors(stencil, x, cell))
+    h = volumes.T.numpy() / areas
     height = np.sqrt(np.square(h).mean(0))
-    s = h / np.where(height > 1e-6 * np.sqrt(np.array(read.areas)), height, np.inf)  # of a flat molecule h is rounding
+    s = h / np.where(height > 1e-6 * np.sqrt(areas), height, np.inf)  # of a flat molecule h is rounding
     columns = [s, np.tanh(4.0 * s), s * even.mean(1, keepdims=True)]
-    one = np.ones((len(x), 1))
+    even = np.column_stack((np.ones(len(x)), even, s[:, :: 1 + count // 30] ** 2))
     if "mean_energy" in part.labels:
         t = part.temperature - part.temperature.mean()
-        columns.append(s * _rest(part.labels["mean_energy"], np.column_stack((one, even, even**2, t, s**2)))[:, None])
+        columns.append(s * _rest(part.labels["mean_energy"], np.column_stack((even, even[:, 1:] ** 2, t)))[:, None])
     if "mean_force" in part.labels:
-        jacobian = found.jacobian.numpy()[:, -count:]  # type: ignore[union-attr]
-        along = np.einsum("nqk,nk->nq", jacobian, part.labels["mean_force"].reshape(len(x), -1))
+        force = torch.from_numpy(np.array(part.labels["mean_force"]))
+        along = (slopes * internal.edge_vectors(stencil, force)).sum(1).reshape(3, count, len(x)).sum(
+            0
+        ).T.numpy() / areas
         for k in range(count):  # an odd function of the frames: what h times even functions explain is no news
-            terms = np.column_stack((one, even, s**2))
-            along[:, k] = _rest(along[:, k], s[:, k : k + 1] * terms) if s[:, k].any() else 0.0
+            along[:, k] = _rest(along[:, k], s[:, k : k + 1] * even) if s[:, k].any() else 0.0
         columns += [along, along * s * s]
     return np.stack(columns, axis=1)
 
