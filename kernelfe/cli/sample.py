@@ -54,7 +54,7 @@ def draw(
     )
     from ..simulate import sample as advance
 
-    if Path(output).suffix not in (".npz", ".xyz", ".extxyz", ".traj"):
+    if Path(output).suffix.lower() not in (".npz", ".xyz", ".extxyz", ".traj"):
         raise DataError(f"cannot write {output}: use .npz, .xyz, .extxyz or .traj")
     require_folder(output)
     fitted = load(model)

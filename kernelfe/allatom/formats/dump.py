@@ -189,29 +189,28 @@ class DumpFile:
 
     def _table(self, shot: _Snapshot) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64] | None]:
         """Ids in order, positions and forces."""
-        rows = [line.split() for line in shot.lines]
-        odd = next((len(row) for row in rows if len(row) != len(shot.columns)), None)
+        odd = next((k for line in shot.lines if (k := len(line.split())) != len(shot.columns)), None)
         require_in(self.path, odd is None, f"has {odd} words under {len(shot.columns)} columns at step {shot.step}")
         same = list(self._place) == shot.columns
         require_in(self.path, same, f"has other columns at step {shot.step} than in its first frame")
-
-        def columns(names: list[str]) -> NDArray[np.float64]:
-            places = [self._place[name] for name in names]
-            return np.array([[row[k] for k in places] for row in rows]).astype(float)
-
-        ids = columns(["id"])[:, 0]
-        order = np.argsort(ids)
-        require_in(self.path, (np.diff(ids[order]) > 0).all(), f"has the same id twice at step {shot.step}")
-        positions = columns(self._coordinates)
+        images = ["ix", "iy", "iz"] if self._images and shot.periodic else []
+        names = ["id", *self._coordinates, *images, *(["fx", "fy", "fz"] if self._forces else [])]
+        table = self._numbers(shot, names)
+        table = table[np.argsort(table[:, 0])]
+        require_in(self.path, (np.diff(table[:, 0]) > 0).all(), f"has the same id twice at step {shot.step}")
+        positions = table[:, 1:4]
         if self._scaled:
             positions = shot.origin + positions @ shot.cell
-        if self._images and shot.periodic:
-            positions = positions + columns(["ix", "iy", "iz"]) @ shot.cell
-        forces = columns(["fx", "fy", "fz"])[order] if self._forces else None
-        return ids[order].astype(np.int64), positions[order], forces
+        if images:
+            positions = positions + table[:, 4:7] @ shot.cell
+        return table[:, 0].astype(np.int64), positions, table[:, -3:] if self._forces else None
+
+    def _numbers(self, shot: _Snapshot, names: list[str]) -> NDArray[np.float64]:
+        """Columns (atoms, names)."""
+        places = [self._place[name] for name in names]
+        return np.loadtxt(shot.lines, usecols=places, ndmin=2, comments=None)
 
     def _column(self, shot: _Snapshot, name: str) -> NDArray[np.float64]:
         """A column, in the order of ids."""
-        rows = [line.split() for line in shot.lines]
-        order = np.argsort([int(row[self._place["id"]]) for row in rows])
-        return np.array([float(row[self._place[name]]) for row in rows])[order]
+        table = self._numbers(shot, ["id", name])
+        return table[np.argsort(table[:, 0]), 1]

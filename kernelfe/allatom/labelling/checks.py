@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import KernelfeError
 from ...frames import Frames
 from ...frames.virial import VirialCheck, applies, virial_check
+from ...geometry.cell import minimum_image
 from ...geometry.internal import torsion_angle
 from ...geometry.topology import torsions_of
 from ...statistics import autocorrelation_time, energy_overlap
@@ -107,8 +108,7 @@ def distances_of(frames: Frames, most: int) -> tuple[list[str], FloatArray]:
     some = np.unique(np.linspace(0, len(i) - 1, min(len(i), most)).astype(int)) if len(i) else np.zeros(0, int)
     d = x[:, i[some]] - x[:, j[some]]
     if frames.cell is not None:
-        shift = np.round(np.einsum("nki,nij->nkj", d, np.linalg.inv(frames.cell)))
-        d = d - np.einsum("nki,nij->nkj", shift, frames.cell)
+        d = minimum_image(torch.from_numpy(d), torch.from_numpy(frames.cell.copy())).numpy()
     return [f"distance {a}-{b}" for a, b in zip(i[some], j[some], strict=True)], np.linalg.norm(d, axis=2)
 
 
