@@ -273,6 +273,23 @@ def cells(value: Any, count: int, factor: float) -> np.ndarray:
     return frozen(array * factor)
 
 
+def look_fractional(positions: np.ndarray, cell: np.ndarray) -> bool:
+    """Whether positions fill the unit cube of a larger cell, as fractions of it do and lengths hardly ever."""
+    low, high = positions.min(axis=(0, 1), initial=1.0), positions.max(axis=(0, 1), initial=0.0)
+    fills = low.min() > -0.1 and high.max() < 1.1 and (high - low).min() > 0.8
+    return bool(fills and np.linalg.norm(cell, axis=-1).min(initial=np.inf) > 1.5)
+
+
+def warn_of_fractions(positions: np.ndarray | None, cell: np.ndarray | None) -> None:
+    """Log a warning if positions of several beads, Å, look like fractions of the cell."""
+    if positions is not None and cell is not None and positions.shape[1] >= 4 and look_fractional(positions, cell):
+        logger.warning(
+            "the positions of %d beads fill the range from 0 to 1 Å of a larger cell. If they are fractions of it, "
+            "pass positions @ cell",
+            positions.shape[1],
+        )
+
+
 def warn_of_broken_frames(positions: np.ndarray | None, bonds: Any, cell: np.ndarray | None) -> None:
     """Log a warning that names the frames with a bond of an implausible length, and the remedy."""
     if positions is None:

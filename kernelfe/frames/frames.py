@@ -12,7 +12,7 @@ from ..errors import DataError, UnitsError, require
 from ..units import factor
 from . import joining, selecting
 from .arguments import Arguments
-from .checks import frozen, mapping, row_numbers, warn_of_broken_frames
+from .checks import frozen, mapping, row_numbers, warn_of_broken_frames, warn_of_fractions
 from .formats.registry import FrameFiles
 from .pairs import PairLabels
 
@@ -115,6 +115,7 @@ class Frames(FrameFiles):
         given = (positions, variables, temperature, labels, noise, displacements, parameters, kinds, masses)
         out = cls(**Arguments(*given, cell, bonds, units, present).fields())
         warn_of_broken_frames(out.positions, out.bonds, out.cell)
+        warn_of_fractions(out.positions, out.cell)
         return out
 
     @staticmethod

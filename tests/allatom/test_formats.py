@@ -127,7 +127,7 @@ def test_a_dump_without_a_final_line_end(data, tmp_path):
 
 
 @given(cut=st.integers(1, 400))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_dump_cut_anywhere_gives_whole_frames_or_an_error(cut, dump, data, tmp_path_factory):
     """No frame that is returned may differ from the uncut file's."""
     folder = tmp_path_factory.mktemp("cut")

@@ -24,7 +24,7 @@ from ...files.npz import MAX_BYTES, load_npy, load_npz, save_npz
 from ...functionals import get
 from ...units import factor, quantity_factor, resolve
 from ..arrays import FrameArrays
-from ..checks import mapping
+from ..checks import look_fractional, mapping
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,11 @@ def read(
             raise DataError(f"fractional positions need a box, which {name} lacks")
         positions = np.einsum("nbi,nij->nbj", positions, cell)
     elif fractional is None and cell is not None:
-        _require_lengths(positions, cell, name)
+        require(
+            not look_fractional(positions, cell),
+            f"the positions in {name} fill the range from 0 to 1 of a larger cell, as fractions of it: pass "
+            "fractional=True, or fractional=False if they are lengths",
+        )
     wanted = {"mean_force": ""} if labels is None else mapping(labels, "labels", "{'mean_force': 'F'}")
     values = {key: _numbers(arrays, (at,) if at else form.forces, name) for key, at in wanted.items()}
     width = positions.shape[1:]
@@ -150,18 +154,6 @@ def _cell(box: np.ndarray, frames: int, name: str) -> np.ndarray:
         f"the cell in {name} has shape {box.shape}, expected (3,), (3, 3) or one of these per frame",
     )
     return np.broadcast_to(np.swapaxes(box, -1, -2), (frames, 3, 3)).copy()
-
-
-def _require_lengths(positions: np.ndarray, cell: np.ndarray, name: str) -> None:
-    """Refuse positions that fill the unit cube of a larger cell, as fractions do and lengths hardly ever."""
-    low, high = positions.min(axis=(0, 1), initial=1.0), positions.max(axis=(0, 1), initial=0.0)
-    fills = low.min() > -0.1 and high.max() < 1.1 and (high - low).min() > 0.8
-    larger = np.linalg.norm(cell, axis=-1).min(initial=np.inf) > 1.5
-    require(
-        not (fills and larger),
-        f"the positions in {name} fill the range from 0 to 1 of a larger cell, as fractions of it: pass "
-        "fractional=True, or fractional=False if they are lengths",
-    )
 
 
 def suggestion(names: Iterable[str]) -> str:

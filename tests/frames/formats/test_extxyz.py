@@ -46,7 +46,7 @@ def test_joined_files(between, text, frames, tmp_path):
 
 
 @given(cut=st.integers(1, 500))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_file_cut_anywhere_gives_whole_frames_or_an_error(cut, text, frames, tmp_path_factory):
     path = tmp_path_factory.mktemp("cut") / "x.xyz"
     path.write_text(text[:-cut])
@@ -73,7 +73,7 @@ def test_a_plain_file_without_a_final_line_end(tmp_path):
     st.integers(1, 4),
     st.sampled_from(["{:.6f}", "{:.8e}", "{:g}", "{!r}"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_cut_numbers_are_seen(values, cut, style):
     """A cut number is never taken for a whole one; of %e, no whole number for a cut one."""
     rows = [f"C {style.format(value)}\n" for value in values]
@@ -164,7 +164,7 @@ def test_pairs_of_arrays(frames, tmp_path):
         Frames.read(files[:1], **options)
 
 
-def test_positions_that_look_like_fractions(tmp_path):
+def test_positions_that_look_like_fractions(tmp_path, caplog):
     rng = np.random.default_rng(1)
     fractions, box = rng.uniform(size=(3, 50, 3)), 3.0 * np.eye(3)
     options = {"layout": "chemtrain", "units": "gromacs", "temperature": 300.0}
@@ -174,5 +174,8 @@ def test_positions_that_look_like_fractions(tmp_path):
     lengths = Frames.read(tmp_path / "d.npz", fractional=False, **options)
     np.testing.assert_allclose(lengths.positions, fractions * 10.0)
     np.testing.assert_allclose(Frames.read(tmp_path / "d.npz", fractional=True, **options).positions, fractions * 30.0)
+    with caplog.at_level(logging.WARNING, "kernelfe"):
+        Frames.from_arrays(fractions, temperature=300.0, cell=box, units="ase")
+    assert "positions @ cell" in caplog.text
     np.savez(tmp_path / "d.npz", R=fractions * 3.0, F=0.0 * fractions, box=box)
     np.testing.assert_allclose(Frames.read(tmp_path / "d.npz", **options).positions, fractions * 30.0)
