@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..frames import Frames
 from ..geometry.cell import image_shifts
@@ -100,10 +101,10 @@ class BeadMap:
         bonds: Iterable[tuple[int, int]] | None = None,
         constraints: Iterable[tuple[int, int]] = (),
     ):
-        self.position_map = np.array(position_map, dtype=float)
-        self.force_map = np.array(force_map, dtype=float)
+        self.position_map = np.array(real_array(position_map, "position_map"))
+        self.force_map = np.array(real_array(force_map, "force_map"))
         check_force_map(self.position_map, self.force_map, constraints)
-        self.kinds, self.masses = kinds, masses
+        self.kinds, self.masses = kinds, None if masses is None else np.array(real_array(masses, "masses", "u"))
         self.bonds = None if bonds is None else list(bonds)
 
     @classmethod
@@ -176,7 +177,7 @@ class BeadMap:
         DataError
             If an atom is used twice, weights do not fit, or a constraint joins two groups.
         """
-        w = np.asarray(weights, float)
+        w = real_array(weights, "weights")
         require(
             w.shape == (n_atoms,) and bool((np.isfinite(w) & (w >= 0.0)).all()),
             f"weights must be {n_atoms} numbers that are not negative, one per atom; they have shape {w.shape}",
@@ -277,7 +278,7 @@ def make_whole(positions: ArrayLike, cell: ArrayLike, bonds: Iterable[tuple[int,
     numpy.ndarray
         (n, atoms, 3); atoms move by whole cell vectors only.
     """
-    out, box = np.array(positions, dtype=float), np.asarray(cell, float)
+    out, box = np.array(real_array(positions, "positions", "Å")), real_array(cell, "cell", "Å")
     neighbours: dict[int, list[int]] = {}
     for a, b in bonds:
         neighbours.setdefault(int(a), []).append(int(b))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, require
 
 Steps = NDArray[np.int64] | None
@@ -51,7 +52,7 @@ class EnergyTable:
             given = getattr(self, name)
             if given is None:
                 continue
-            values = np.asarray(given, float)
+            values = real_array(given, name, "eV" if name == "energies" else None)
             require(
                 values.ndim == 1 and len(values) == np.size(self.energies) and np.isfinite(values).all(),
                 f"EnergyTable: {name} must be finite numbers, one per row of the table",

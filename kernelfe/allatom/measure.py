@@ -18,6 +18,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, require
 
 FloatArray = NDArray[np.float64]
@@ -46,7 +47,11 @@ class HeldMeasure:
     """
 
     def __init__(self, constraints: Iterable[tuple[int, int]], masses: ArrayLike, held: Sequence[int]):
-        m, pairs, kept = np.asarray(masses, float), [(int(a), int(b)) for a, b in constraints], set(map(int, held))
+        m, pairs, kept = (
+            real_array(masses, "masses", "u"),
+            [(int(a), int(b)) for a, b in constraints],
+            set(map(int, held)),
+        )
         partners: dict[int, list[int]] = {}
         for a, b in pairs:
             require(
@@ -73,7 +78,7 @@ class HeldMeasure:
 
     def acceptance(self, positions: ArrayLike) -> FloatArray:
         """Probability to keep each frame, (n,), for positions (n, atoms, 3) in any unit."""
-        x = np.asarray(positions, float)
+        x = real_array(positions, "positions", "Å")
         p = np.ones(len(x))
         for centre, around, share in self.stars:
             u = x[:, around] - x[:, [centre]]

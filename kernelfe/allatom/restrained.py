@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import numbers
@@ -135,7 +136,7 @@ class RestrainedEnsemble:
         protocol: RestrainedProtocol | None = None,
     ):
         self.protocol = RestrainedProtocol() if protocol is None else protocol
-        m = np.asarray(position_map, float)
+        m = real_array(position_map, "position_map")
         atoms = system.getNumParticles()
         require(
             m.ndim == 2 and m.shape[1] == atoms and np.allclose(m.sum(axis=1), 1.0),
@@ -143,7 +144,7 @@ class RestrainedEnsemble:
         )
         constraints = constraints_of(system)
         self.position_map = m
-        self.force_map = _tied_map(m, constraints) if force_map is None else np.asarray(force_map, float)
+        self.force_map = _tied_map(m, constraints) if force_map is None else real_array(force_map, "force_map")
         check_force_map(m, self.force_map, constraints)
         self.fields, self.bead_atoms = tuple(fields), held_beads(m)
         require(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, require
 
 FloatArray = NDArray[np.float64]
@@ -37,7 +38,7 @@ def superpose(beads: ArrayLike, target: ArrayLike) -> tuple[FloatArray, FloatArr
     DataError
         If shapes do not fit or a number is not finite.
     """
-    x, y = np.asarray(beads, float), np.asarray(target, float)
+    x, y = real_array(beads, "beads", "Å"), real_array(target, "target", "Å")
     require(
         x.ndim in (2, 3) and y.ndim == 2 and x.shape[-2:] == y.shape and y.shape[1] == 3,
         f"cannot superpose beads {x.shape} on a target {y.shape}: give (n, beads, 3) and (beads, 3)",
@@ -84,7 +85,8 @@ def nearest_starts(
     DataError
         If shapes do not fit or a number is not finite.
     """
-    wanted, x, m = (np.asarray(a, float) for a in (targets, atoms, position_map))
+    wanted, x = (real_array(a, name, "Å") for a, name in ((targets, "targets"), (atoms, "atoms")))
+    m = real_array(position_map, "position_map")
     if x.ndim == 2:
         x = x[None]
     if x.ndim != 3 or not len(x) or x.shape[1:] != (m.shape[-1], 3) or not np.isfinite(x).all():

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, UnitsError, require
 from ..files.text import reader_warnings
 from ..frames import Frames
@@ -241,7 +242,7 @@ class Trajectory:
         seen = self.skipped = self.repeated = number = 0
         told: set[int] = set()
         array = None if self._energies is None or isinstance(self._energies, EnergyTable) else self._energies
-        energies = None if array is None else np.asarray(array, float).reshape(-1)
+        energies = None if array is None else real_array(array, "energies", "eV").reshape(-1)
         for (file, other), factors in zip(self._pairs(), self._factors, strict=True):
             for found in file.rows() if other is None else joined(file, other):
                 seen += 1

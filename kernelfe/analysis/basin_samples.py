@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array, unwrapped
 from ..errors import require
 from ..frames.checks import per_frame
 from ..gp.fitted.joint import Query
@@ -93,8 +94,12 @@ class DividedSamples:
 
     @classmethod
     def of(cls, model: Any, samples: BasinSamples) -> DividedSamples:
-        x, basin, t = np.asarray(samples.X, dtype=float), np.asarray(samples.basin), float(samples.temperature)
-        w = np.ones(len(x)) if samples.weights is None else np.asarray(samples.weights, dtype=float)
+        x, basin, t = (
+            real_array(samples.X, "X"),
+            np.asarray(unwrapped(samples.basin, "basin")),
+            float(samples.temperature),
+        )
+        w = np.ones(len(x)) if samples.weights is None else real_array(samples.weights, "weights")
         require(
             basin.shape == (len(x),) and w.shape == (len(x),) and np.issubdtype(basin.dtype, np.integer),
             f"{len(x)} samples need as many basins (whole numbers) and weights",

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..gp.fitted.joint import Query, covariance_root
 from ..units import BOLTZMANN
@@ -81,7 +82,7 @@ class BasinThermodynamics:
 
     def contrast(self, quantity: str, weights: ArrayLike) -> tuple[float, float]:
         """Σ weights · quantity and its standard deviation, weights of shape (temperatures, basins)."""
-        w = np.asarray(weights, dtype=float)
+        w = real_array(weights, "weights")
         require(
             w.shape == self.population.shape,
             f"weights have shape {w.shape}, there are {self.population.shape} temperatures and basins",

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 from scipy.stats import kstest
 
+from ..arrays import real_array, unwrapped
 from ..errors import DataError, require
 from ..frames import Frames
 from .parity import Parity, parity
@@ -121,7 +122,7 @@ class Calibration:
         if len(count) < 2:
             return float("nan")
         # the mean is Σ sums / Σ counts: scatter of the sums about their expectation, also for groups of unequal size
-        residual = np.bincount(at, np.asarray(values, float)) - count * np.mean(values)
+        residual = np.bincount(at, real_array(values, "values")) - count * np.mean(values)
         return float(np.sqrt(len(count) / (len(count) - 1) * np.sum(residual**2)) / count.sum())
 
 
@@ -153,10 +154,15 @@ def calibration_of(
     DataError
         If shapes do not fit, a number is not finite, or a total standard deviation is zero.
     """
-    y = np.atleast_1d(np.asarray(truth, dtype=float))
+    y = np.atleast_1d(real_array(truth, "truth"))
+    given = [real_array(v, name) for v, name in ((mean, "mean"), (std, "std"), (noise, "noise"))]
     try:
-        m, s, e = (np.broadcast_to(np.asarray(v, dtype=float), y.shape) for v in (mean, std, noise))
-        which = np.arange(len(y)).reshape(-1, *(1,) * (y.ndim - 1)) if groups is None else np.asarray(groups)
+        m, s, e = (np.broadcast_to(v, y.shape) for v in given)
+        which = (
+            np.arange(len(y)).reshape(-1, *(1,) * (y.ndim - 1))
+            if groups is None
+            else np.asarray(unwrapped(groups, "groups"))
+        )
         which = np.broadcast_to(which, y.shape)
     except ValueError as error:
         raise DataError(f"mean, std, noise and groups must have the shape of truth, {y.shape}") from error
@@ -166,7 +172,7 @@ def calibration_of(
         "calibration needs finite numbers and standard deviations above zero",
     )
     z = ((y - m) / total).ravel()
-    p = ndtr(z) if pit is None else np.asarray(pit, dtype=float).ravel()
+    p = ndtr(z) if pit is None else real_array(pit, "pit").ravel()
     require(
         p.shape == z.shape and ((p >= 0.0) & (p <= 1.0)).all(),
         f"pit must hold one probability for each of the {len(z)} predictions",

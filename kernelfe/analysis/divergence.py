@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..geometry import internal as geometry
 from ..units import BOLTZMANN
@@ -45,7 +46,7 @@ def dihedral_angles(positions: ArrayLike, quadruples: Sequence[tuple[int, int, i
     DataError
         If the positions have the wrong shape or a quadruple names a bead they lack.
     """
-    x = np.array(positions, dtype=float)
+    x = np.array(real_array(positions, "positions", "Å"))
     require(x.ndim >= 2 and x.shape[-1] == 3, f"positions have shape {x.shape}, expected (..., beads, 3)")
     flat = torch.from_numpy(x.reshape(-1, *x.shape[-2:]))
     torsions = tuple(tuple(int(i) for i in quad) for quad in quadruples)
@@ -81,19 +82,19 @@ def periodic_histogram(angles: ArrayLike, bins: int = BINS, weights: ArrayLike |
     DataError
         If samples are missing, or one is not finite.
     """
-    x = np.asarray(angles, float)
+    x = real_array(angles, "angles")
     if x.ndim != 2 or not len(x):
         raise DataError(f"angles have shape {x.shape}, expected (n, d) with n ≥ 1")
     if not np.isfinite(x).all():
         raise DataError(f"angles of sample {int(np.argmin(np.isfinite(x).all(axis=1)))} are not finite")
     cells = np.ravel_multi_index(tuple(bin_index(x, bins).T), (bins,) * x.shape[1])
-    counts = np.bincount(cells, None if weights is None else np.asarray(weights, float), bins ** x.shape[1])
+    counts = np.bincount(cells, None if weights is None else real_array(weights, "weights"), bins ** x.shape[1])
     return (counts / counts.sum()).reshape((bins,) * x.shape[1])
 
 
 def bin_index(angles: ArrayLike, bins: int = BINS) -> NDArray[np.intp]:
     """Bin of each angle (rad, any branch) on the periodic grid of :func:`axis_edges`, same shape."""
-    wrapped = np.mod(np.asarray(angles, float) + math.pi, 2.0 * math.pi)
+    wrapped = np.mod(real_array(angles, "angles") + math.pi, 2.0 * math.pi)
     return np.minimum((wrapped * (bins / (2.0 * math.pi))).astype(int), bins - 1)
 
 
@@ -112,7 +113,7 @@ def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
     DataError
         If the shapes differ, or one is not a distribution.
     """
-    a, b = np.asarray(p, float), np.asarray(q, float)
+    a, b = real_array(p, "p"), real_array(q, "q")
     require(
         a.shape == b.shape, f"distributions of shapes {a.shape} and {b.shape} cannot be compared: use the same bins"
     )
@@ -148,7 +149,7 @@ def divergence_floor(
     float
         By simulation; correct also if most bins are hardly visited.
     """
-    p = np.asarray(probability, float).ravel()
+    p = real_array(probability, "probability").ravel()
     p = p / p.sum()
 
     def draw(size: float) -> FloatArray:
@@ -159,7 +160,7 @@ def divergence_floor(
 
 def free_energy_surface(probability: ArrayLike, temperature: float) -> FloatArray:
     """−kT ln p, eV, zero at its minimum, infinite in bins without samples."""
-    p = np.asarray(probability, float)
+    p = real_array(probability, "probability")
     with np.errstate(divide="ignore"):
         return -BOLTZMANN * temperature * np.log(p / p.max())
 
@@ -177,7 +178,7 @@ def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: 
         Bins where the reference is less probable than this are omitted. So are bins that the model never visited;
         the divergence includes both.
     """
-    a, b = np.asarray(p, float), np.asarray(reference, float)
+    a, b = real_array(p, "p"), real_array(reference, "reference")
     used = (b >= least) & (a > 0.0)
     require(used.any(), f"no bin has a probability of at least {least:g} in the reference and samples of the model")
     w = b[used] / b[used].sum()
@@ -187,7 +188,7 @@ def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: 
 
 def basin_populations(probability: ArrayLike) -> dict[str, float]:
     """Populations of basins of (φ, ψ): α_R (φ < 0, −125° < ψ < 50°), β (φ < 0, other ψ), α_L (φ ≥ 0)."""
-    p = np.asarray(probability, float)
+    p = real_array(probability, "probability")
     require(p.ndim == 2 and p.shape[0] == p.shape[1], f"populations need a square (φ, ψ) histogram, got {p.shape}")
     centre = np.degrees(0.5 * (axis_edges(len(p))[1:] + axis_edges(len(p))[:-1]))
     right, alpha = centre < 0.0, (centre > -125.0) & (centre < 50.0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import real_array
 from ..errors import DataError
 from ..frames import Frames
 
@@ -143,7 +144,7 @@ def learned_noise(model: Any, frames: Frames, kind: str) -> FloatArray:
     shape = frames.labels[kind].reshape(len(frames), -1).shape
     stated = frames.noise.get(kind)
     if stated is not None:
-        given = np.asarray(stated, float)
+        given = real_array(stated, "stated")
         if given.ndim == 3 and given.shape == (*shape, shape[1]) and shape[1] > 1:
             return np.sqrt(np.einsum("nii->ni", given))
         given = given.reshape(shape[0], -1) if given.ndim else given

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..arrays import real_array
 from .divergence import axis_edges, free_energy_surface
 from .parity import Parity
 from .style import COLOURS, KJ_MOL, new_figure, torsion_axis
@@ -77,7 +78,7 @@ def _surfaces(figure: Any, axes: Any, model: ArrayLike, reference: ArrayLike, te
         shown = _map(ax, np.where(np.isfinite(surface), surface, np.nan), "viridis", 0.0, CEILING)
         ax.set_title(name, fontsize=10)
     figure.colorbar(shown, ax=list(axes[:2]), label="A(φ, ψ) / kJ mol⁻¹", extend="max", shrink=0.9)
-    p, q = np.asarray(model, float), np.asarray(reference, float)
+    p, q = real_array(model, "model"), real_array(reference, "reference")
     both = (p > 0) & (q > 1e-4)
     difference = np.full(p.shape, np.nan)
     difference[both] = surfaces[0][both] - surfaces[1][both]
@@ -228,7 +229,7 @@ def decomposition_figure(
     _band(middle, at, parts.free_energy / KJ_MOL, parts.free_energy_std / KJ_MOL, "black", "-", "A, model")
     _band(middle, at, parts.energy / KJ_MOL, parts.energy_std / KJ_MOL, "vermilion", "--", "U, model")
     if reference is not None:
-        a, std = (np.asarray(x, float) / KJ_MOL for x in reference)
+        a, std = (real_array(x, "reference") / KJ_MOL for x in reference)
         a = _centred(np.where(np.isfinite(parts.free_energy), a, np.nan), weight)
         middle.errorbar(at, a, 2 * std, color=COLOURS["grey"], marker=".", ms=4, ls="", lw=0.8, label="A, reference")
     if energies is not None:

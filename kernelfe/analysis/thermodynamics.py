@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array, unwrapped
 from ..errors import require
 from ..units import BOLTZMANN
 
@@ -49,7 +50,7 @@ class Conditional:
 
 def conditional_averages(values: ArrayLike, bins: ArrayLike, size: int) -> Conditional:
     """Mean of values (n,) within bins (n,) numbered 0 … size − 1."""
-    x, at = np.asarray(values, float), np.asarray(bins)
+    x, at = real_array(values, "values"), np.asarray(unwrapped(bins, "bins"))
     require(
         x.ndim == 1 and at.shape == x.shape and (not len(at) or (0 <= at.min() and at.max() < size)),
         f"values {x.shape} and bins {at.shape} do not fit, or a bin is outside 0…{size - 1}",
@@ -131,7 +132,7 @@ def decomposition(
     DataError
         If no bin has enough samples.
     """
-    x, at, t = np.asarray(positions, float), np.asarray(bins), float(temperature)
+    x, at, t = real_array(positions, "positions", "Å"), np.asarray(unwrapped(bins, "bins")), float(temperature)
     count = np.bincount(at, minlength=size)
     used = np.flatnonzero(count >= max(least, 2))
     require(len(used), f"no bin holds {least} samples: sample longer or use wider bins")

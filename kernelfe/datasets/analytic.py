@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import real_array
 from ..errors import require
 from ..frames import Frames
 from ..specs import Real, Whole, checked
@@ -229,9 +230,9 @@ class EliminatedMode:
         dict
             ``x`` (n,), ``mean_force`` f (n, d), ``mean_energy`` U (n,), ``parameter_derivative`` ∂U/∂λ (n,).
         """
-        r = torch.as_tensor(np.asarray(variables, dtype=np.float64))
-        kt = BOLTZMANN * np.broadcast_to(temperature, len(r))
-        lam = np.array(np.broadcast_to(parameter, len(r)), dtype=np.float64)
+        r = torch.as_tensor(real_array(variables, "variables"))
+        kt = BOLTZMANN * np.broadcast_to(real_array(temperature, "temperature", "K"), len(r))
+        lam = np.array(np.broadcast_to(real_array(parameter, "parameter"), len(r)))
         k = self.stiffness_at(r).numpy()
         m = lam * self.shift * torch.cos(r[:, 0] - 0.5 * r[:, -1]).numpy()
         x, todo = np.empty(len(r)), np.arange(len(r))
@@ -278,14 +279,15 @@ class EliminatedMode:
         DataError
             If a label is not available, or ``as_bead`` with d ≠ 3.
         """
-        variables = np.asarray(variables, dtype=np.float64)
+        variables = real_array(variables, "variables")
         require(
             variables.ndim == 2 and variables.shape[1] == self.dimension,
             f"variables has shape {variables.shape}, expected (n, {self.dimension})",
         )
         require(not as_bead or self.dimension == 3, f"as_bead needs dimension=3, this model has {self.dimension}")
         n = len(variables)
-        t, lam = (np.array(np.broadcast_to(v, n), dtype=np.float64) for v in (temperature, parameter))
+        t = np.array(np.broadcast_to(real_array(temperature, "temperature", "K"), n))
+        lam = np.array(np.broadcast_to(real_array(parameter, "parameter"), n))
         if rng is None:
             exact = self.statistics(torch.from_numpy(variables.copy()), torch.from_numpy(t), torch.from_numpy(lam))
             values = {key: value.numpy() for key, value in exact.items()}

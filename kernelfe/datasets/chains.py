@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import real_array
 from ..errors import require
 from ..frames import Frames
 
@@ -68,7 +69,7 @@ class ChainFamily:
         Not draws from exp(−A/kT): widths follow the temperature, but the pair terms are ignored.
         """
         numbers, n = self._numbers(kinds), len(temperature)
-        wide = np.sqrt(np.asarray(temperature, float) / 300.0)
+        wide = np.sqrt(real_array(temperature, "temperature", "K") / 300.0)
         x = np.zeros((n, len(numbers), 3))
         along, normal = np.tile([1.0, 0.0, 0.0], (n, 1)), np.tile([0.0, 0.0, 1.0], (n, 1))
         for i in range(1, len(numbers)):
@@ -100,7 +101,7 @@ class ChainFamily:
         noise
             Standard deviations of normal noise by label, added and stated; None: exact labels, none stated.
         """
-        t = np.asarray(temperature, dtype=float)
+        t = real_array(temperature, "temperature", "K")
         x = torch.tensor(self.configurations(kinds, t, rng), requires_grad=True)
         at = torch.tensor(t, requires_grad=True)
         a = self.free_energy(x, kinds, at)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import masked_rows
 from ..errors import DataError, require
 from ..functionals import OBSERVABLES, Functional, Spatial, get
 from ..units import factor, quantity_factor, resolve
@@ -53,8 +54,7 @@ class Arguments:
         parameters = mapping(self.parameters, "parameters", "{'charge': values}")
         functionals = {key: get(key) for key in labels}
         units = Units(resolve(self.units, (*_WITH_UNITS, *OBSERVABLES, *labels)), self.positions is not None)
-        coordinates = self._coordinates()
-        coordinates *= units.coordinates
+        coordinates = self._coordinates(units.coordinates)
         n, shape = len(coordinates), coordinates.shape[1:]
         temperature = self._temperature(n, units)
         parameters = {str(k): frozen(checks.per_frame(v, f"parameter {k!r}", n)) for k, v in parameters.items()}
@@ -66,8 +66,13 @@ class Arguments:
         if self.cell is not None:
             require(units.beads, "cell belongs to beads, but these frames hold variables; leave it out")
             cell = checks.cells(self.cell, n, units.of("cell", "Å"))
-        masks = checks.known_keys(present, labels, "present")
-        masks = {key: frozen(checks.present_mask(masks.get(key), key, n)) for key in labels}
+        given = checks.known_keys(present, labels, "present")
+        masks = {key: checks.present_mask(given.get(key), key, n) for key in labels}
+        for key in labels:
+            labels[key], missing = masked_rows(labels[key], f"label {key!r}")
+            if missing is not None and missing.shape == (n,):
+                masks[key] &= ~missing
+            frozen(masks[key])
         displacements = None
         if self.displacements is not None:
             along = [
@@ -84,9 +89,15 @@ class Arguments:
             checks.check_context(key, functional, parameters, cell)
             wanted = functional.shape(shape, width)
             scale = units.label(key, functional)
-            values[key] = frozen(checks.label_values(labels[key], key, n, wanted, masks[key]) * scale)
+            unit = units.carried(functional)
+            values[key] = frozen(checks.label_values(labels[key], key, wanted, masks[key], unit, scale))
             if key in noise:
-                noises[key] = checks.noise_of(noise[key], key, wanted, masks[key], abs(scale))
+                stated, missing = masked_rows(noise[key], f"noise of {key!r}")
+                require(
+                    missing is None or not masks[key][missing[:n]].any(),
+                    f"noise of {key!r} is masked in rows that have the label; mask these rows of the label as well",
+                )
+                noises[key] = checks.noise_of(stated, key, wanted, masks[key], unit, abs(scale))
         coordinates = frozen(coordinates)
         return {
             "positions": coordinates if units.beads else None,
@@ -103,15 +114,15 @@ class Arguments:
             "bonds": bonds,
         }
 
-    def _coordinates(self) -> np.ndarray:
+    def _coordinates(self, scale: float) -> np.ndarray:
         if self.positions is None:
-            return checks.coordinates(self.variables, "variables", "(n, d)")
-        return checks.coordinates(self.positions, "positions", "(n, beads, 3)")
+            return checks.coordinates(self.variables, "variables", "(n, d)", None, scale)
+        return checks.coordinates(self.positions, "positions", "(n, beads, 3)", "Å", scale)
 
     def _temperature(self, n: int, units: Units) -> np.ndarray:
         if self.temperature is None:
             raise DataError("temperature is missing: pass temperature=, in K, a number or one per frame")
-        kelvin = checks.per_frame(self.temperature, "temperature", n) * units.temperature
+        kelvin = checks.per_frame(self.temperature, "temperature", n, "K", units.temperature)
         row = checks.first_bad_row(kelvin <= 0)
         if row is not None:
             raise DataError(f"temperature is {kelvin[row]:g} K at row {row}; it must be positive")
@@ -154,6 +165,10 @@ class Units:
         if self.stated is not None and "displacements" in self.stated:
             return factor(self.stated["displacements"])
         return self.of("displacements", "Å") if self.beads else self.coordinates
+
+    def carried(self, functional: Functional) -> str | None:
+        """Internal unit of label arrays that carry their own unit; None where the variables leave it open."""
+        return None if "[" in functional.unit or (not self.beads and "Å" in functional.unit) else functional.unit
 
     def label(self, key: str, functional: Functional) -> float:
         """Factor of a label kind, from the unit of its functional."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..functionals import Functional, Spatial
 from ..geometry.broken import torn_bonds
@@ -22,8 +23,17 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def numbers(value: Any, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """A fresh float64 array; ``shape`` is checked when given.
+def numbers(
+    value: Any, name: str, shape: tuple[int, ...] | None = None, unit: str | None = None, scale: float = 1.0
+) -> np.ndarray:
+    """A fresh float64 array in internal units; ``shape`` is checked when given.
+
+    Parameters
+    ----------
+    value, name, unit, scale
+        As of :func:`kernelfe.arrays.real_array`.
+    shape
+        Wanted shape, or None.
 
     Raises
     ------
@@ -33,15 +43,7 @@ def numbers(value: Any, name: str, shape: tuple[int, ...] | None = None) -> np.n
     first = value[0] if isinstance(value, (list, tuple)) and len(value) else value
     # np.asarray of equally long Atoms silently builds an array of Atom
     require(not hasattr(first, "get_positions"), f"{name} holds ASE Atoms; use Frames.from_atoms")
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise DataError(
-            f"{name} is ragged; every frame must have the same shape: build one Frames per kind of molecule"
-        ) from error
-    require(array.dtype.kind in "biuf", f"{name} must hold real numbers, not {array.dtype}")
+    array = real_array(value, name, unit, scale)
     require(shape is None or array.shape == shape, f"{name} has shape {array.shape}, expected {shape}")
     return np.array(array, dtype=np.float64, order="C")
 
@@ -67,18 +69,18 @@ def require_finite_frames(array: np.ndarray, name: str) -> None:
     require(frame is None, f"{name} of frame {frame} are not finite: drop the frame or repair it")
 
 
-def coordinates(value: Any, name: str, wanted: str) -> np.ndarray:
-    """Positions (n, beads, 3) or variables (n, d), finite."""
-    array = numbers(value, name)
+def coordinates(value: Any, name: str, wanted: str, unit: str | None, scale: float) -> np.ndarray:
+    """Positions (n, beads, 3) or variables (n, d), finite, in internal units."""
+    array = numbers(value, name, None, unit, scale)
     good = array.ndim == 3 and array.shape[2] == 3 if name == "positions" else array.ndim == 2
     require(good and array.shape[1], f"{name} has shape {array.shape}; expected {wanted}")
     require_finite(array, name)
     return array
 
 
-def per_frame(value: Any, name: str, count: int) -> np.ndarray:
-    """A finite (count,) array; a single number is repeated."""
-    array = numbers(value, name)
+def per_frame(value: Any, name: str, count: int, unit: str | None = None, scale: float = 1.0) -> np.ndarray:
+    """A finite (count,) array in internal units; a single number is repeated."""
+    array = numbers(value, name, None, unit, scale)
     if array.ndim == 0:
         array = np.full(count, float(array))
     require(
@@ -93,6 +95,7 @@ def present_mask(value: Any, key: str, count: int) -> np.ndarray:
     """The boolean mask of the rows that carry label ``key``; None means all."""
     if value is None:
         return np.ones(count, dtype=bool)
+    require(not np.ma.is_masked(value), f"present[{key!r}] has masked entries; say True or False of every row")
     mask = np.asarray(value)
     require(
         mask.dtype == bool and mask.shape == (count,),
@@ -116,9 +119,11 @@ def displacement_fields(value: Any, n: int, shape: tuple[int, ...], rows: np.nda
     return array
 
 
-def label_values(value: Any, key: str, n: int, shape: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
-    """A label, checked: shape (n, *shape), finite in the rows that have it and NaN in the others."""
-    array = numbers(value, f"label {key!r}")
+def label_values(
+    value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, unit: str | None, scale: float
+) -> np.ndarray:
+    """A label in internal units, checked: shape (n, *shape), finite in the rows that have it and NaN in the others."""
+    array, n = numbers(value, f"label {key!r}", None, unit, scale), len(rows)
     require(
         array.shape == (n, *shape),
         f"label {key!r} has shape {array.shape}; expected {(n, *shape)}, one value "
@@ -149,7 +154,9 @@ def check_context(key: str, functional: Functional, parameters: dict[str, Any], 
         )
 
 
-def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, factor: float) -> float | np.ndarray:
+def noise_of(
+    value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, unit: str | None, scale: float
+) -> float | np.ndarray:
     """Noise of one label kind in internal units.
 
     Parameters
@@ -161,8 +168,8 @@ def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, fac
         Shape of one frame's label.
     rows
         Mask of the rows that carry the label; the noise of other rows is ignored.
-    factor
-        Unit factor of the label; covariances take its square.
+    unit, scale
+        Internal unit of the label and the factor to it; covariances take their squares and carry no unit.
 
     Returns
     -------
@@ -170,24 +177,23 @@ def noise_of(value: Any, key: str, shape: tuple[int, ...], rows: np.ndarray, fac
         A number, an array of the label's shape, or blocks (n, m, m); NaN in rows without the label.
     """
     name = f"noise of {key!r}"
-    array = numbers(value, name)
+    array = numbers(value, name, None, unit, scale)
     n, m = len(rows), int(np.prod(shape, dtype=int))
     if array.ndim == 0:
-        std = float(array) * factor
+        std = float(array)
         require(
             np.isfinite(std) and std > 0,
-            f"{name} is {float(array):g}; a standard deviation must be finite and positive "
-            "(leave it out to have it learned)",
+            f"{name} is {std:g}; a standard deviation must be finite and positive (leave it out to have it learned)",
         )
         return std
     if array.shape == (n, m, m) and array.shape != (n, *shape):
-        return frozen(_blocks(array * factor**2, name, rows))
+        return frozen(_blocks(array * scale, name, rows))
     if array.shape == (n,):
         array = array.reshape(n, *(1 for _ in shape))
     try:
         if array.ndim != 1 + len(shape):
             raise ValueError
-        array = np.array(np.broadcast_to(array, (n, *shape))) * factor
+        array = np.array(np.broadcast_to(array, (n, *shape)))
     except ValueError:
         raise DataError(
             f"{name} has shape {np.shape(value)}; pass a number, ({n},), {(n, *shape)}, or covariance "
@@ -236,11 +242,11 @@ def bead_data(
             raise DataError(f"kinds is {kinds!r}; pass the name of every bead, such as ['C', 'N', 'O']") from None
         require(len(kinds) == beads, f"kinds has {len(kinds)} entries for {beads} beads; name every bead once")
     if masses is not None:
-        masses = numbers(masses, "masses", (beads,))
+        masses = numbers(masses, "masses", (beads,), "u", mass_factor)
         bead = first_bad_row(~(np.isfinite(masses) & (masses > 0)))
         if bead is not None:
             raise DataError(f"masses must be finite and positive; that of bead {bead} is {masses[bead]:g}")
-        masses = frozen(masses * mass_factor)
+        masses = frozen(masses)
     if bonds is not None:
         try:  # operator.index: int would make a bead of any number, 1 of 1.9
             bonds = tuple((operator.index(a), operator.index(b)) for a, b in bonds)
@@ -256,7 +262,7 @@ def bead_data(
 
 def cells(value: Any, count: int, factor: float) -> np.ndarray:
     """Cell vectors (count, 3, 3) in Å, from one cell or one per frame."""
-    array = numbers(value, "cell")
+    array = numbers(value, "cell", None, "Å", factor)
     if array.shape == (3, 3):
         array = np.repeat(array[None], count, axis=0)
     require(
@@ -270,7 +276,7 @@ def cells(value: Any, count: int, factor: float) -> np.ndarray:
         f"the cell of row {row} has no volume; pass three independent vectors, "
         "or no cell at all for a system that is not periodic",
     )
-    return frozen(array * factor)
+    return frozen(array)
 
 
 def look_fractional(positions: np.ndarray, cell: np.ndarray) -> bool:

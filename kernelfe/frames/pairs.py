@@ -59,7 +59,8 @@ class PairLabels:
                 raise DataError(f"pair labels: {name} = {row:g} is not a row of these {rows} frames; pass row indices")
             ends.append(np.where(array < 0, array + rows, array).astype(np.int64))
         measured = [
-            np.atleast_1d(numbers(x, f"pair labels: {name}")) * factor for name, x in (("value", value), ("std", std))
+            np.atleast_1d(numbers(x, f"pair labels: {name}", None, "eV", factor))
+            for name, x in (("value", value), ("std", std))
         ]
         try:
             a, b, v, s = (np.array(x) for x in np.broadcast_arrays(*ends, *measured))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, require
 
 FloatArray = NDArray[np.float64]
@@ -25,7 +26,7 @@ def choose_arms(positions: FloatArray, straight: float = 1e-3) -> tuple[tuple[in
     DataError
         If there are fewer than three beads, or a bead lies on a line with all others in some frame.
     """
-    r = np.asarray(positions, float)
+    r = real_array(positions, "positions", "Å")
     require(
         r.ndim == 3 and r.shape[1] >= 3 and r.shape[2] == 3 and len(r),
         f"local frames need at least three beads, the positions have shape {r.shape}",
@@ -54,7 +55,7 @@ def local_axes(positions: FloatArray, arms: tuple[tuple[int, int], ...]) -> Floa
     DataError
         If a bead lies on a line with its arms in some frame.
     """
-    r = np.asarray(positions, float)
+    r = real_array(positions, "positions", "Å")
     out = np.empty((*r.shape, 3))
     for bead, (a, b) in enumerate(arms):
         first = _unit(r[:, a] - r[:, bead])

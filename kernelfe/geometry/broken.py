@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..arrays import real_array
 from .cell import minimum_image
 from .topology import infer_bonds, outlying
 
@@ -61,13 +62,14 @@ def torn_bonds(
     bonds
         The pairs.
     """
+    positions = real_array(positions, "positions", "Å")
     n, beads = positions.shape[:2]
     if n < 10 or (bonds is None and (cell is not None or not 2 <= beads <= 200)):
         return np.zeros((0, n), bool), np.zeros((0, n)), ()
     known = infer_bonds(positions[:: -(-n // 500)]) if bonds is None else bonds
     pairs = tuple((int(i), int(j)) for i, j in known)
     r = np.empty((len(pairs), n))
-    box = None if cell is None else torch.tensor(np.asarray(cell, float))
+    box = None if cell is None else torch.tensor(real_array(cell, "cell", "Å"))
     for row, (i, j) in zip(r, pairs, strict=True):  # bond by bond: all of them at once would be a copy of the positions
         v = positions[:, i] - positions[:, j]
         if box is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree, shortest_path
 
+from ..arrays import real_array
 from ..errors import DataError, require
 
 Pair = tuple[int, int]
@@ -40,7 +41,7 @@ def infer_bonds(positions: np.ndarray) -> tuple[Pair, ...]:
     DataError
         If the shape is wrong, frames are too few, or a position is not finite.
     """
-    x = np.asarray(positions, dtype=float)
+    x = real_array(positions, "positions", "Å")
     require(x.ndim == 3 and x.shape[2] == 3, f"infer_bonds reads positions of shape (frames, beads, 3), not {x.shape}")
     require(
         len(x) >= 3,
@@ -90,7 +91,7 @@ def joined_bonds(positions: np.ndarray, bonds: Iterable[Pair]) -> tuple[Pair, ..
     bonds
         Pairs of beads.
     """
-    x, known, beads = np.asarray(positions, dtype=float), _check(bonds), np.shape(positions)[1]
+    x, known, beads = real_array(positions, "positions", "Å"), _check(bonds), np.shape(positions)[1]
     if connected_components(_graph(known, beads), directed=False)[0] == 1:
         return known
     distance = np.mean([np.linalg.norm(frame[:, None] - frame[None], axis=-1) for frame in x], axis=0)

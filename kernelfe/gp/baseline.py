@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import real_array
 from ..descriptors.base import Beads
 from ..errors import DataError, ModelFileError
 from ..geometry import broken_frames, topology
@@ -240,13 +241,13 @@ class BoltzmannInversion(Spec):
         """
         if self.by_kinds:
             raise DataError("BoltzmannInversion(by_kinds=True) needs the kinds of the beads: let the regressor fit it")
-        x = np.ascontiguousarray(positions, dtype=float)
+        x = np.ascontiguousarray(real_array(positions, "positions", "Å"))
         if x.ndim != 3 or x.shape[2] != 3 or len(x) < 3:
             raise DataError(
                 f"BoltzmannInversion reads positions of shape (frames ≥ 3, beads, 3), not {x.shape}: "
                 "give more frames, or no baseline"
             )
-        kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, dtype=float), (len(x),))
+        kt = BOLTZMANN * np.broadcast_to(real_array(temperature, "temperature", "K"), (len(x),))
         if not (np.isfinite(kt) & (kt > 0.0)).all() or not np.isfinite(x).all():
             raise DataError("BoltzmannInversion: positions must be finite and temperatures positive; remove bad frames")
         broken = broken_frames(x, self.bonds, cell)

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..arrays import real_array, unwrapped
 from ..calculators import FreeEnergyCalculator
 from ..errors import DataError
 from ..frames import Frames
@@ -196,8 +197,9 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
             part = X[np.flatnonzero(X.present["mean_force"])]
             truth = part.labels["mean_force"].reshape(len(part), -1)
             if sample_weight is not None:
-                sample_weight = np.asarray(sample_weight)[X.present["mean_force"]]
+                sample_weight = real_array(sample_weight, "sample_weight")[X.present["mean_force"]]
             return r2_score(truth, self.predict(part, "mean_force").reshape(len(part), -1), sample_weight=sample_weight)
+        y, sample_weight = unwrapped(y, "y", "eV"), unwrapped(sample_weight, "sample_weight")
         return r2_score(y, self.predict(X, "free_energy", reference=None), sample_weight=sample_weight)
 
     def domain_score(self, X) -> np.ndarray:
@@ -377,7 +379,7 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
         """X; a table of a model fitted to one is checked by scikit-learn."""
         check_is_fitted(self, "model_")
         if "n_features_in_" in self.__dict__ and not isinstance(X, Frames):
-            return validate_data(self, X, reset=False, dtype=np.float64)
+            return validate_data(self, unwrapped(X, "X"), reset=False, dtype=np.float64)
         return X
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ..analysis import dihedral_angles
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..frames import Frames
 from ..geometry.topology import dihedrals_of
@@ -278,7 +279,7 @@ def _relative(values: np.ndarray, temperature: np.ndarray) -> np.ndarray:
 def _property(values: Any, units: str, description: str, target: str = "structure") -> dict[str, Any]:
     if not isinstance(values, list):
         # seven digits: more only make files large
-        values = [float(f"{v:.7g}") for v in np.asarray(values, float)]
+        values = [float(f"{v:.7g}") for v in real_array(values, "values")]
     found = {"target": target, "values": values, "description": description}
     return found | {"units": units} if units else found
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..protocol import FreeEnergyModel
 from ..runtime.threads import one_thread
@@ -210,7 +211,7 @@ def run_replica_exchange(
         If the run becomes unstable; its ``trajectory`` (one, with replica = ladder·rungs + rung) holds the samples so
         far.
     """
-    ladder = np.asarray(temperatures, dtype=float)
+    ladder = real_array(temperatures, "temperatures", "K")
     require(
         ladder.ndim == 1 and len(ladder) >= 2 and (np.all(np.diff(ladder) > 0) or np.all(np.diff(ladder) < 0)),
         f"temperatures={temperatures!r}: expected at least two, strictly monotonic, K",
@@ -218,7 +219,7 @@ def run_replica_exchange(
     require(ladders >= 1 and swap_every >= 1, f"ladders={ladders} and swap_every={swap_every} must be at least 1")
     protocol = chosen(protocol, options)
     rungs = len(ladder)
-    start = as_tensor(positions)
+    start = as_tensor(positions, "positions", "Å")
     try:
         beads = start.shape[-2:]
         start = start.expand(ladders, rungs, *beads).reshape(ladders * rungs, *beads)

@@ -89,19 +89,20 @@ def langevin_init(
     )
     protocol = chosen(protocol, options)
     dtype = protocol.torch_dtype
-    start = as_tensor(positions).to(device=getattr(model, "device", None), dtype=dtype, copy=True).contiguous()
+    start = as_tensor(positions, "positions", "Å")
+    start = start.to(device=getattr(model, "device", None), dtype=dtype, copy=True).contiguous()
     require(
         start.ndim == 3 and start.shape[-1] == 3 and 0 not in start.shape,
         f"positions have shape {tuple(start.shape)}, expected (replicas, beads, 3); "
         "use positions[None].repeat(replicas, 0) to start several replicas from one configuration",
     )
     n, beads, _ = start.shape
-    weight = as_tensor(masses).to(start).reshape(-1)
+    weight = as_tensor(masses, "masses", "u").to(start).reshape(-1)
     require(
         weight.shape == (beads,) and bool((torch.isfinite(weight) & (weight > 0)).all()),
         f"masses must be {beads} positive numbers (u), one per bead; see simulate.uniform_masses",
     )
-    kelvin = as_tensor(temperature).to(start)
+    kelvin = as_tensor(temperature, "temperature", "K").to(start)
     require(kelvin.shape in ((), (n,)), f"temperature has shape {tuple(kelvin.shape)}, expected one number or ({n},)")
     require((torch.isfinite(kelvin) & (kelvin > 0)).all(), "temperature must be positive and finite (K)")
     require(torch.isfinite(start).all(), "positions contain a non-finite value")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import real_array
 from ..errors import DataError, KernelfeError, ModelFileError, require
 from ..files.npz import load_npz, save_npz
 from ..protocol import FreeEnergyModel
@@ -325,11 +326,17 @@ class SamplingError(KernelfeError, RuntimeError):
         self.state: LangevinState | None = None
 
 
-def as_tensor(values: object) -> Tensor:
-    """A detached tensor of an array, sequence or number; only tensors share memory with the argument."""
-    if isinstance(values, Tensor):
+def as_tensor(values: object, name: str, unit: str) -> Tensor:
+    """A detached tensor of an array, sequence or number; only tensors share memory with the argument.
+
+    Parameters
+    ----------
+    values, name, unit
+        As of :func:`kernelfe.arrays.real_array`.
+    """
+    if isinstance(values, Tensor) and not values.is_complex():
         return values.detach()
-    return torch.from_numpy(np.array(values, dtype=float))  # a copy: torch warns about read-only arrays
+    return torch.from_numpy(np.array(real_array(values, name, unit)))  # a copy: torch warns about read-only arrays
 
 
 def evaluate(model: FreeEnergyModel, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:

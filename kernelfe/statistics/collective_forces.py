@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array
 from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import require_finite_frames
@@ -102,7 +103,7 @@ class CollectiveForces:
         DataError
             If shapes do not fit or no bin holds enough frames.
         """
-        u, grid = np.asarray(energies, float), [np.asarray(e, float) for e in edges]
+        u, grid = real_array(energies, "energies", "eV"), [real_array(e, "edges") for e in edges]
         require(
             u.shape == (len(self.values),) and len(grid) == self.values.shape[1],
             f"energies {u.shape} and {len(grid)} edges do not fit variables {self.values.shape}",
@@ -166,7 +167,7 @@ def collective_forces(
         If shapes do not fit, numbers are not finite, masses are missing, a variable is not differentiable, or it
         cannot be moved alone (fixed by constraints or by the other variables).
     """
-    x, f = np.asarray(positions, float), np.asarray(forces, float)
+    x, f = real_array(positions, "positions", "Å"), real_array(forces, "forces", "eV/Å")
     require(
         x.ndim == 3 and x.shape[2] == 3 and len(x) and x.shape == f.shape,
         f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)",
@@ -177,7 +178,7 @@ def collective_forces(
         np.shape(temperature) in ((), (len(x),)),
         f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)",
     )
-    t = np.array(np.broadcast_to(np.asarray(temperature, float), len(x)))
+    t = np.array(np.broadcast_to(real_array(temperature, "temperature", "K"), len(x)))
     require((np.isfinite(t) & (t > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
     atoms, pairs = x.shape[1], [(int(a), int(c)) for a, c in constraints]
     for a, c in pairs:
@@ -210,7 +211,7 @@ def collective_forces(
 
 
 def _per_atom(values: ArrayLike, name: str, atoms: int) -> FloatArray:
-    out = np.array(values, float)
+    out = real_array(values, name)
     require(
         out.shape == (atoms,) and (np.isfinite(out) & (out >= 0.0)).all(),
         f"{name} must be {atoms} finite numbers that are not negative, one per atom",

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
+from ..arrays import real_array, unwrapped
 from ..errors import DataError, MissingDependencyError, require
 from ..units import BOLTZMANN
 from .overlap import require_overlap
@@ -57,9 +58,9 @@ def temperature_weights(energies: ArrayLike, temperature: ArrayLike, target: flo
     MissingDependencyError
         If pymbar is needed and not installed.
     """
-    u = np.asarray(energies, float)
-    t = np.broadcast_to(np.asarray(temperature, float), u.shape)
-    targets = np.asarray(target, float).reshape(-1)
+    u = real_array(energies, "energies", "eV")
+    t = np.broadcast_to(real_array(temperature, "temperature", "K"), u.shape)
+    targets = real_array(target, "target", "K").reshape(-1)
     require(np.isfinite(u).all(), "energies hold a value that is not finite: drop or repair the sample")
     require(
         all((np.isfinite(v) & (v > 0.0)).all() for v in (t, targets)),
@@ -143,9 +144,9 @@ def surface(
     DataError
         If shapes do not fit, a sample lies outside the edges, or there is only one block.
     """
-    x, w = np.asarray(coordinates, float), np.asarray(weights, float)
-    grid = tuple(np.asarray(e, float) for e in edges)
-    label, block = np.unique(np.asarray(blocks), return_inverse=True)
+    x, w = real_array(coordinates, "coordinates"), real_array(weights, "weights")
+    grid = tuple(real_array(e, "edges") for e in edges)
+    label, block = np.unique(np.asarray(unwrapped(blocks, "blocks")), return_inverse=True)
     require(
         x.ndim == 2 and x.shape == (len(w), len(grid)) and block.shape == w.shape and w.ndim == 1,
         f"coordinates {x.shape}, weights {w.shape}, blocks {block.shape} and {len(grid)} edges do "
@@ -192,7 +193,7 @@ def reweighted_mean(values: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, 
     DataError
         If the shapes do not fit or a column is constant.
     """
-    a, w = np.asarray(values, float), np.asarray(weights, float)
+    a, w = real_array(values, "values"), real_array(weights, "weights")
     require(
         w.ndim == 2 and a.shape[:2] == w.shape and a.ndim <= 3,
         f"values {a.shape} and weights {w.shape} do not fit: expected (rounds, replicas[, m]) and (rounds, replicas)",
@@ -225,7 +226,7 @@ def energy_overlap(energies: ArrayLike, temperature: ArrayLike) -> FloatArray:
     MissingDependencyError
         If pymbar is not installed.
     """
-    u, t = np.asarray(energies, float).ravel(), np.asarray(temperature, float).ravel()
+    u, t = real_array(energies, "energies", "eV").ravel(), real_array(temperature, "temperature", "K").ravel()
     require(
         u.shape == t.shape and bool((np.isfinite(u) & np.isfinite(t) & (t > 0.0)).all()),
         "energies must be finite and temperatures positive (K), one of each per sample",

@@ -104,7 +104,7 @@ def conditional_moments(
         If shapes do not fit, numbers are not finite, or there are fewer than eight blocks.
     """
     require(
-        np.ndim(temperature) == 0 and 0.0 < float(numbers(temperature, "temperature")) < np.inf,
+        np.ndim(temperature) == 0 and 0.0 < float(numbers(temperature, "temperature", None, "K")) < np.inf,
         f"temperature={temperature!r} must be one positive number (K): frames of one R and one T",
     )
     f = _series(forces, "forces")

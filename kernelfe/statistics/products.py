@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import unwrapped
 from ..errors import DataError, require
 from ..frames.checks import numbers
 from ..specs import Real, Whole, checked
@@ -71,7 +72,7 @@ def cross_fit(
     frames = checked("frames", frames, Whole(least=1))
     folds = checked("folds", folds, Whole(least=3))  # two halves of the others are fitted
     checked("gap", gap, Real(least=0.0, finite=False))
-    which = np.zeros(frames) if groups is None else np.asarray(groups)
+    which = np.zeros(frames) if groups is None else np.asarray(unwrapped(groups, "groups"))
     require(which.shape == (frames,), f"groups has shape {which.shape}, expected one entry per frame, ({frames},)")
     fold, half = np.empty(frames, int), np.full((folds, frames), -1)  # −1: fitted by neither
     for value in np.unique(which):
@@ -196,7 +197,7 @@ def response_variates(
 
 
 def _frames(values: ArrayLike, energies: ArrayLike, temperature: ArrayLike) -> tuple[FloatArray, ...]:
-    f, u = numbers(values, "forces or variates"), numbers(energies, "energies")
+    f, u = numbers(values, "forces or variates"), numbers(energies, "energies", None, "eV")
     require(
         f.ndim >= 1 and u.ndim == 1 and len(f) == len(u), f"energies {u.shape} must be (n,) for the frames of {f.shape}"
     )
@@ -204,7 +205,7 @@ def _frames(values: ArrayLike, energies: ArrayLike, temperature: ArrayLike) -> t
         np.shape(temperature) in ((), u.shape),
         f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, {u.shape}",
     )
-    t = np.broadcast_to(numbers(temperature, "temperature"), u.shape)
+    t = np.broadcast_to(numbers(temperature, "temperature", None, "K"), u.shape)
     for name, array in (("forces or energies", f), ("energies", u), ("temperature", t)):
         require(np.isfinite(array).all(), f"{name} hold a value that is not finite: drop the frame or repair it")
     require((t > 0.0).all(), "temperature must be positive (K) in every frame")

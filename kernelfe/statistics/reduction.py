@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 
+from ..arrays import real_array, unwrapped
 from ..errors import require
 from ..frames.checks import require_finite_frames
 from ..geometry.axes import choose_arms, local_axes
@@ -82,21 +83,21 @@ def reduce_noise(
         If shapes do not fit, numbers are not finite, or a group has fewer frames than folds.
     """
     if callable(labels):
-        made, frames = labels, len(np.asarray(variates))
+        made, frames = labels, len(real_array(variates, "variates"))
     else:
-        given = np.asarray(labels, float)
+        given = real_array(labels, "labels")
         require(given.ndim >= 1 and len(given), f"labels must be (n,) or (n, ...), they have shape {given.shape}")
         made, frames = lambda _: given, len(given)
     fold = fold_numbers(groups, frames, folds)
-    y = np.asarray(made(fold != 0), float)
+    y = real_array(made(fold != 0), "labels")
     flat = _table(y.reshape(len(y), -1), y, "labels")
     v = _unit_size(_table(variates, y, "variates"))
     known = np.zeros((len(y), 0)) if features is None else _unit_size(_table(features, y, "features"))
     require(flat.shape[1] and v.shape[1], f"labels {y.shape} and variates {v.shape} must have at least one column")
     shape = y.shape if mean is None else np.shape(mean)
     require(shape == y.shape, f"mean has shape {shape}, the labels have {y.shape}")
-    expected = 0.0 if mean is None else _table(np.reshape(mean, (len(y), -1)), y, "mean")
-    which = np.zeros(len(y)) if groups is None else np.asarray(groups)
+    expected = 0.0 if mean is None else _table(real_array(mean, "mean").reshape(len(y), -1), y, "mean")
+    which = np.zeros(len(y)) if groups is None else np.asarray(unwrapped(groups, "groups"))
     members = [np.flatnonzero(which == value) for value in np.unique(which)]
     values, before, after = flat.copy(), np.empty_like(flat), np.empty_like(flat)
     both = np.concatenate([known, v], axis=1)
@@ -146,7 +147,7 @@ def fold_numbers(groups: ArrayLike | None, frames: int, folds: int) -> NDArray[n
         If the groups do not fit, or one has fewer frames than folds.
     """
     folds = checked("folds", folds, Whole(least=2, strict=True))
-    which = np.zeros(frames) if groups is None else np.asarray(groups)
+    which = np.zeros(frames) if groups is None else np.asarray(unwrapped(groups, "groups"))
     require(which.dtype.kind != "f" or np.isfinite(which).all(), "groups hold a value that is not finite")
     require(which.shape == (frames,), f"groups has shape {which.shape}, expected one entry per frame, ({frames},)")
     fold = np.empty(frames, dtype=np.intp)
@@ -176,7 +177,7 @@ def distance_features(positions: ArrayLike, degree: int = 2) -> FloatArray:
     DataError
         If the positions have another shape, or degree is not 1 or 2.
     """
-    r = np.asarray(positions, float)
+    r = real_array(positions, "positions", "Å")
     require(
         r.ndim == 3 and r.shape[2] == 3 and degree in (1, 2),
         f"positions {r.shape} must be (n, beads, 3) and degree={degree} must be 1 or 2",
@@ -204,7 +205,7 @@ def _unit_size(x: FloatArray) -> FloatArray:
 
 def _table(x: ArrayLike, y: FloatArray, name: str) -> FloatArray:
     """A finite (n, columns) array with the frames of y."""
-    out = np.asarray(x, float)
+    out = real_array(x, name)
     require(
         out.ndim == 2 and len(out) == len(y),
         f"{name} must be (n, columns) for {len(y)} frames, they have shape {out.shape}",
@@ -230,4 +231,5 @@ def local_frames(positions: ArrayLike) -> FloatArray:
     DataError
         If there are fewer than three beads, or a bead lies on a line with all others in some frame.
     """
-    return local_axes(np.asarray(positions, float), choose_arms(np.asarray(positions, float)))
+    x = real_array(positions, "positions", "Å")
+    return local_axes(x, choose_arms(x))

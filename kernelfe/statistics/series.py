@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import real_array
 from ..errors import require
 from ..linalg.autocorrelation import autocovariance, integrated_time
 
@@ -83,7 +84,7 @@ def effective_sample_size(series: ArrayLike) -> FloatArray | float:
     DataError
         If the series is shorter than 4, not finite, or constant.
     """
-    return len(np.asarray(series)) / (2.0 * autocorrelation_time(series))
+    return len(real_array(series, "series")) / (2.0 * autocorrelation_time(series))
 
 
 def replica_effective_sample_size(series: ArrayLike, fewest_replicas: int = 20) -> FloatArray:
@@ -148,7 +149,7 @@ def samples_per_replica(series: ArrayLike) -> FloatArray:
 
 
 def _replicas(series: ArrayLike) -> FloatArray:
-    x = np.asarray(series, float)
+    x = real_array(series, "series")
     require(
         x.ndim in (2, 3) and 0 not in x.shape and np.isfinite(x).all(),
         f"series must be finite and of shape (samples, replicas[, k]), got {x.shape}",
@@ -191,7 +192,7 @@ def block_standard_error(series: ArrayLike, blocks: int = 20) -> FloatArray | fl
     DataError
         If the series cannot be cut into that many blocks, or is not finite.
     """
-    x = np.asarray(series, float)
+    x = real_array(series, "series")
     require(x.ndim >= 1 and np.isfinite(x).all(), "the series holds a value that is not finite: drop or repair it")
     labels = block_labels(len(x), blocks)
     counts = np.bincount(labels)
@@ -206,7 +207,7 @@ def bootstrap_counts(blocks: int, samples: int, rng: np.random.Generator) -> NDA
 
 
 def _series(series: ArrayLike) -> FloatArray:
-    x = np.asarray(series, float)
+    x = real_array(series, "series")
     require(x.ndim in (1, 2) and len(x) >= 4, f"a series must be (n,) or (n, k) with n ≥ 4, got {x.shape}")
     require(np.isfinite(x).all(), "the series holds a value that is not finite: drop or repair it")
     require(

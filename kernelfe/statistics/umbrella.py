@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.special import logsumexp
 
+from ..arrays import unwrapped
 from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import numbers, per_frame
@@ -118,7 +119,7 @@ def bin_free_energies(
         not any(not (d > 0.0).all() or not np.allclose(d, d.mean()) for d in steps),
         "edges must be evenly spaced and increasing: bins of unlike size have no common measure",
     )
-    n, which = len(x), np.asarray(state)
+    n, which = len(x), np.asarray(unwrapped(state, "state"))
     require(
         which.shape == (n,) and which.dtype.kind in "iu" and n and (0 <= which.min() <= which.max() < n),
         f"state must be ({n},) whole numbers from 0, the state of each sample",
@@ -127,13 +128,13 @@ def bin_free_energies(
         not np.ndim(inefficiency) and 1.0 <= float(numbers(inefficiency, "inefficiency")) < np.inf,
         f"inefficiency={inefficiency} must be at least 1, the value of independent samples",
     )
-    bias = None if biases is None else numbers(biases, "biases")
+    bias = None if biases is None else numbers(biases, "biases", None, "eV")
     if bias is not None and (bias.ndim != 2 or bias.shape[1] != n or not np.isfinite(bias).all()):
         raise DataError(f"biases must be finite and (states, {n}), they have shape {bias.shape}")
     states = int(which.max()) + 1 if bias is None else len(bias)
-    ladder = per_frame(temperatures, "temperatures of the states", states)
+    ladder = per_frame(temperatures, "temperatures of the states", states, "K")
     require(
-        (ladder > 0.0).all() and (target is None or 0.0 < float(numbers(target, "target")) < np.inf),
+        (ladder > 0.0).all() and (target is None or 0.0 < float(numbers(target, "target", None, "K")) < np.inf),
         "temperatures and target must be positive and finite (K)",
     )
     if (missing := np.flatnonzero(np.bincount(which, minlength=states) == 0)).size or which.max() >= states:
@@ -149,7 +150,7 @@ def bin_free_energies(
         energies is not None or (not np.ptp(ladder) > 0.0 and t == ladder[0]),
         "several temperatures need the potential energies of the samples: pass energies=",
     )
-    u = np.zeros(n) if energies is None else numbers(energies, "energies")
+    u = np.zeros(n) if energies is None else numbers(energies, "energies", None, "eV")
     require(u.shape == (n,) and np.isfinite(u).all(), f"energies must be finite and ({n},), they have shape {u.shape}")
     u = u - u.mean()  # a constant drops out of differences at one temperature, but not out of the rounding
     total = u if bias is None else u + bias

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..arrays import real_array
 from ..errors import require
 from ..frames import Frames
 from ..protocol import LinearModel
@@ -244,7 +245,7 @@ class _Minimization:
         self.share = plan.replicas // len(self.temperatures)
         self.rng = np.random.default_rng(protocol.seed)
         self.start = np.concatenate([self.rng.choice(x, self.share) for x in places])
-        self.masses = uniform_masses(self.start.shape[1]) if masses is None else np.asarray(masses, dtype=float)
+        self.masses = uniform_masses(self.start.shape[1]) if masses is None else real_array(masses, "masses", "u")
         self.protocol = replace(protocol.for_bonds(frames.bonds), guard=None)
 
     def run(self, update: Callable[[], Any]) -> RelativeEntropyFit:

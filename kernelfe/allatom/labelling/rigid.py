@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array, triu
 
+from ...arrays import real_array
 from ...errors import require
 
 #: Most frames that are looked at.
@@ -45,7 +46,7 @@ def rigid_distances(
     DataError
         If there are fewer than three frames.
     """
-    x = np.asarray(positions, float)
+    x = real_array(positions, "positions", "Å")
     require(
         len(x) >= 3,
         f"constraints cannot be found in {len(x)} frames, which needs 3: state them (constraints=, --constraints)",

@@ -26,6 +26,7 @@ from scipy.optimize import nnls
 from scipy.special import log_ndtr, ndtr
 
 from ... import functionals
+from ...arrays import real_array
 from ...errors import DataError, SolverError
 from ..observations.labels import CONCAVITY, LabelSet
 from ..observations.noise_models import Given
@@ -42,7 +43,7 @@ def violation_probability(mean, std) -> FloatArray:
     mean, std
         Means and standard deviations of C, any shape.
     """
-    mean, std = np.asarray(mean, dtype=float), np.asarray(std, dtype=float)
+    mean, std = real_array(mean, "mean"), real_array(std, "std")
     known = np.where(mean < 0, 1.0, 0.0)
     return np.where(std > 0, ndtr(-mean / np.where(std > 0, std, 1.0)), known)
 

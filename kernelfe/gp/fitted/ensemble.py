@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 from torch import Tensor
 
+from ...arrays import real_array
 from ...errors import DataError, SolverError
 from ...runtime.threads import one_thread
 from ...specs import Bound, Each, Real, Spec, Whole
@@ -91,7 +92,7 @@ class MixtureJoint(Joint):
 
     def cdf(self, values: ArrayLike) -> FloatArray:
         """Probability that each row lies below a value, (rows,): of the mixture, not of the normal distribution."""
-        y = np.asarray(values, dtype=float)
+        y = real_array(values, "values")
         z = np.stack([(y - m.mean) / np.maximum(m.std, 1e-300) for m in self.members])
         return self.weights @ ndtr(z)
 
@@ -128,7 +129,7 @@ class HyperparameterEnsemble:
     """
 
     def __init__(self, models: list[Any], weights: ArrayLike, effective: float):
-        self.models, self.weights, self.effective = models, np.asarray(weights, dtype=float), effective
+        self.models, self.weights, self.effective = models, real_array(weights, "weights"), effective
 
     def predict(self, X, quantity=None, *, return_std=False, **options):
         """As :meth:`FreeEnergyRegressor.predict <kernelfe.FreeEnergyRegressor.predict>`, hyperparameters averaged."""

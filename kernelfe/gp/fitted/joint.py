@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ... import functionals
+from ...arrays import real_array
 from ...errors import DataError
 from ...functionals import Functional, Spatial
 from ..observations.labels import baseline_rows
@@ -96,7 +97,7 @@ class Query:
 
     def __rmatmul__(self, matrix: ArrayLike) -> Query:
         """Rows of the new query are combinations of those of this one; a vector makes one row."""
-        left = np.atleast_2d(np.asarray(matrix, dtype=float))
+        left = np.atleast_2d(real_array(matrix, "matrix"))
         if left.ndim != 2 or not np.isfinite(left).all():
             raise DataError(f"rows are combined by a finite matrix, one column per row of the query; got {left.shape}")
 
@@ -143,7 +144,7 @@ class Joint:
 
     def combined(self, matrix: ArrayLike) -> Joint:
         """The joint posterior of linear combinations of the rows; a vector makes one."""
-        a = np.atleast_2d(np.asarray(matrix, dtype=float))
+        a = np.atleast_2d(real_array(matrix, "matrix"))
         return Joint(a @ self.mean, a @ self.covariance @ a.T, (len(a),))
 
     def sample(self, n: int, seed=0) -> FloatArray:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...arrays import real_array
 from ... import functionals
 from ...calculators import FreeEnergyCalculator
 from ...errors import DataError, require
@@ -201,7 +202,7 @@ class FreeEnergy:
         require(not isinstance(X, Frames), "Frames carry their cell: leave out cell=")
         X = plain_array(X)
         X = X[None] if X.ndim == 2 else X
-        box = np.broadcast_to(np.asarray(cell, float), (len(X), 3, 3))
+        box = np.broadcast_to(real_array(cell, "cell", "Å"), (len(X), 3, 3))
         t = self.temperature if temperature is None else temperature
         return Frames.from_arrays(
             X, temperature=t, cell=box, parameters=parameters or {}, kinds=molecule.kinds, bonds=molecule.bonds

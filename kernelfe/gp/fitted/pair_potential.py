@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...arrays import real_array
 from ...descriptors import PairDistances
 from ...errors import DataError, require
 from ...functionals import Functional, Spatial
@@ -37,7 +38,7 @@ def pair_potential(
     reference="cutoff",
 ):
     """Pair potential; see :meth:`kernelfe.FreeEnergyRegressor.pair_potential`."""
-    distances = np.atleast_1d(np.asarray(r, float))
+    distances = np.atleast_1d(real_array(r, "r", "Å"))
     require(
         distances.ndim == 1 and len(distances) and np.isfinite(distances).all() and (distances > 0).all(),
         "r must be positive and finite distances, Å, of shape (n,)",

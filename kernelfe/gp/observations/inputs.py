@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from ...arrays import real_array, unwrapped
 from ...errors import DataError
 from ...frames import Frames
 from ..molecules import is_several
@@ -45,6 +46,7 @@ def training_data(estimator, X, y) -> MoleculeSet:
         _forget_columns(estimator)
         frames = Frames.from_arrays(plain_array(X), temperature=estimator.temperature, labels={"free_energy": y})
         return MoleculeSet([frames])
+    X, y = unwrapped(X, "X"), unwrapped(y, "y", "eV")
     X, y = validate_data(estimator, X, y, y_numeric=True, dtype=np.float64, multi_output=False)
     frames = Frames.from_arrays(variables=X, temperature=float(estimator.temperature), labels={"free_energy": y})
     return MoleculeSet([frames])
@@ -56,12 +58,9 @@ def plain_array(X) -> np.ndarray:
     Raises
     ------
     DataError
-        If its rows have different shapes, or are not numbers.
+        If its rows have different shapes, or are not plain real numbers.
     """
-    try:
-        return np.asarray(X, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError("X is not a rectangular array of numbers: every row must have the same shape") from error
+    return real_array(X, "X", "Å" if _dimensions(X) == 3 else None)
 
 
 def _forget_columns(estimator) -> None:

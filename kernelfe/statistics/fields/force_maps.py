@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ...arrays import real_array
 from ...errors import DataError, require
 from ...frames.checks import require_finite_frames
 
@@ -123,7 +124,7 @@ def optimal_force_map(
     DataError
         If shapes do not fit, a force is not finite, or no map is admissible (two beads tied by constraints).
     """
-    f, m = np.asarray(forces, float), np.asarray(position_map, float)
+    f, m = real_array(forces, "forces", "eV/Å"), real_array(position_map, "position_map")
     require(
         f.ndim == 3 and m.ndim == 2 and (f.shape[1:] == (m.shape[1], 3)) and len(f) and np.isfinite(f).all(),
         f"forces {f.shape} must be finite and (frames, atoms, 3) for a map of shape {m.shape}",
@@ -170,7 +171,7 @@ def check_force_map(position_map: ArrayLike, force_map: ArrayLike, constraints: 
     DataError
         Naming the pair of beads, or the constrained pair of atoms, that breaks a condition.
     """
-    positions, forces = np.asarray(position_map, float), np.asarray(force_map, float)
+    positions, forces = real_array(position_map, "position_map"), real_array(force_map, "force_map")
     require(
         positions.ndim == 2 and positions.shape == forces.shape,
         f"position map {positions.shape} and force map {forces.shape} must both be (beads, atoms) matrices",
@@ -221,7 +222,7 @@ def map_forces(force_map: ArrayLike, forces: ArrayLike) -> FloatArray:
 
 
 def _apply(matrix: ArrayLike, values: ArrayLike, name: str) -> FloatArray:
-    matrix, values = np.asarray(matrix, float), np.asarray(values, float)
+    matrix, values = real_array(matrix, "matrix"), real_array(values, "values")
     require(
         values.ndim == 3 and values.shape[1:] == (matrix.shape[-1], 3),
         f"{name} of shape {values.shape} do not fit a map of {matrix.shape[-1]} atoms: "

@@ -24,6 +24,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...arrays import real_array
 from ...errors import DataError, require
 from ...frames.checks import require_finite_frames
 from ...geometry.topology import fragment
@@ -101,7 +102,7 @@ class TorsionField:
         DataError
             If the positions are not (n, atoms, 3) or the bond has no length.
         """
-        x = np.asarray(positions, float)
+        x = real_array(positions, "positions", "Å")
         last = max((self.i, self.j, *self.moving))
         require(
             x.ndim == 3 and x.shape[2] == 3 and x.shape[1] > last,
@@ -118,7 +119,7 @@ class TorsionField:
 
     def divergence(self, positions: ArrayLike) -> FloatArray:
         """Zero, (n,): a rigid rotation keeps volumes."""
-        return np.zeros(len(np.asarray(positions)))
+        return np.zeros(len(real_array(positions, "positions", "Å")))
 
 
 def generalized_forces(
@@ -157,14 +158,14 @@ def generalized_forces(
         If shapes do not fit, a value is not finite, a temperature is not positive, or a rotation about a bond
         between atoms that are not both beads moves beads: t would then not be a function of the beads.
     """
-    x, f = np.asarray(positions, float), np.asarray(forces, float)
+    x, f = real_array(positions, "positions", "Å"), real_array(forces, "forces", "eV/Å")
     require(
         x.ndim == 3 and x.shape[2] == 3 and x.shape == f.shape,
         f"positions {x.shape} and forces {f.shape} must both be (frames, atoms, 3)",
     )
     for name, array in (("positions", x), ("forces", f)):
         require_finite_frames(array, name)
-    t = np.broadcast_to(np.asarray(temperature, float), len(x))
+    t = np.broadcast_to(real_array(temperature, "temperature", "K"), len(x))
     require((np.isfinite(t) & (t > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
     beads = [int(a) for a in bead_atoms]
     values = np.empty((len(x), len(fields)))

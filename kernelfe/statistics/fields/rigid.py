@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...arrays import real_array
 from ...errors import DataError, require
 from ...frames.checks import numbers
 from ...units import BOLTZMANN
@@ -125,9 +126,9 @@ class RigidMolecules:
             np.shape(temperature) in ((), (len(bead),)),
             f"temperature has shape {np.shape(temperature)}: pass a number or ({len(bead)},)",
         )
-        kt = BOLTZMANN * np.broadcast_to(numbers(temperature, "temperature"), len(bead))
+        kt = BOLTZMANN * np.broadcast_to(numbers(temperature, "temperature", None, "K"), len(bead))
         require((np.isfinite(kt) & (kt > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
-        edges = None if cell is None else numbers(cell, "cell")
+        edges = None if cell is None else numbers(cell, "cell", None, "Å")
         if edges is not None and (edges.shape != (3,) or not self.cutoff <= 0.5 * edges.min() < np.inf):
             raise DataError(
                 f"cell must be (3,) with edges of at least twice the cutoff of {self.cutoff} Å, it is {edges}"
@@ -162,7 +163,7 @@ class RigidMolecules:
         return vectors, scalars
 
     def _gathered(self, values: ArrayLike, name: str) -> FloatArray:
-        x = np.asarray(values, float)
+        x = real_array(values, "values")
         last = max(max(m) for m in self.molecules)
         require(
             x.ndim == 3 and x.shape[2] == 3 and x.shape[1] > last and np.isfinite(x).all(),
@@ -223,7 +224,7 @@ def reduce_shared_noise(
         y.ndim >= 1 and v.size and v.shape[:-1] == y.shape and (np.isfinite(y).all() and np.isfinite(v).all()),
         f"variates {v.shape} must be finite and of the shape of the labels {y.shape} with one axis more",
     )
-    known = np.zeros(y.shape) if mean is None else np.asarray(mean, float)
+    known = np.zeros(y.shape) if mean is None else real_array(mean, "mean")
     require(
         known.shape == y.shape and np.isfinite(known).all(),
         f"mean must be finite and of the shape of the labels {y.shape}, it has {known.shape}",

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ...arrays import real_array
 from ...errors import DataError, require
 from ...geometry.internal import torsion_angle
 from ...geometry.topology import fragment
@@ -178,7 +179,7 @@ def fragment_motions(
     for a, b in _pairs(constraints, "constraints"):
         fixed.setdefault(a, set()).add(b)
         fixed.setdefault(b, set()).add(a)
-    weights = None if masses is None else np.asarray(masses, float)
+    weights = None if masses is None else real_array(masses, "masses", "u")
     known = max(near, default=-1) + 1 if weights is None else len(weights)
     if unknown := [a for a in (*near, *fixed) if a >= known] or [a for a in beads if a < 0]:
         raise DataError(f"atom {unknown[0]} is named, but there are {known} atoms: mend bonds, constraints or masses")
@@ -303,7 +304,7 @@ class Variates:
         DataError
             If shapes do not fit or a number is not finite.
         """
-        x, f = _positions(positions), np.asarray(forces, float)
+        x, f = _positions(positions), real_array(forces, "forces", "eV/Å")
         require(
             f.shape == x.shape and np.isfinite(f).all(),
             f"forces must be finite and of the shape of the positions {x.shape}, they are {f.shape}",
@@ -314,7 +315,7 @@ class Variates:
             np.shape(temperature) in ((), (len(x),)),
             f"temperature has shape {np.shape(temperature)}: pass a number, or one per frame, ({len(x)},)",
         )
-        kt = BOLTZMANN * np.broadcast_to(np.asarray(temperature, float), len(x))
+        kt = BOLTZMANN * np.broadcast_to(real_array(temperature, "temperature", "K"), len(x))
         require((np.isfinite(kt) & (kt > 0.0)).all(), "temperature must be positive and finite (K) in every frame")
         out, column = np.empty((len(x), len(self))), 0
         for motion, centre, width in zip(self.motions, self.centre, self.width, strict=True):
@@ -350,7 +351,7 @@ def _pairs(pairs: Iterable[tuple[int, int]], name: str) -> list[tuple[int, int]]
 
 
 def _positions(positions: ArrayLike) -> FloatArray:
-    x = np.asarray(positions, float)
+    x = real_array(positions, "positions", "Å")
     require(
         x.ndim == 3 and x.shape[2] == 3 and len(x) and np.isfinite(x).all(),
         f"positions must be finite and of shape (frames, atoms, 3), they have {x.shape}",
