@@ -181,6 +181,12 @@ def entries() -> list[Entry]:
             lambda **k: statistics.cross_fit(lambda train, test: u[test], n, folds=3, **k),
             groups,
         ),
+        "fold_numbers": (lambda **k: statistics.fold_numbers(frames=n, folds=3, **k), groups),
+        "energy_overlap": (statistics.energy_overlap, {"energies": u, "temperature": 300.0 + 10.0 * halves}),
+        "BeadMap.of_groups": (
+            lambda weights: allatom.BeadMap.of_groups(4, [[0, 1], [2, 3]], weights).position_map,
+            {"weights": np.ones(atoms)},
+        ),
         "distance_features": (statistics.distance_features, positions),
         "local_frames": (statistics.local_frames, positions),
         "fragment_motions": (

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...arrays import real_array
 from ... import functionals
+from ...arrays import real_array
 from ...calculators import FreeEnergyCalculator
 from ...errors import DataError, require
 from ...frames import Frames
