@@ -1,21 +1,26 @@
 """The examples of the documentation run: every ``python`` block of README.md and docs/, in order, page by page.
 
 A block that cannot run is preceded by the comment line ``<!-- not executed: reason -->``; the reason is compulsory.
+Of a ``bash`` block after the line ``<!-- executed -->``, the lines that begin with ``kernelfe`` run as well.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from kernelfe.cli import main
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[^\n`]*)$")
+EXECUTED = "<!-- executed -->"
 NOT_EXECUTED = re.compile(r"<!-- not executed: (?P<reason>\S.*) -->")
 
 #: Allowed languages of a fence. `python` runs; MyST directives and other languages do not hold Python.
@@ -27,12 +32,13 @@ DIRECTIVES = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, text, line number and, if it is not to run, why."""
+    """A fenced block: its language, text, line number, why it is not to run, and whether its commands are to run."""
 
     language: str
     text: str
     line: int
     reason: str | None
+    commands: bool = False
 
 
 def blocks(text: str) -> list[Block]:
@@ -52,7 +58,15 @@ def blocks(text: str) -> list[Block]:
         body = "\n".join(line.removeprefix(opening["indent"]) for line in lines[start:at])
         before = next((line for line in reversed(lines[: start - 1]) if line.strip()), "")
         mark = NOT_EXECUTED.fullmatch(before.strip())
-        found.append(Block(opening["language"].strip(), body, start + 1, mark["reason"] if mark else None))
+        found.append(
+            Block(
+                opening["language"].strip(),
+                body,
+                start + 1,
+                mark["reason"] if mark else None,
+                before.strip() == EXECUTED,
+            )
+        )
         at += 1
     return found
 
@@ -73,6 +87,11 @@ def test_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page.read_text(encoding="utf-8")):
+        if block.language == "bash" and block.commands:
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if line.startswith("kernelfe "):
+                    main(shlex.split(line, comments=True)[1:], prog_name="kernelfe", standalone_mode=False)
+            continue
         if block.language != "python":
             assert block.language in OTHER_LANGUAGES or DIRECTIVES.match(block.language), (
                 f"{page.name}:{block.line}: fence {block.language!r}; write `python` so that the example is executed, "
@@ -104,6 +123,7 @@ def test_blocks_are_found():
 
 
 def test_a_reason_is_compulsory():
+    assert blocks("<!-- executed -->\n```bash\nkernelfe fit x\n```\n")[0].commands
     assert blocks("<!-- not executed: -->\n```python\ny\n```\n")[0].reason is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,20 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _say
+                return super().invoke(ctx)
         except (KernelfeError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
             said = [str(error), *getattr(error, "__notes__", [])]
             raise click.ClickException(" ".join(" ".join(said).split())) from error
+
+
+def _say(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Print a warning as one line, without the source line that it comes from."""
+    if issubclass(category, UserWarning):
+        click.echo("Warning: " + " ".join(str(message).split()), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,7 +15,7 @@ from ..formats.registry import by_suffix
 from ..trajectory import Trajectory
 
 #: Suffixes of topologies, those that state masses and bonds first.
-_TOPOLOGIES = (".tpr", ".prmtop", ".parm7", ".top", ".psf", ".data", ".gro", ".pdb")
+_TOPOLOGIES = (".tpr", ".prmtop", ".parm7", ".psf", ".data", ".gro", ".pdb")
 #: Suffixes of tables of energies.
 _ENERGIES = (".edr", ".xvg", ".csv", ".mdout", ".out", ".log", ".lammps")
 #: Suffixes of AMBER's files of forces, which go with a file of coordinates.

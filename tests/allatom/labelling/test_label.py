@@ -127,7 +127,7 @@ def netcdf(path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_amber_labels_are_those_made_by_hand():
-    """A run of acetate by Amber: hydrogens constrained, as the frames show."""
+    """A run of an acetyl group by Amber: hydrogens constrained, as the frames show."""
     top, nc = DATA / "Amber/ace_mbondi3.parm7", DATA / "Amber/ace_mbondi3.nc"
     found = label_runs([find_run(nc, 300.0)], Labelling("heavy", quiet=False))
     x, f = netcdf(nc)
