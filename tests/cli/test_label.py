@@ -66,7 +66,7 @@ def test_warnings_are_lines_of_their_own(runs, tmp_path):
     out = tmp_path / "frames.npz"
     ran = call("label", runs[0], "-T", 300, "--beads", "heavy", "--energies", tmp_path / "u.csv", "--plain", "-o", out)
     assert ran.exit_code == 0, ran.output
-    assert "Warning: 15 of 40 frames have no row in the energy table" in ran.output
+    assert "Warning: 15 of 40 frames have no row in u.csv" in ran.output
     assert "UserWarning" not in ran.output and ".py" not in ran.output
     assert kernelfe.Frames.load(out).present["mean_energy"].sum() == 25
 
