@@ -161,7 +161,7 @@ def test_joined_and_empty_dumps(dump, data, tmp_path):
     with pytest.raises(DataError, match="no complete frame"):
         dumped(tmp_path, "", "x.dump")
     empty = dump.replace(f"ATOMS\n{ATOMS}\n", "ATOMS\n0\n")
-    with pytest.raises(DataError, match="declares 0 atoms"):
+    with pytest.raises(DataError, match="holds no atoms in frame 0: the group"):
         dumped(tmp_path, empty)
 
 

@@ -107,6 +107,7 @@ class DumpFile:
         lacking = {"TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS"} - items.keys()
         require_in(self.path, not lacking, f"is not a dump of atoms: frame {frame} lacks ITEM: {', '.join(lacking)}")
         atoms = int(items["NUMBER OF ATOMS"][1][0])
+        require_in(self.path, atoms, f"holds no atoms in frame {frame}: the group of the dump was empty")
         require_bytes(self.path, atoms, MAX_BYTES if is_compressed(self.path) else None)
         if frame:
             require_in(self.path, atoms == self._n_atoms, f"has {atoms} atoms in frame {frame}, not {self._n_atoms}")

@@ -47,7 +47,7 @@ class H5mdFile:
                 require_bytes(path, atoms, MAX_BYTES // 2),
                 units,
                 self._force is not None,
-                f"states no units; {_ADVICE}"
+                f"the file states no units; {_ADVICE}"
                 if self._force
                 else f"holds {sorted(have)}; both position and force are needed",
                 _text(None if (node := _energy_group(file)) is None else dataset(node, "value").attrs.get("unit")),

@@ -163,7 +163,7 @@ def suggestion(names: Iterable[str]) -> str:
     if not fitting:
         return ""
     of_one = ["sgdml"] if have >= {"R", "F", "z", "type"} else fitting
-    return f"; its arrays are those of layout={' or '.join(map(repr, of_one))}: pass layout="
+    return f"; it holds arrays of another program: pass layout={' or '.join(map(repr, of_one))}"
 
 
 def _kinds(stored: np.ndarray | None, layout: str, beads: int, name: str) -> list[str] | None:
