@@ -7,12 +7,11 @@ import math
 from collections.abc import Callable
 from typing import ClassVar
 
-import numpy as np
 import torch
-from scipy.linalg import lapack, solve_triangular
 from torch import Tensor
 
 from ..errors import SolverError
+from .blocked import factorize, solve
 
 logger = logging.getLogger(__name__)
 
@@ -91,19 +90,13 @@ class CholeskyFactor:
         """L⁻¹ b for b of shape (n,) or (n, k)."""
         if self.lower.is_cuda:
             return torch.linalg.solve_triangular(self.lower, b.reshape(len(b), -1), upper=False).reshape(b.shape)
-        upper = self.lower.numpy().T  # Fortran order without a copy
-        return torch.from_numpy(
-            np.asarray(solve_triangular(upper, b.numpy(), trans=1, lower=False, check_finite=False))
-        )
+        return solve(self.lower, b.reshape(len(b), -1), half=True).reshape(b.shape)
 
     def solve(self, b: Tensor) -> Tensor:
         """A⁻¹ b for b of shape (n,) or (n, k)."""
         if self.lower.is_cuda:
             return torch.cholesky_solve(b.reshape(len(b), -1), self.lower).reshape(b.shape)
-        x, info = lapack.dpotrs(self.lower.numpy().T, b.numpy(), lower=0)
-        if info:
-            raise SolverError(f"LAPACK dpotrs failed with info={info}")
-        return torch.from_numpy(np.ascontiguousarray(x)).reshape(b.shape)
+        return solve(self.lower, b.reshape(len(b), -1)).reshape(b.shape)
 
     def logdet(self) -> float:
         """log det A."""
@@ -114,6 +107,8 @@ def _factorize(matrix: Tensor) -> int:
     """Overwrite the lower triangle of a matrix by its factor; return the row at which it failed, or 0."""
     if matrix.dtype != torch.float64 or not matrix.is_contiguous():
         raise SolverError("the matrix to factorize must be contiguous float64")
+    if not matrix.is_cuda:
+        return factorize(matrix)
     # LAPACK stores columns, and a lower triangle stored by rows is an upper one stored by columns: with the
     # transposed view as input and output nothing is copied
     upper, info = matrix.mT, torch.empty((), dtype=torch.int32, device=matrix.device)

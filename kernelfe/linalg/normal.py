@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SolverError
+from .blocked import factorize
 
 #: Columns of Σψψᵀ that are summed at a time, on a CPU and on a GPU.
 PANEL, WIDE_PANEL = 64, 1024
@@ -343,7 +344,11 @@ class _GaussianIntegral(torch.autograd.Function):
 
 
 def _cholesky(precision: Tensor) -> Tensor:
-    lower, info = torch.linalg.cholesky_ex(precision)
+    if precision.is_cuda:
+        lower, info = torch.linalg.cholesky_ex(precision)
+    else:
+        lower = precision.clone()
+        info = factorize(lower)
     if int(info):
         raise SolverError(
             "the normal equations of the sparse model are not positive definite in float64: "

@@ -10,6 +10,7 @@ import torch
 
 from ...errors import DataError
 from ...functionals import Functional
+from ...runtime.threads import side_by_side
 from ..observations.labels import baseline_rows
 from ..posterior import predict_mean
 from ..prior.rows import frame_chunks
@@ -68,17 +69,20 @@ def predicted(posterior, baseline, functional: Functional, states: States, group
     Tensor, Tensor or None
         Shape (rows,), rows of a frame next to each other.
     """
-    nothing = states.temperature.new_zeros(0)
-    mean, std = [nothing], [nothing]
-    for start, stop in frame_chunks(len(states), PREDICT_FRAMES):
-        part = states[start:stop]
+    own_std, nothing = with_std and groups is None, states.temperature.new_zeros(0)
+
+    def block(bounds: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        part = states[slice(*bounds)]
         rows = posterior.prior.rows(functional, part)
-        mean.append(predict_mean(posterior, rows) + baseline_rows(baseline, functional, part))
-        if with_std and groups is None:
-            std.append(posterior.variance(rows).clamp_min(0.0).sqrt())
-    values = torch.cat(mean)
+        mean = predict_mean(posterior, rows) + baseline_rows(baseline, functional, part)
+        return mean, posterior.variance(rows).clamp_min(0.0).sqrt() if own_std else nothing
+
+    # variances share threads, or processes, themselves; a GPU has one queue
+    alone = 1 if with_std or states.temperature.is_cuda else None
+    found = [(nothing, nothing), *side_by_side(block, frame_chunks(len(states), PREDICT_FRAMES), alone)]
+    values, std = (torch.cat(parts) for parts in zip(*found, strict=True))
     if groups is None:
-        return values, torch.cat(std) if with_std else None
+        return values, std if with_std else None
     deviations = torch.empty_like(values) if with_std else None
     for index, origin in groups:
         values[index] -= zero(posterior, baseline, functional, values[index], origin)
