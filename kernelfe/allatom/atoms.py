@@ -257,7 +257,7 @@ def tied_atoms(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int
 
 def _shifts(v: FloatArray, cell: FloatArray) -> FloatArray:
     """Whole numbers (n, m, 3) of lattice vectors between vectors and their shortest images."""
-    shifts: FloatArray = image_shifts(torch.from_numpy(np.ascontiguousarray(v)), torch.from_numpy(cell)).numpy()
+    shifts: FloatArray = image_shifts(torch.tensor(v), torch.tensor(cell)).numpy()
     return shifts
 
 
