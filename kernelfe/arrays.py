@@ -73,6 +73,22 @@ def real_array(value: Any, name: str, unit: str | None = None, scale: float = 1.
     return array if scale == 1.0 else array * scale
 
 
+def kelvin(temperature: Any) -> float:
+    """One positive temperature in K.
+
+    Raises
+    ------
+    DataError
+        If it is not one positive, finite number, or carries a unit other than one of temperature.
+    """
+    value = real_array(temperature, "temperature", "K")
+    require(
+        value.ndim == 0 and 0.0 < float(value) < np.inf,
+        f"temperature={temperature!r} must be one positive number, in kelvin",
+    )
+    return float(value)
+
+
 def masked_rows(value: Any, name: str) -> tuple[Any, NDArray[np.bool_] | None]:
     """Data of a masked array and the rows that it lacks; other values as they are, and None.
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kernelfe
-from kernelfe.arrays import masked_rows, real_array
+from kernelfe.arrays import kelvin, masked_rows, real_array
 from kernelfe.errors import DataError, UnitsError
 
 from .public_entries import ELSEWHERE, entries, needing_arrays
@@ -178,6 +178,18 @@ def test_lists_and_nested_lists_are_searched(kind):
     for value in ([row, row], [[np.arange(3.0), row]], (np.arange(3.0), row)):
         with pytest.raises(DataError):
             real_array(value, "positions", "Å")
+
+
+def test_one_temperature():
+    unit = pytest.importorskip("openmm.unit")
+    assert kelvin(300.0 * unit.kelvin) == kelvin(np.float32(300.0)) == 300.0
+    for bad in (0.0, np.nan, [300.0], "300", None, 300.0 * unit.nanometer, Volts(300.0), np.ma.masked):
+        with pytest.raises(DataError):
+            kelvin(bad)
+    surface = np.full((3, 3), 1.0 / 9.0)
+    for temperature in (Volts(300.0), 300.0 * unit.nanometer):
+        with pytest.raises(UnitsError):
+            kernelfe.analysis.free_energy_surface(surface, temperature)
 
 
 def test_rows_that_are_masked():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import real_array, unwrapped
+from ..arrays import kelvin, real_array, unwrapped
 from ..errors import require
 from ..frames.checks import per_frame
 from ..gp.fitted.joint import Query
@@ -60,11 +60,12 @@ def boltzmann_weights(model: Any, X: ArrayLike, temperature: float, volume: Arra
     volume
         (n,) or number: quadrature weight of each point.
     """
+    temperature = kelvin(temperature)
     a = model.predict(X, "free_energy", temperature=temperature, reference=None) / (BOLTZMANN * temperature)
     each = np.ones(len(a)) if volume is None else per_frame(volume, "volume", len(a))
     require(
-        np.isfinite(temperature) and temperature > 0.0 and (each >= 0.0).all() and each.any(),
-        f"temperature={temperature!r} must be positive (K), and so must volumes",
+        (each >= 0.0).all() and each.any(),
+        "volumes must not be negative, and some must be positive",
     )
     out = np.exp(a.min() - a) * each
     return out / out.sum()

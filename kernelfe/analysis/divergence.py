@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import real_array
+from ..arrays import kelvin, real_array
 from ..errors import DataError, require
 from ..geometry import internal as geometry
 from ..units import BOLTZMANN
@@ -162,7 +162,7 @@ def free_energy_surface(probability: ArrayLike, temperature: float) -> FloatArra
     """−kT ln p, eV, zero at its minimum, infinite in bins without samples."""
     p = real_array(probability, "probability")
     with np.errstate(divide="ignore"):
-        return -BOLTZMANN * temperature * np.log(p / p.max())
+        return -BOLTZMANN * kelvin(temperature) * np.log(p / p.max())
 
 
 def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: float = 1e-3) -> float:
@@ -182,7 +182,7 @@ def surface_rmsd(p: ArrayLike, reference: ArrayLike, temperature: float, least: 
     used = (b >= least) & (a > 0.0)
     require(used.any(), f"no bin has a probability of at least {least:g} in the reference and samples of the model")
     w = b[used] / b[used].sum()
-    difference = -BOLTZMANN * temperature * np.log(a[used] / b[used])
+    difference = -BOLTZMANN * kelvin(temperature) * np.log(a[used] / b[used])
     return float(np.sqrt(w @ (difference - w @ difference) ** 2))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import real_array, unwrapped
+from ..arrays import kelvin, real_array, unwrapped
 from ..errors import require
 from ..units import BOLTZMANN
 
@@ -132,7 +132,7 @@ def decomposition(
     DataError
         If no bin has enough samples.
     """
-    x, at, t = real_array(positions, "positions", "Å"), np.asarray(unwrapped(bins, "bins")), float(temperature)
+    x, at, t = real_array(positions, "positions", "Å"), np.asarray(unwrapped(bins, "bins")), kelvin(temperature)
     count = np.bincount(at, minlength=size)
     used = np.flatnonzero(count >= max(least, 2))
     require(len(used), f"no bin holds {least} samples: sample longer or use wider bins")
@@ -214,6 +214,7 @@ def total_heat_capacity(model: Any, positions: ArrayLike, temperature: float) ->
     temperature
         K.
     """
+    temperature = kelvin(temperature)
     u = model.predict(positions, "mean_energy", temperature=temperature)
     c = model.predict(positions, "heat_capacity", temperature=temperature)
     return float(np.mean(c) + np.var(u) / (BOLTZMANN * temperature**2))

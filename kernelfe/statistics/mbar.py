@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from ..arrays import real_array, unwrapped
+from ..arrays import kelvin, real_array, unwrapped
 from ..errors import DataError, MissingDependencyError, require
 from ..units import BOLTZMANN
 from .overlap import require_overlap
@@ -104,7 +104,7 @@ class Surface:
     def free_energy(self, temperature: float) -> FloatArray:
         """−kT ln p in eV, zero at the most likely bin, infinite where nothing was sampled; equal bins assumed."""
         with np.errstate(divide="ignore"):
-            return -BOLTZMANN * temperature * np.log(self.probability / self.probability.max())
+            return -BOLTZMANN * kelvin(temperature) * np.log(self.probability / self.probability.max())
 
 
 def surface(

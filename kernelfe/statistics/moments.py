@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import kelvin
 from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import mapping, numbers, require_finite_frames
@@ -103,10 +104,7 @@ def conditional_moments(
     DataError
         If shapes do not fit, numbers are not finite, or there are fewer than eight blocks.
     """
-    require(
-        np.ndim(temperature) == 0 and 0.0 < float(numbers(temperature, "temperature", None, "K")) < np.inf,
-        f"temperature={temperature!r} must be one positive number (K): frames of one R and one T",
-    )
+    temperature = kelvin(temperature)  # frames of one R and one T
     f = _series(forces, "forces")
     n, shape = len(f), f.shape[1:]
     u = _series(energies, "energies", (n,))
@@ -138,9 +136,9 @@ def conditional_moments(
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     counts = np.bincount(labels)[:, None]
     sums = {name: np.add.reduceat(x, starts, axis=0) for name, x in sizes.items()}
-    whole = _cumulants({name: s.sum(axis=0) / n for name, s in sums.items()}, float(temperature), slopes, moved)
+    whole = _cumulants({name: s.sum(axis=0) / n for name, s in sums.items()}, temperature, slopes, moved)
     partial = {name: (s.sum(axis=0) - s) / (n - counts) for name, s in sums.items()}
-    left_out = _cumulants(partial, float(temperature), slopes, moved)
+    left_out = _cumulants(partial, temperature, slopes, moved)
     few = (blocks - 1) / (blocks - 3) * _shortness(n, blocks, inefficiency)
     out: Moments = {}
     for key, value in whole.items():
