@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 import kernelfe
 from kernelfe.cli.files import Start, parse_units, start_frames
+from kernelfe.cli.fit import say_fitted
 from kernelfe.cli.main import main
 from kernelfe.errors import DataError, UnitsError
 from kernelfe.simulate import SamplingError
@@ -38,6 +39,15 @@ def folder(tmp_path_factory, frames):
         == 0
     )
     return path
+
+
+def test_fit_prints_the_check_of_the_forces(capsys):
+    frames = kernelfe.datasets.load("alanine-dipeptide").with_labels("mean_force")[::625]
+    turned = frames.replace(labels={"mean_force": -frames.labels["mean_force"]}, noise={}, present={})
+    model = kernelfe.FreeEnergyRegressor(optimizer=None).fit(frames[::10])
+    for part, found in ((frames, "are right"), (turned, "wrong sign")):
+        say_fitted(model, part, "model.kfe", None)
+        assert re.search(f"forces: .*{found}", capsys.readouterr().out)
 
 
 def test_fit_conditions_on_the_labels_asked_for(folder):
