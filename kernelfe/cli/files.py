@@ -61,7 +61,7 @@ class Start:
     bonds: str | None = None
 
     def source(self, temperature: float | None) -> Source:
-        """How to read the file with a temperature, K."""
+        """The source with a temperature, K."""
         return Source(self.units, temperature, self.layout, self.bonds)
 
 
