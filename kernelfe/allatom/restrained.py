@@ -24,6 +24,7 @@ from ..arrays import real_array
 from ..errors import DataError, require
 from ..frames import Frames
 from ..frames.checks import numbers
+from ..runtime.seeds import whole_seed
 from ..specs import Bound, OrNone, Real, Spec, Text, Whole, checked
 from ..statistics import Field, check_force_map, conditional_labels, conditional_moments, generalized_forces
 from ..statistics.moments import MOMENTS
@@ -195,7 +196,7 @@ class RestrainedEnsemble:
         """
         p = self.protocol
         r, x = numbers(beads, "beads"), numbers(start, "start")
-        picoseconds, seed = checked("picoseconds", picoseconds, Real()), checked("seed", seed, Whole(least=0))
+        picoseconds, seed = checked("picoseconds", picoseconds, Real()), whole_seed(seed)
         count = int(picoseconds * 1e3 / (p.timestep * p.stride))
         require(
             r.shape == (len(self.position_map), 3) and x.shape == (self.position_map.shape[1], 3),
@@ -309,7 +310,7 @@ class RestrainedEnsemble:
         """
         if frames.positions is None:
             raise DataError("all-atom runs need bead positions, these frames hold general variables")
-        keys = tuple(labels)
+        keys, seed = tuple(labels), whole_seed(seed)
         if unknown := [key for key in keys if key not in MOMENTS]:
             raise DataError(f"labels: {unknown[0]!r} is not one of {', '.join(MOMENTS)}")
         starts, _, _ = nearest_starts(frames.positions, start, self.position_map, self._engine.periodic)

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..arrays import real_array
 from ..errors import DataError, require
 from ..gp.fitted.joint import Query, covariance_root
+from ..runtime.seeds import random_numbers
 from ..units import BOLTZMANN
 from .basin_samples import READ, BasinSamples, DividedSamples, basin_averages
 
@@ -155,7 +156,7 @@ def basin_thermodynamics(
     ensembles = [samples] if isinstance(samples, BasinSamples) else list(samples)
     read = [DividedSamples.of(model, one) for one in ensembles]
     require(read and len({one.size for one in read}) == 1, "give samples of the same basins at every temperature")
-    rng, k = np.random.default_rng(seed), read[0].size
+    rng, k = random_numbers(seed), read[0].size
     queries = []
     for one in read:
         chosen, share = one.choose(configurations, rng)
@@ -221,7 +222,7 @@ def basin_draws(
     seed
         Seed of the selection and of the draws.
     """
-    rng, one = np.random.default_rng(seed), DividedSamples.of(model, samples)
+    rng, one = random_numbers(seed), DividedSamples.of(model, samples)
     chosen, share = one.choose(configurations, rng)
     places = one.X[chosen]
     found = model.joint(*(Query(places, quantity, one.temperature) for quantity in READ))

@@ -20,6 +20,7 @@ from scipy.stats import kstest
 from ..arrays import real_array, unwrapped
 from ..errors import DataError, require
 from ..frames import Frames
+from ..runtime.seeds import random_numbers
 from .parity import Parity, parity
 
 FloatArray = NDArray[np.float64]
@@ -94,7 +95,7 @@ class Calibration:
 
     def independent(self, seed=0) -> NDArray[np.int64]:
         """Index of one random row of each group, (groups,)."""
-        order = np.random.default_rng(seed).permutation(len(self.groups))
+        order = random_numbers(seed).permutation(len(self.groups))
         _, first = np.unique(self.groups[order], return_index=True)
         return np.sort(order[first])
 

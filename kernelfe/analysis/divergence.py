@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..arrays import kelvin, real_array
 from ..errors import DataError, require
 from ..geometry import internal as geometry
+from ..runtime.seeds import random_numbers
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
@@ -129,7 +130,7 @@ def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
 
 
 def divergence_floor(
-    probability: ArrayLike, sizes: tuple[float, float], rng: np.random.Generator, draws: int = 20
+    probability: ArrayLike, sizes: tuple[float, float], rng: np.random.Generator | int | None, draws: int = 20
 ) -> float:
     """Mean divergence of two independent samples of one distribution: the value for a perfect model.
 
@@ -150,6 +151,7 @@ def divergence_floor(
         By simulation; correct also if most bins are hardly visited.
     """
     p = real_array(probability, "probability").ravel()
+    rng = random_numbers(rng, "rng")
     p = p / p.sum()
 
     def draw(size: float) -> FloatArray:

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import kelvin, real_array, unwrapped
 from ..errors import require
+from ..runtime.seeds import random_numbers
 from ..units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
@@ -100,7 +101,7 @@ def decomposition(
     size: int,
     temperature: float,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int | None,
     configurations: int = 600,
     least: int = 10,
 ) -> Decomposition:
@@ -133,6 +134,7 @@ def decomposition(
         If no bin has enough samples.
     """
     x, at, t = real_array(positions, "positions", "Å"), np.asarray(unwrapped(bins, "bins")), kelvin(temperature)
+    rng = random_numbers(rng, "rng")
     count = np.bincount(at, minlength=size)
     used = np.flatnonzero(count >= max(least, 2))
     require(len(used), f"no bin holds {least} samples: sample longer or use wider bins")

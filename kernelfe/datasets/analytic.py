@@ -22,6 +22,7 @@ from torch import Tensor
 from ..arrays import real_array
 from ..errors import require
 from ..frames import Frames
+from ..runtime.seeds import random_numbers
 from ..specs import Real, Whole, checked
 from ..units import BOLTZMANN
 
@@ -212,7 +213,7 @@ class EliminatedMode:
         variables: np.ndarray,
         temperature: np.ndarray | float,
         parameter: np.ndarray | float,
-        rng: np.random.Generator,
+        rng: np.random.Generator | int | None,
     ) -> dict[str, np.ndarray]:
         """One all-atom frame per row, drawn exactly from p(x|R) by rejection, with its single-frame labels.
 
@@ -233,6 +234,7 @@ class EliminatedMode:
         r = torch.as_tensor(real_array(variables, "variables"))
         kt = BOLTZMANN * np.broadcast_to(real_array(temperature, "temperature", "K"), len(r))
         lam = np.array(np.broadcast_to(real_array(parameter, "parameter"), len(r)))
+        rng = random_numbers(rng, "rng")
         k = self.stiffness_at(r).numpy()
         m = lam * self.shift * torch.cos(r[:, 0] - 0.5 * r[:, -1]).numpy()
         x, todo = np.empty(len(r)), np.arange(len(r))
@@ -258,7 +260,7 @@ class EliminatedMode:
         temperature: np.ndarray | float,
         labels: tuple[str, ...] = ("mean_force",),
         parameter: np.ndarray | float = 1.0,
-        rng: np.random.Generator | None = None,
+        rng: np.random.Generator | int | None = None,
         as_bead: bool = False,
     ) -> Frames:
         """Frames with labels: exact conditional averages, or with ``rng`` the labels of single all-atom frames.
@@ -294,7 +296,7 @@ class EliminatedMode:
         else:
             values = self.sample(variables, t, lam, rng)
         for key in labels:
-            of = " of single frames" if rng else ""
+            of = " of single frames" if rng is not None else ""
             require(key in values, f"there is no label {key!r}{of}; available: {', '.join(values)}")
         chosen = {key: values[key] for key in labels}
         if not as_bead:

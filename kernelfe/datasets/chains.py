@@ -18,6 +18,7 @@ from torch import Tensor
 from ..arrays import real_array
 from ..errors import require
 from ..frames import Frames
+from ..runtime.seeds import random_numbers
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ class ChainFamily:
                 out = out - q * (0.08 - 1e-4 * t) * well + q * tau * 1e-4 * torch.cos(r)
         return out
 
-    def configurations(self, kinds: Sequence[str], temperature: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def configurations(self, kinds: Sequence[str], temperature: np.ndarray, rng) -> np.ndarray:
         """Chains with bonds and angles about their minima and any dihedrals, shape (n, beads, 3), Å.
 
         Not draws from exp(−A/kT): widths follow the temperature, but the pair terms are ignored.
         """
         numbers, n = self._numbers(kinds), len(temperature)
         wide = np.sqrt(real_array(temperature, "temperature", "K") / 300.0)
+        rng = random_numbers(rng, "rng")
         x = np.zeros((n, len(numbers), 3))
         along, normal = np.tile([1.0, 0.0, 0.0], (n, 1)), np.tile([0.0, 0.0, 1.0], (n, 1))
         for i in range(1, len(numbers)):
@@ -85,7 +87,7 @@ class ChainFamily:
         self,
         kinds: Sequence[str],
         temperature: np.ndarray,
-        rng: np.random.Generator,
+        rng: np.random.Generator | int | None,
         noise: dict[str, float] | None = None,
     ) -> Frames:
         """Frames of one chain, with its bonds, and labels ``mean_force`` and ``mean_energy``.
@@ -97,11 +99,12 @@ class ChainFamily:
         temperature
             (n,), K.
         rng
-            numpy Generator, for configurations and noise.
+            numpy Generator or seed, for configurations and noise.
         noise
             Standard deviations of normal noise by label, added and stated; None: exact labels, none stated.
         """
         t = real_array(temperature, "temperature", "K")
+        rng = random_numbers(rng, "rng")
         x = torch.tensor(self.configurations(kinds, t, rng), requires_grad=True)
         at = torch.tensor(t, requires_grad=True)
         a = self.free_energy(x, kinds, at)

@@ -93,7 +93,7 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
     n
         Draws. Standard deviations estimated from them have the relative error 1/√(2n).
     seed
-        Whole number, not negative; the same seed gives the same functions.
+        Whole number; the same seed gives the same functions. None: others at every call.
     features
         Frequencies per term (and per part of a sum of kernels). The prior covariance of the draws is off by about
         features^-½ of the variance where environments differ; what the labels determine is not affected, for the update

@@ -54,7 +54,7 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
     temperature : float
         Temperature in K for plain arrays, and for predictions on arrays that state none.
     random_state : int or None
-        Seed of the random subsets on which hyperparameters are fitted, not negative; None: another every time.
+        Seed of the random subsets on which hyperparameters are fitted; None: another every time.
     progress : bool
         Show progress bars.
 

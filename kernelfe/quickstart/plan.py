@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import KernelfeError, require
+from ..runtime.seeds import whole_seed
 from .cases import LABEL_SETS, SAMPLING, TARGET, Case, Sampler, run_case
 
 
@@ -53,7 +54,7 @@ class Plan:
             f"sizes={self.sizes}, subsets={self.subsets}: every size must be at least 2 frames, and one subset is "
             "needed",
         )
-        require(0 <= self.seed < 2**63, f"seed={self.seed}: give a whole number from 0 to 2⁶³ − 1")
+        object.__setattr__(self, "seed", whole_seed(self.seed))
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
 
     @classmethod

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..errors import require
 from ..protocol import FreeEnergyModel
+from ..runtime.seeds import whole_seed
 from ..runtime.threads import one_thread
 from ..specs import field_names
 from ..units import BOLTZMANN
@@ -110,7 +111,7 @@ def langevin_init(
     kelvin = kelvin.expand(n).clone()
     timestep, friction = protocol.time_step(model, weight.tolist()), float(protocol.friction)
     constants = integrator_constants(kelvin, weight, timestep, friction)
-    generator = torch.Generator(device=start.device).manual_seed(int(protocol.seed))
+    generator = torch.Generator(device=start.device).manual_seed(whole_seed(protocol.seed))
     thermal = (BOLTZMANN * kelvin[:, None, None] / weight[:, None]).sqrt()
     velocities = torch.randn(start.shape, generator=generator, dtype=dtype, device=start.device).mul_(thermal)
     energy, forces = evaluate(model, start, constants["model_temperature"])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError, require
-from ..specs import Bound, Choice, Instance, OrNone, Real, Spec, Whole
+from ..specs import SEED, Bound, Choice, Instance, OrNone, Real, Spec, Whole
 from ..units import FEMTOSECOND
 from .guard import GUARD, DomainGuard
 from .moves import Move, TorsionMoves
@@ -41,7 +41,8 @@ class LangevinProtocol(Spec):
         Check that replicas stay within the training data of the model, and set back the few that do not; None: no
         check. Replicas of a model without a ``domain`` are set back only if they become unstable.
     seed
-        Seed of all random numbers; the same seed gives the same trajectory, bitwise on one CPU.
+        Seed of all random numbers; the same seed gives the same trajectory, bitwise on one CPU. None: other random
+        numbers in every run.
     dtype
         Floating type of the run: "float64" or "float32" (or the torch type).
     largest_phase
@@ -62,7 +63,7 @@ class LangevinProtocol(Spec):
     moves_every: int = 10
     move_rounds: int = 1
     guard: DomainGuard | None = GUARD
-    seed: int = 0
+    seed: int | None = 0
     dtype: Any = "float64"
     largest_phase: float = 1.4
 
@@ -71,7 +72,7 @@ class LangevinProtocol(Spec):
         "friction": Real(least=0.0),
         **dict.fromkeys(("steps", "stride", "moves_every", "move_rounds"), Whole(least=1)),
         "burn_in": Whole(least=0),
-        "seed": Whole(least=0, most=2**63 - 1),
+        "seed": SEED,
         "guard": OrNone(Instance(DomainGuard, "a DomainGuard")),
         "dtype": Choice(("float64", "float32")),
         "largest_phase": Real(above=0.0, below=2.0),

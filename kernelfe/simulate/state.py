@@ -16,7 +16,7 @@ from ..arrays import real_array
 from ..errors import DataError, KernelfeError, ModelFileError, require
 from ..files.npz import load_npz, save_npz
 from ..protocol import FreeEnergyModel
-from ..specs import OrNone, Whole, checked
+from ..specs import SEED, checked
 from ..units import BOLTZMANN, FEMTOSECOND
 
 
@@ -147,7 +147,7 @@ def load_state(
     DataError
         If the seed is not a whole number.
     """
-    seed = checked("seed", seed, OrNone(Whole(least=0, most=2**63 - 1)))
+    seed = checked("seed", seed, SEED)
     arrays = load_npz(path, max_bytes=MAX_STATE)
     found = str(arrays.get("format", ""))
     require(

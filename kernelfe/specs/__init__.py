@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .bounds import (
+    SEED,
     AnyOf,
     Bound,
     Choice,
@@ -23,6 +24,7 @@ from .bounds import (
 from .spec import Spec, field_names, from_dict, to_plain
 
 __all__ = [
+    "SEED",
     "AnyOf",
     "Bound",
     "Choice",

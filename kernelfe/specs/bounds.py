@@ -315,6 +315,9 @@ class Table(Bound):
         return f"a dict of {self.words}, each {self.entry}"
 
 
+#: Seeds of random numbers, in the range that NumPy and torch share; None: other random numbers at every call.
+SEED = OrNone(Whole(least=0, most=2**63 - 1))
+
 # ---------------------------------------------------------------------- plain values
 
 

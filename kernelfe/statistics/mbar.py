@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 
 from ..arrays import kelvin, real_array, unwrapped
 from ..errors import DataError, MissingDependencyError, require
+from ..runtime.seeds import random_numbers
 from ..units import BOLTZMANN
 from .overlap import require_overlap
 from .series import autocorrelation_time, bootstrap_counts
@@ -112,7 +113,7 @@ def surface(
     weights: ArrayLike,
     edges: Sequence[ArrayLike],
     blocks: ArrayLike,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int | None,
     bootstraps: int = 200,
 ) -> Surface:
     """Weighted histogram with error bars from a bootstrap over blocks of time.
@@ -147,6 +148,7 @@ def surface(
     x, w = real_array(coordinates, "coordinates"), real_array(weights, "weights")
     grid = tuple(real_array(e, "edges") for e in edges)
     label, block = np.unique(np.asarray(unwrapped(blocks, "blocks")), return_inverse=True)
+    rng = random_numbers(rng, "rng")
     require(
         x.ndim == 2 and x.shape == (len(w), len(grid)) and block.shape == w.shape and w.ndim == 1,
         f"coordinates {x.shape}, weights {w.shape}, blocks {block.shape} and {len(grid)} edges do "

@@ -25,7 +25,7 @@ from ..errors import require
 from ..frames import Frames
 from ..gp import FreeEnergyRegressor, condition
 from ..simulate import LangevinProtocol, SamplingError, run_langevin, uniform_masses
-from ..specs import Bound, Flag, OneOrMore, OrNone, Real, Spec, Whole
+from ..specs import SEED, Bound, Flag, OneOrMore, OrNone, Real, Spec, Whole
 from .acquisition import expected_divergence, propose
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class ActivePlan(Spec):
     target: float | Sequence[float] | None = None
     temperatures: Sequence[float] | None = None
     at_random: bool = False
-    seed: int = 0
+    seed: int | None = 0
     attempts: int = 6
     shorter: float = 0.7
     steps: InitVar[int | None] = None
@@ -95,7 +95,8 @@ class ActivePlan(Spec):
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         **dict.fromkeys(("rounds", "batch", "candidates", "samples", "replicas", "attempts"), Whole(least=1)),
-        **dict.fromkeys(("refit", "seed"), Whole(least=0)),
+        "refit": Whole(least=0),
+        "seed": SEED,
         "farthest": Real(above=0.0, finite=False),
         "shorter": Real(above=0.0, most=1.0),
         "at_random": Flag(),

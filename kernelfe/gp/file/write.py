@@ -73,6 +73,8 @@ def plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     for name, value in parameters.items():
         if name == "terms" and value is not None and not isinstance(value, Term):
             value = [[key, term.to_dict()] for key, term in value]
+        elif getattr(value, "ndim", None) == 0:  # numbers of NumPy, which JSON does not know
+            value = value.item()
         elif isinstance(value, Spec):
             value = value.to_dict()
         elif name == "noise" and value is not None:  # arrays belong to the training rows, not to the model

@@ -25,8 +25,9 @@ from ... import functionals
 from ...kernels import Jets, Kernel, features_of
 from ...kernels.features import Features
 from ...kernels.jets import plus
+from ...runtime.seeds import whole_seed
 from ...runtime.threads import one_thread
-from ...specs import Whole, checked
+from ...specs import SEED, Whole, checked
 from ..observations.labels import baseline_rows
 from ..posterior import Nodes, predict_mean, read_rows
 from ..prior.rows import RowBlock, frame_chunks
@@ -203,7 +204,7 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
     n
         Draws. Standard deviations estimated from them have the relative error 1/√(2n).
     seed
-        Whole number, not negative; the same seed gives the same functions.
+        Whole number; the same seed gives the same functions. None: others at every call.
     features
         Frequencies per term (and per part of a sum of kernels). The prior covariance of the draws is off by about
         features^-½ of the variance where environments differ; what the labels determine is not affected, for the update
@@ -217,7 +218,7 @@ def pathwise_draws(model, n: int = 64, seed: int = 0, features: int = 1024) -> P
         If the linear systems cannot be solved.
     """
     n, features = (checked(k, v, Whole(least=1), "pathwise_draws") for k, v in (("n", n), ("features", features)))
-    seed = checked("seed", seed, Whole(least=0), "pathwise_draws")
+    seed = whole_seed(checked("seed", seed, SEED, "pathwise_draws"))
     posterior, prior = model.posterior, model.posterior.prior
     rng, device = np.random.default_rng(seed), prior.device
     with torch.no_grad():

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ...arrays import real_array
 from ...errors import DataError, SolverError
+from ...runtime.seeds import generator, random_numbers
 from ...runtime.threads import one_thread
 from ...specs import Bound, Each, Real, Spec, Whole
 from ..conditioning import Conditioned, natural_levels
@@ -102,7 +103,7 @@ class MixtureJoint(Joint):
 
     def sample(self, n: int, seed=0) -> FloatArray:
         """Independent draws, (n, rows): first of the hyperparameters, then of A."""
-        rng = np.random.default_rng(seed)
+        rng = random_numbers(seed)
         which = rng.choice(len(self.weights), n, p=self.weights)
         out = np.empty((n, len(self.mean)))
         for k in np.unique(which):
@@ -205,7 +206,7 @@ def ensemble_of(
     if not free:
         raise DataError("the model has no hyperparameter that was fitted: its terms are fixed and its noise is given")
     rows, every = model.provenance.solver.evidence_rows, posterior.labels
-    labels = every if rows is None else random_subsets(every, rows, np.random.default_rng(subset_seed))
+    labels = every if rows is None else random_subsets(every, rows, generator(subset_seed))
 
     def log_density() -> Tensor:
         return dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior()
@@ -222,7 +223,7 @@ def ensemble_of(
     centre = torch.cat([p.detach().reshape(-1) for p in free])
     widest = max(noise.prior_width, *(term.spec.prior_width for term in prior.terms))
     root = _inverse_root(_curvature(log_density, free, centre, sampling.step), widest)
-    rng = np.random.default_rng(seed)
+    rng = random_numbers(seed)
     points, weights = importance_sample(target, centre, root, rng, sampling)
     models, kept = [], []
     for index in _resampled(weights, draws, rng):

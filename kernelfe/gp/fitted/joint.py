@@ -19,6 +19,7 @@ from ... import functionals
 from ...arrays import real_array
 from ...errors import DataError
 from ...functionals import Functional, Spatial
+from ...runtime.seeds import random_numbers
 from ..observations.labels import baseline_rows
 from ..posterior import predict_mean
 from ..prior.rows import RowBlock, frame_chunks
@@ -152,7 +153,7 @@ class Joint:
 
         Directions whose variance is negative by rounding are left out; rows may be in different units.
         """
-        noise = np.random.default_rng(seed).standard_normal((n, len(self.mean)))
+        noise = random_numbers(seed).standard_normal((n, len(self.mean)))
         return self.mean + noise @ covariance_root(self.covariance).T
 
 
