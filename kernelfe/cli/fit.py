@@ -118,11 +118,11 @@ def say_fitted(model: Any, frames: Any, output: str, refined: Any) -> None:
     if model.handedness_:
         click.echo(f"handedness: {model.handedness_}")
     if refined is not None:
-        last = refined.rounds[-1]
+        best = [one for one in refined.rounds if one.kept][-1]
         click.echo(
             f"density: {len(refined.rounds)} rounds, {'converged' if refined.converged else 'NOT converged'}, "
-            f"{last.distance:.1f} standard deviations from the model of the labels alone, "
-            f"{last.samples_per_replica:.1f} independent samples per replica"
+            f"{best.distance:.1f} standard deviations from the model of the labels alone, "
+            f"{best.samples_per_replica:.1f} independent samples per replica; {refined.outcome}"
         )
     click.echo(f"wrote {output}")
 
@@ -142,8 +142,8 @@ def condition_on_density(
     if not refined.converged:
         click.echo(
             f"Warning: the density step has NOT converged after {len(refined.rounds)} rounds, and {output} holds the "
-            "model of its last round. Try another --timestep, or kernelfe.training.minimize_relative_entropy with more "
-            "rounds, replicas or steps.",
+            f"best model it found ({refined.outcome}). Try another --timestep, or "
+            "kernelfe.training.minimize_relative_entropy with more rounds, replicas or a larger longest.",
             err=True,
         )
     return refined

@@ -7,6 +7,7 @@ therefore divided by the side of the slowest torsion: each side has its own inef
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from ..descriptors import Distances, InternalCoordinates
 from ..geometry.topology import dihedrals_of
 from ..protocol import LinearModel
 from ..statistics import autocorrelation_time
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ def slowest_torsion(series: list[SlowVariables]) -> int | None:
             elif any(np.ptp(other.side(k)) or other.side(k)[0] != side[0] for other in series):
                 slowness[k] = np.inf  # one run never crosses where another does
     return int(np.argmax(slowness)) if count and slowness.max() > 1.0 else None
+
+
+def missing_sides(temperatures: list[float], sides: list[np.ndarray]) -> list[set[int]]:
+    """Sides that the frames at each temperature never visit and others do, which a warning states.
+
+    Such frames do not determine the population of that side.
+    """
+    visited = [set(side.tolist()) for side in sides]
+    everywhere = set().union(*visited)
+    for t, seen in zip(temperatures, visited, strict=True):
+        if seen != everywhere:
+            logger.warning(
+                "relative entropy: the frames at %g K never visit one side of the slowest torsion, which others do at "
+                "their temperatures; they are not used for its population",
+                t,
+            )
+    return [everywhere - seen for seen in visited]
 
 
 def inefficiency(series: np.ndarray) -> float:
