@@ -130,6 +130,11 @@ def label_values(
         f"{'of shape ' + str(shape) + ' ' if shape else ''}per frame",
     )
     mend = f"correct it, or leave it out with present={{{key!r}: mask of the rows that have it}}"
+    if len(shape) == 2 and np.isnan(array[rows]).any(axis=(0, 2)).sum() < shape[0]:  # on some beads only
+        mend += (
+            ". If single beads lack it in all frames, set it to 0 there and state a large noise for these beads, "
+            f"noise={{{key!r}: array of shape (1, {shape[0]}, {shape[1]})}} with 1e3 for them"
+        )
     require_finite(array, f"label {key!r}", rows, mend)
     array[~rows] = np.nan
     return array

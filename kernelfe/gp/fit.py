@@ -19,6 +19,7 @@ from ..specs import Real, checked
 from . import handedness as hands
 from .conditioning import condition_in_turn, natural_levels
 from .default_terms import default_terms, same_beads
+from .degrees import warn_of_degrees
 from .fitted.domain import Domain
 from .fitted.model import FreeEnergy, Noise, Provenance
 from .observations.levels import NoiseLevels
@@ -58,6 +59,8 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     logger.info("%s solver: %s", type(solver).__name__, reason)
     terms, handedness = _terms(estimator.terms, data, baseline)
     names, prior, noise_start, reference = build_prior(terms, data, labels)
+    for part in data.parts:
+        warn_of_degrees([(name, term.spec) for name, term in zip(names, prior.terms, strict=True)], part.coordinates)
     temperatures = np.unique(data.temperature)
     noise = NoiseLevels(noise_start, reference, exponent=len(temperatures) > 1)
     # check the GPU before joining the process group, so that a missing one fails at once
