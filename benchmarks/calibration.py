@@ -1,7 +1,7 @@
 """Calibration of error bars: a thousand simulated data sets, and held-out labels of alanine dipeptide.
 
-Simulated: a free energy A(x; T) = e + c₀τ + u(x) − T s(x) + c(x) τ(T) of two variables is drawn from the prior, with
-length scales, prior scales and noise levels drawn about typical values. The functions are sums of a thousand random
+Simulated: a free energy A(x; T) = e + c₀τ + a(x) − (T − T0) s(x) + c(x) τ(T) of two variables is drawn from the prior,
+with length scales, prior scales and noise levels drawn about typical values. The functions are sums of a thousand random
 waves with the spectrum of the Gaussian kernel, so that none of the package's own covariances is used. Forces,
 energies and responses (for a third of the points) are read at random points and three temperatures, with noise. The
 model is ``FreeEnergyRegressor()`` with default settings: its hyperparameters start from the data, never from the truth,
@@ -44,7 +44,7 @@ QUANTITIES = ("A difference", "F", "S", "S difference", "C")
 
 @dataclass
 class Truth:
-    """Random functions u, s, c of two variables and their gradients, as sums of waves."""
+    """Random functions a, s, c of two variables and their gradients, as sums of waves."""
 
     frequency: np.ndarray  # (3, waves, 2)
     phase: np.ndarray  # (3, waves)
@@ -68,15 +68,15 @@ class Truth:
     def __call__(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """All quantities at points (n, 2) and temperatures (n,)."""
         angle = np.einsum("kwd,nd->nkw", self.frequency, x) + self.phase
-        u, s, c = np.einsum("nkw,kw->kn", np.cos(angle), self.amplitude)
-        du, ds, dc = -np.einsum("nkw,kw,kwd->knd", np.sin(angle), self.amplitude, self.frequency)
+        a, s, c = np.einsum("nkw,kw->kn", np.cos(angle), self.amplitude)
+        da, ds, dc = -np.einsum("nkw,kw,kwd->knd", np.sin(angle), self.amplitude, self.frequency)
         e, c0 = self.constants
         c = c + c0
         tau, log = t - T0 - t * np.log(t / T0), np.log(t / T0)
         return {
-            "free_energy": e + u - t * s + c * tau,
-            "mean_force": -(du - t[:, None] * ds + tau[:, None] * dc),
-            "mean_energy": e + u + c * (t - T0),
+            "free_energy": e + a - (t - T0) * s + c * tau,
+            "mean_force": -(da - (t - T0)[:, None] * ds + tau[:, None] * dc),
+            "mean_energy": e + a + T0 * s + c * (t - T0),
             "entropy": s + c * log,
             "heat_capacity": c,
             "thermal_response_force": ds + log[:, None] * dc,

@@ -1,4 +1,4 @@
-"""Uncertainty of the hyperparameters: Laplace's approximation about the evidence's maximum, corrected by importance.
+"""Uncertainty of the hyperparameters: Laplace's approximation about the evidence's maxima, corrected by importance.
 
 Error bars of one model are conditional on its length scales, prior scales and noise. With few labels these are
 themselves uncertain, θ ~ p(θ|y) ∝ p(y|θ) p(θ), and error bars with the most probable θ are too small. Here θ (all
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -32,7 +32,8 @@ from ...specs import Bound, Each, Real, Spec, Whole
 from ..conditioning import Conditioned, natural_levels
 from ..molecules import over_parts
 from ..observations.levels import NoiseLevels
-from ..solvers.evidence import dense_log_evidence, random_subsets
+from ..solvers.evidence import dense_log_evidence, length_scales, random_subsets, several_searches
+from ..solvers.maximise import maximise
 from .joint import Joint, Query, covariance_root
 
 FloatArray = NDArray[np.float64]
@@ -52,18 +53,38 @@ class SamplingSettings(Spec):
         Points drawn from each, even numbers.
     step
         Step in the logarithms of hyperparameters of the differences of gradients that give the curvature.
+    factors
+        Of the starting length scales, at which searches for other maxima begin; none: only the fitted one counts.
+    rows
+        Label rows up to which other maxima are searched for; more of them leave one.
+    max_iter
+        Steps of these searches.
+    deepest
+        Log density below that of the fitted maximum at which another one no longer counts.
+    apart
+        Distance of two maxima, in units of Laplace's approximation, from which on they are two.
     """
 
     degrees: float = 6.0
     widths: tuple[float, ...] = (1.0, 1.7)
     points: tuple[int, ...] = (48, 16)
     step: float = 1e-3
+    factors: tuple[float, ...] = (1.0, 0.3, 0.1)
+    rows: int = 400
+    max_iter: int = 60
+    deepest: float = 6.0
+    apart: float = 3.0
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "degrees": Real(above=0.0),
         "widths": Each(Real(above=0.0), least=1),
         "points": Each(Whole(least=2), least=1),
         "step": Real(above=0.0),
+        "factors": Each(Real(above=0.0)),
+        "rows": Whole(least=0),
+        "max_iter": Whole(least=1),
+        "deepest": Real(least=0.0),
+        "apart": Real(least=0.0),
     }
 
 
@@ -224,7 +245,15 @@ def ensemble_of(
     widest = max(noise.prior_width, *(term.spec.prior_width for term in prior.terms))
     root = _inverse_root(_curvature(log_density, free, centre, sampling.step), widest)
     rng = random_numbers(seed)
-    points, weights = importance_sample(target, centre, root, rng, sampling)
+    modes = [(centre, root)]
+    few = sum(len(label) for label in labels) <= sampling.rows
+    for other in _other_maxima(log_density, free, prior, noise, sampling) if few else ():
+        if target(other) > target(centre) - sampling.deepest and all(
+            float(torch.linalg.norm(torch.linalg.solve(r, other - c))) > sampling.apart for c, r in modes
+        ):
+            _assign(free, other)
+            modes.append((other, _inverse_root(_curvature(log_density, free, other, sampling.step), widest)))
+    points, weights = importance_sample(target, modes, rng, sampling)
     models, kept = [], []
     for index in _resampled(weights, draws, rng):
         _assign(free, points[index])
@@ -233,12 +262,30 @@ def ensemble_of(
     return HyperparameterEnsemble(models, np.full(len(models), 1.0 / len(models)), 1.0 / float(np.sum(weights**2)))
 
 
-def importance_sample(
-    target, centre: Tensor, root: Tensor, rng: np.random.Generator, sampling: SamplingSettings | None = None
-) -> tuple[Tensor, FloatArray]:
-    """Weighted points of an unnormalised density, drawn about its maximum.
+def _other_maxima(log_density, free, prior, noise, sampling: SamplingSettings) -> list[Tensor]:
+    """Ends of searches that begin with shorter and longer length scales and the starting values of the rest."""
+    lengths = length_scales(prior)
+    if not lengths or not sampling.factors:
+        return []
+    for term in prior.terms:
+        if not term.spec.fixed:
+            for name in ("scales", *term.spec.kernel.hyperparameters()):
+                getattr(term, f"log_{name}").data.copy_(getattr(term, f"start_{name}"))
+    if noise.kinds:
+        noise.log_noise.data.copy_(noise.start)
+    ends = several_searches(lambda: maximise(log_density, free, sampling.max_iter), free, lengths, sampling.factors)
+    return [torch.cat([value.reshape(-1) for value in one.values]) for one in ends]
 
-    From a mixture of Student t distributions about the maximum, some wider than Laplace's approximation says, each
+
+def importance_sample(
+    target,
+    modes: Sequence[tuple[Tensor, Tensor]],
+    rng: np.random.Generator,
+    sampling: SamplingSettings | None = None,
+) -> tuple[Tensor, FloatArray]:
+    """Weighted points of an unnormalised density, drawn about its maxima.
+
+    From a mixture of Student t distributions about the maxima, some wider than Laplace's approximation says, each
     point weighted by the density over that of the mixture. (Adapting the distributions to the points found was tried:
     with so few points it narrows them.)
 
@@ -246,12 +293,12 @@ def importance_sample(
     ----------
     target
         Log density, −∞ where there is none.
-    centre, root
-        The maximum (p,), and A with A Aᵀ the covariance of Laplace's approximation, (p, p).
+    modes
+        Of each maximum its place (p,), and A with A Aᵀ the covariance of Laplace's approximation there, (p, p).
     rng
         Source of the draws.
     sampling
-        Distributions that are drawn from; None: the defaults.
+        Distributions that are drawn from, about every maximum; None: the defaults.
 
     Returns
     -------
@@ -265,16 +312,21 @@ def importance_sample(
     """
     sampling = SamplingSettings() if sampling is None else sampling
     points, student = [], sampling.degrees
-    mixed = list(zip(sampling.widths, sampling.points, strict=True))
-    for width, count in mixed:
+    mixed = [
+        (*mode, width, count) for mode in modes for width, count in zip(sampling.widths, sampling.points, strict=True)
+    ]
+    for centre, root, width, count in mixed:
         half = rng.standard_normal((count // 2, len(centre)))
         half *= width / np.sqrt(rng.chisquare(student, (len(half), 1)) / student)
         x = np.concatenate([half, -half])  # in pairs about the maximum: what is odd averages out
         points.append(centre + torch.from_numpy(x) @ root.T)
     out = torch.cat(points)
     logs = np.array([target(one) for one in out])
-    mixture = np.stack([math.log(count) + _log_student(out, centre, width * root, student) for width, count in mixed])
-    logs -= np.logaddexp.reduce(mixture)
+    logs -= np.logaddexp.reduce(
+        np.stack(
+            [math.log(count) + _log_student(out, centre, width * root, student) for centre, root, width, count in mixed]
+        )
+    )
     if not np.isfinite(logs).any():
         raise SolverError("no draw of the hyperparameters could be conditioned: check the scales of the labels")
     weights = np.exp(logs - logs.max())

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import SolverError
+from ...specs import Bound, Each, Real, Spec, Whole
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels
 from ..prior.prior import Prior
 from .maximise import maximise
+
+logger = logging.getLogger(__name__)
 
 
 def random_subsets(labels: list[LabelSet], rows: int, rng: np.random.Generator) -> list[LabelSet]:
@@ -55,15 +62,120 @@ def dense_log_evidence(prior: Prior, labels: list[LabelSet], noise: NoiseLevels)
     return tempered - 0.5 * (half @ half + 2.0 * lower.diagonal().log().sum() + constant)
 
 
-def fit_dense(prior: Prior, labels: list[LabelSet], noise: NoiseLevels, max_iter: int = 60) -> float:
-    """Maximise the exact log evidence; ``prior`` and ``noise`` are changed in place."""
-    parameters = [
-        *(p for p in prior.parameters() if p.requires_grad),
-        *(p for p in noise.parameters() if p.requires_grad and noise.kinds),
-    ]
-    return maximise(
-        lambda: dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior(),
-        parameters,
-        max_iter,
-        scale=float(sum(len(label) for label in labels)),
+@dataclass(frozen=True)
+class Starts(Spec):
+    """Starting points of a search for the largest of several maxima.
+
+    Few labels often fit equally well with long length scales and much noise, and with short ones and little.
+
+    Parameters
+    ----------
+    factors
+        Of the length scales, all of a model by the same; the first is where the search begins in any case.
+    rows
+        Label rows (whole frames, chosen at random) from which searches start; with no more than these every search is
+        carried to its end.
+    max_iter
+        Steps of a search in fewer rows than all.
+    """
+
+    factors: tuple[float, ...] = (1.0, 0.3, 0.1)
+    rows: int = 300
+    max_iter: int = 20
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "factors": Each(Real(above=0.0), least=1),
+        "rows": Whole(least=1),
+        "max_iter": Whole(least=1),
+    }
+
+
+def fit_dense(
+    prior: Prior, labels: list[LabelSet], noise: NoiseLevels, max_iter: int = 60, starts: Starts | None = None
+) -> float:
+    """Maximise the exact log evidence; ``prior`` and ``noise`` are changed in place.
+
+    Parameters
+    ----------
+    max_iter
+        Steps of the search in all labels.
+    starts
+        Where searches start; None: the defaults. The best of them in few labels is continued with all.
+    """
+    starts = Starts() if starts is None else starts
+    free = [p for p in (*prior.parameters(), *(noise.parameters() if noise.kinds else ())) if p.requires_grad]
+    few = random_subsets(labels, starts.rows, np.random.default_rng(0))
+
+    def search(some: list[LabelSet], steps: int) -> float:
+        return maximise(
+            lambda: dense_log_evidence(prior, some, noise) + prior.hyperpriors() + noise.hyperprior(),
+            free,
+            steps,
+            scale=float(sum(len(label) for label in some)),
+        )
+
+    whole = few is labels
+    found = several_searches(
+        lambda: search(few, max_iter if whole else starts.max_iter), free, length_scales(prior), starts.factors
     )
+    if not found:  # once more, and the error tells why
+        return search(labels, max_iter)
+    best = max(found, key=lambda one: one.value)
+    if best.factor != starts.factors[0]:
+        logger.info("the search that began with length scales %g times as long found more evidence", best.factor)
+    restore(free, best.values)
+    return best.value if whole else search(labels, max_iter)
+
+
+@dataclass(frozen=True)
+class Found:
+    """End of a search: log evidence with priors, factor of the length scales at its start, parameters."""
+
+    value: float
+    factor: float
+    values: list[Tensor]
+
+
+def several_searches(
+    search: Callable[[], float],
+    free: list[torch.nn.Parameter],
+    lengths: list[torch.nn.Parameter],
+    factors: Sequence[float],
+) -> list[Found]:
+    """Ends of searches that begin with the present parameters and length scales times each of the factors.
+
+    Parameters
+    ----------
+    search
+        Maximises from the present parameters, which it leaves at the end of the search.
+    free, lengths
+        All parameters that are fitted, and the logarithms of length scales among them; without any, one search is made.
+    """
+    begin, found = [p.detach().clone() for p in free], []
+    for factor in factors if lengths else factors[:1]:
+        restore(free, begin)
+        for p in lengths:
+            p.data += math.log(factor)
+        try:
+            value = search()
+        except SolverError:  # this start has no evidence at all; another may have
+            continue
+        found.append(Found(value, factor, [p.detach().clone() for p in free]))
+    restore(free, begin)
+    return found
+
+
+def length_scales(prior: Prior) -> list[torch.nn.Parameter]:
+    """Logarithms of the length scales that are fitted, of all terms, also of kernels within kernels."""
+    return [
+        term.log_hyperparameter(name)  # type: ignore[operator]
+        for term in prior.terms
+        for name in term.spec.kernel.hyperparameters()  # type: ignore[union-attr]
+        if name.endswith("lengthscale") and not term.spec.fixed
+    ]
+
+
+def restore(parameters: list[torch.nn.Parameter], values: list[Tensor]) -> None:
+    """Set parameters to values of their shapes."""
+    for p, value in zip(parameters, values, strict=True):
+        p.data.copy_(value)

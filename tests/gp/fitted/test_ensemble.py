@@ -38,14 +38,16 @@ def test_importance_sampling_finds_the_moments_of_a_skew_density():
 
     means = []
     for seed in range(40):
-        points, weights = importance_sample(target, shape.log(), torch.diag(shape**-0.5), np.random.default_rng(seed))
+        points, weights = importance_sample(
+            target, [(shape.log(), torch.diag(shape**-0.5))], np.random.default_rng(seed)
+        )
         means.append(weights @ points.numpy())
     expected = torch.digamma(shape).numpy()  # skew: below the maximum
     error = np.std(means, 0, ddof=1) / math.sqrt(40)
     np.testing.assert_array_less(np.abs(np.mean(means, 0) - expected), 4.0 * error + 0.02)
     assert np.mean(means, 0)[0] < math.log(1.5) - 0.2
     with pytest.raises(SolverError, match="no draw"):
-        importance_sample(lambda x: -math.inf, shape.log(), torch.eye(3).double(), np.random.default_rng(0))
+        importance_sample(lambda x: -math.inf, [(shape.log(), torch.eye(3).double())], np.random.default_rng(0))
 
 
 def test_moments_are_those_of_the_mixture(fitted, ensemble):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.optimize
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from ....linalg.normal import Stacked
 from ...observations.labels import LabelSet
 from ...observations.levels import NoiseLevels
 from ...prior.prior import Prior
+from ..evidence import length_scales, random_subsets, restore, several_searches
 from ..maximise import maximise
 from .basis import SparseBasis
 from .streaming import accumulate
@@ -36,6 +39,28 @@ class Search:
     evaluations: int = 4
     lengthscale: float = 0.7
     other: float = 2.0
+
+
+@dataclass(frozen=True)
+class SparseStarts:
+    """Length scales with which the search of a sparse model may start.
+
+    The range of its bounded searches is short, and functions of a distance between beads vary within far less than the
+    spread of the distances.
+
+    Parameters
+    ----------
+    factors
+        Of all length scales; the first is 1.
+    share
+        Part of the labels by which they are compared.
+    max_iter
+        Steps of each comparison.
+    """
+
+    factors: tuple[float, ...] = (1.0, 0.3, 0.1)
+    share: float = 0.2
+    max_iter: int = 15
 
 
 def fit_scales(prior: Prior, noise: NoiseLevels, stacked: Stacked, max_iter: int) -> float:
@@ -79,9 +104,8 @@ def fit_sparse(
     def snapshot():
         return [p.detach().clone() for p in [*prior.parameters(), *noise.parameters()]]
 
-    def restore(saved):
-        for p, value in zip([*prior.parameters(), *noise.parameters()], saved, strict=True):
-            p.data.copy_(value)
+    def back(saved):
+        restore([*prior.parameters(), *noise.parameters()], saved)
 
     def trial(max_iter: int) -> float:
         with torch.no_grad():
@@ -105,7 +129,7 @@ def fit_sparse(
             chosen = slice(None) if at is None else slice(at, at + 1)
 
             def shifted(shift: float, parameter=parameter, start=start, chosen=chosen) -> float:
-                restore(best[1])
+                back(best[1])
                 parameter.data.copy_(start)
                 parameter.data[chosen] += shift
                 return -trial(6)
@@ -113,8 +137,44 @@ def fit_sparse(
             scipy.optimize.minimize_scalar(
                 shifted, bounds=(-reach, reach), method="bounded", options={"maxiter": search.evaluations, "xatol": 0.1}
             )
-            restore(best[1])
+            back(best[1])
         logger.info(
             "term %d: %s", index, {name: term.log_hyperparameter(name).exp().tolist() for name, _ in directions}
         )
     return best[0]
+
+
+def choose_start(
+    prior: Prior,
+    labels: list[LabelSet],
+    noise: NoiseLevels,
+    choice: Callable[[], list[Tensor]],
+    *,
+    gradients: bool = False,
+    block_rows: int = 8192,
+    starts: SparseStarts | None = None,
+) -> None:
+    """Set ``prior`` and ``noise`` to the start with the most evidence in a part of the labels.
+
+    Parameters
+    ----------
+    choice
+        Chooses inducing environments for the present length scales: shorter ones need others.
+    """
+    starts = SparseStarts() if starts is None else starts
+    few = random_subsets(labels, max(1, round(starts.share * sum(map(len, labels)))), np.random.default_rng(0))
+    free = [p for p in (*prior.parameters(), *(noise.parameters() if noise.kinds else ())) if p.requires_grad]
+    lengths = length_scales(prior)
+    if not lengths:
+        return
+
+    def compared() -> float:
+        with torch.no_grad():
+            stacked = accumulate(SparseBasis(prior, choice(), gradients), few, block_rows)
+        return fit_scales(prior, noise, stacked, starts.max_iter)
+
+    found = several_searches(compared, free, lengths, starts.factors)
+    best = max(found, key=lambda one: one.value, default=None)
+    if best is not None and best.factor != starts.factors[0]:
+        logger.info("the search starts with length scales %g times as long as given by the data", best.factor)
+        restore(free, best.values)

@@ -26,7 +26,7 @@ from ..evidence import random_subsets
 from ..resume import START, sketch
 from .basis import SparseBasis
 from .check import CheckSettings, Comparison, SolverCheck, checked_basis, shared_check
-from .evidence import fit_scales, fit_sparse
+from .evidence import choose_start, fit_scales, fit_sparse
 from .inducing import SEEDED, SELECTIONS, choose
 from .orbits import orbit_size
 from .posterior import SparsePosterior, solve_sparse
@@ -247,15 +247,10 @@ class Sparse(Solver):
             processes.section("the evidence"),
             progress_bar(run.progress and processes.first, "evidence", None) as bar,
         ):
-            fit_sparse(
-                prior,
-                few,
-                levels,
-                choice(min(self.evidence_inducing, self.inducing)),
-                gradients=self.gradients,
-                block_rows=self.block_rows,
-                progress=bar,
-            )
+            count = min(self.evidence_inducing, self.inducing)
+            options: dict[str, Any] = {"gradients": self.gradients, "block_rows": self.block_rows}
+            choose_start(prior, few, levels, lambda: choice(count), **options)
+            fit_sparse(prior, few, levels, choice(count), progress=bar, **options)
 
     def _basis(
         self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, choice: Callable, run: Run
