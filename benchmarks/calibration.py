@@ -1,8 +1,8 @@
 """Calibration of error bars: a thousand simulated data sets, and held-out labels of alanine dipeptide.
 
 Simulated: a free energy A(x; T) = e + c₀τ + a(x) − (T − T0) s(x) + c(x) τ(T) of two variables is drawn from the prior,
-with length scales, prior scales and noise levels drawn about typical values. The functions are sums of a thousand random
-waves with the spectrum of the Gaussian kernel, so that none of the package's own covariances is used. Forces,
+with length scales, prior scales and noise levels drawn about typical values. The functions are sums of a thousand
+random waves with the spectrum of the Gaussian kernel, so that none of the package's own covariances is used. Forces,
 energies and responses (for a third of the points) are read at random points and three temperatures, with noise. The
 model is ``FreeEnergyRegressor()`` with default settings: its hyperparameters start from the data, never from the truth,
 and are fitted by the evidence. It predicts, at points and temperatures without labels, free-energy differences, forces,

@@ -73,15 +73,14 @@ class Starts(Spec):
     factors
         Of the length scales, all of a model by the same; the first is where the search begins in any case.
     rows
-        Label rows (whole frames, chosen at random) from which searches start; with no more than these every search is
-        carried to its end.
+        Label rows (whole frames, chosen at random) by which they are compared.
     max_iter
-        Steps of a search in fewer rows than all.
+        Steps of each comparison.
     """
 
     factors: tuple[float, ...] = (1.0, 0.3, 0.1)
-    rows: int = 300
-    max_iter: int = 20
+    rows: int = 150
+    max_iter: int = 12
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "factors": Each(Real(above=0.0), least=1),
@@ -100,7 +99,7 @@ def fit_dense(
     max_iter
         Steps of the search in all labels.
     starts
-        Where searches start; None: the defaults. The best of them in few labels is continued with all.
+        Where the search may start; None: the defaults. The best by few labels is continued with all.
     """
     starts = Starts() if starts is None else starts
     free = [p for p in (*prior.parameters(), *(noise.parameters() if noise.kinds else ())) if p.requires_grad]
@@ -114,17 +113,12 @@ def fit_dense(
             scale=float(sum(len(label) for label in some)),
         )
 
-    whole = few is labels
-    found = several_searches(
-        lambda: search(few, max_iter if whole else starts.max_iter), free, length_scales(prior), starts.factors
-    )
-    if not found:  # once more, and the error tells why
-        return search(labels, max_iter)
-    best = max(found, key=lambda one: one.value)
-    if best.factor != starts.factors[0]:
-        logger.info("the search that began with length scales %g times as long found more evidence", best.factor)
-    restore(free, best.values)
-    return best.value if whole else search(labels, max_iter)
+    found = several_searches(lambda: search(few, starts.max_iter), free, length_scales(prior), starts.factors)
+    best = max(found, key=lambda one: one.value, default=None)
+    if best is not None and best.factor != starts.factors[0]:
+        logger.info("the search starts with length scales %g times as long as given by the data", best.factor)
+        restore(free, best.values)
+    return search(labels, max_iter)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kernelfe
-from kernelfe import FreeEnergyRegressor, Frames, Sparse, Term
+from kernelfe import Frames, FreeEnergyRegressor, Sparse, Term
 from kernelfe.descriptors import PairDistances
 
 
