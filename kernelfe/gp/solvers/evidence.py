@@ -114,11 +114,24 @@ def fit_dense(
         )
 
     found = several_searches(lambda: search(few, starts.max_iter), free, length_scales(prior), starts.factors)
-    best = max(found, key=lambda one: one.value, default=None)
-    if best is not None and best.factor != starts.factors[0]:
+    begin, values = [p.detach().clone() for p in free], []
+    for one in found:  # by all labels: a few may miss those that a start explains badly
+        restore(free, one.values)
+        values.append(_value_or_less(prior, labels, noise))
+    restore(free, begin)
+    if values and (best := found[int(np.argmax(values))]).factor != starts.factors[0]:
         logger.info("the search starts with length scales %g times as long as given by the data", best.factor)
         restore(free, best.values)
     return search(labels, max_iter)
+
+
+def _value_or_less(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> float:
+    """Log evidence with priors, −∞ where it cannot be computed."""
+    try:
+        with torch.no_grad():
+            return float(dense_log_evidence(prior, labels, noise) + prior.hyperpriors() + noise.hyperprior())
+    except SolverError:
+        return -math.inf
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,7 @@ def several_searches(
     free: list[torch.nn.Parameter],
     lengths: list[torch.nn.Parameter],
     factors: Sequence[float],
+    most: float = 8.0,
 ) -> list[Found]:
     """Ends of searches that begin with the present parameters and length scales times each of the factors.
 
@@ -144,6 +158,8 @@ def several_searches(
         Maximises from the present parameters, which it leaves at the end of the search.
     free, lengths
         All parameters that are fitted, and the logarithms of length scales among them; without any, one search is made.
+    most
+        Largest growth of a logarithm from another start than the first.
     """
     begin, found = [p.detach().clone() for p in free], []
     for factor in factors if lengths else factors[:1]:
@@ -154,6 +170,8 @@ def several_searches(
             value = search()
         except SolverError:  # this start has no evidence at all; another may have
             continue
+        if factor != factors[0] and any(float((p - q).max()) > most for p, q in zip(free, begin, strict=True)):
+            continue  # scales without bounds: the evidence of such a covariance is rounding
         found.append(Found(value, factor, [p.detach().clone() for p in free]))
     restore(free, begin)
     return found

@@ -168,13 +168,17 @@ def choose_start(
     if not lengths:
         return
 
-    def compared() -> float:
+    def compared(some: list[LabelSet]) -> float:
         with torch.no_grad():
-            stacked = accumulate(SparseBasis(prior, choice(), gradients), few, block_rows)
+            stacked = accumulate(SparseBasis(prior, choice(), gradients), some, block_rows)
         return fit_scales(prior, noise, stacked, starts.max_iter)
 
-    found = several_searches(compared, free, lengths, starts.factors)
+    found = several_searches(lambda: compared(few), free, lengths, starts.factors)
     best = max(found, key=lambda one: one.value, default=None)
+    if best is not None and best.factor != starts.factors[0]:
+        # by all labels: a few may miss those that a start explains badly
+        found = several_searches(lambda: compared(labels), free, lengths, (starts.factors[0], best.factor))
+        best = max(found, key=lambda one: one.value, default=None)
     if best is not None and best.factor != starts.factors[0]:
         logger.info("the search starts with length scales %g times as long as given by the data", best.factor)
         restore(free, best.values)
