@@ -170,7 +170,7 @@ def several_searches(
             value = search()
         except SolverError:  # this start has no evidence at all; another may have
             continue
-        if factor != factors[0] and any(float((p - q).max()) > most for p, q in zip(free, begin, strict=True)):
+        if factor != factors[0] and any(float((p.detach() - q).max()) > most for p, q in zip(free, begin, strict=True)):
             continue  # scales without bounds: the evidence of such a covariance is rounding
         found.append(Found(value, factor, [p.detach().clone() for p in free]))
     restore(free, begin)
