@@ -53,11 +53,13 @@ def test_stress_in_six_or_nine_numbers():
     np.testing.assert_array_equal(rows[0].labels["stress"][0], [1, 2, 3, 4, 5, 6])
 
 
-def test_a_pair_that_is_never_within_the_cutoff():
-    """votca/votca#1182: a function that no frame visits makes the equations singular; here it would be zero."""
+def test_a_pair_that_is_never_within_the_cutoff(caplog):
+    """votca/votca#1182: a function that no frame visits makes the equations singular; here the term is zero."""
     data = frames(kinds=["A", "A", "B"])
-    with pytest.raises(DataError, match="no frame has an environment"):
-        FreeEnergyRegressor(terms=Term(PairDistances(cutoff=0.1, kinds=("A", "B")), RBF(1.0)), baseline=False).fit(data)
+    term = Term(PairDistances(cutoff=0.1, kinds=("A", "B")), RBF(1.0))
+    with caplog.at_level(logging.WARNING):
+        FreeEnergyRegressor(terms=term, baseline=False, optimizer=None).fit(data)
+    assert "no frame has an environment" in caplog.text
 
 
 def test_constant_labels():

@@ -73,6 +73,10 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
         if descriptor is None:
             descriptor = Variables() if data.parts[0].positions is None else Distances()
         descriptor, z = sampled_environments(descriptor, states)
+        if not len(z):
+            logger.warning(
+                "term %r is zero: no frame has an environment of %s. Check its kinds, bonds and cutoff", name, descriptor
+            )
         kernel = term.kernel if term.kernel is not None else RBF()
         if not isinstance(kernel, Kernel):
             raise DataError(f"term {name!r}: kernel={kernel!r} is not a kernel; pass one such as RBF(), or None")
@@ -126,17 +130,16 @@ def sampled_environments(descriptor, states: list[States]) -> tuple[Any, torch.T
         (only,) = states
         assert only.molecule is not None
         descriptor = descriptor.for_molecule(only.molecule.kinds, only.molecule.bonds)
-        z = descriptor.environments(only.coordinates, cell=only.cell).z
-    else:
-        wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
-        if len(wide) > 1:
-            raise DataError(
-                f"{type(descriptor).__name__} gives {wide} columns in molecules of different sizes, which no term can "
-                "share: use descriptors by kinds of beads (PairDistances, Bonded), such as those of local_terms(...)"
-            )
-        z = torch.cat([one.environments(descriptor).z for one in states])
+        return descriptor, descriptor.environments(only.coordinates, cell=only.cell).z
+    wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
+    if len(wide) > 1:
+        raise DataError(
+            f"{type(descriptor).__name__} gives {wide} columns in molecules of different sizes, which no term can "
+            "share: use descriptors by kinds of beads (PairDistances, Bonded), for example those of local_terms(...)"
+        )
+    z = torch.cat([one.environments(descriptor).z for one in states])
     if not len(z):
-        raise DataError(f"no frame has an environment of {descriptor}: check its kinds, bonds and cutoff")
+        raise DataError(f"no molecule has an environment of {descriptor}: check its kinds, bonds and cutoff")
     return descriptor, z
 
 
