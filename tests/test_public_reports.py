@@ -123,6 +123,13 @@ def test_a_calculator_asked_directly_about_new_atoms():
     np.testing.assert_allclose(found, model.predict(data[:2], "free_energy", reference=None), atol=1e-10)
 
 
+def test_a_calculator_with_another_number_of_atoms():
+    """apax-hub/apax#21: neither the former number of atoms nor a bare error of an array library."""
+    calculator = FreeEnergyRegressor(baseline=False, optimizer=None).fit(frames(20)).calculator(temperature=300.0)
+    with pytest.raises(DataError, match="3 beads"):
+        calculator.calculate(Atoms("CCCC", positions=np.arange(12.0).reshape(4, 3)), ["energy"])
+
+
 def test_energies_that_belong_to_other_frames():
     """stefanch/sGDML#29: energies that do not belong to the geometries are noise, not structure."""
     rng = np.random.default_rng(3)

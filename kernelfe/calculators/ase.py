@@ -232,6 +232,11 @@ class FreeEnergyCalculator(Calculator):
     def _inputs(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Positions (1, beads, 3) and cell (1, 3, 3) | None as tensors, after checking that the beads fit."""
         kinds = getattr(self.model, "kinds", None)
+        shape = getattr(self.model, "shape", None) if kinds is None else (len(kinds), 3)
+        require(
+            shape in (None, (len(atoms), 3)),
+            f"the model has {shape and shape[0]} beads, the Atoms object {len(atoms)}: map the atoms first",
+        )
         if kinds is not None:
             _check_kinds(atoms, tuple(kinds))
         require(
@@ -270,8 +275,6 @@ def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
     Kinds are read from ``atoms.arrays["kinds"]`` if there, else from the chemical symbols if all kinds of the model are
     symbols and no atom is X; other names (CA, W1) cannot be told from an Atoms object, and only the number is checked.
     """
-    fits = len(atoms) == len(kinds)
-    require(fits, f"the model has {len(kinds)} beads, the Atoms object {len(atoms)}: map the atoms first")
     if "kinds" in atoms.arrays:
         found = tuple(str(kind) for kind in atoms.arrays["kinds"])
     else:

@@ -47,6 +47,7 @@ class FittedModel:
         self.device: torch.device | None = getattr(self.frozen, "device", None)
         self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
         self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
+        self.shape: tuple[int, ...] | None = getattr(estimator, "coordinate_shape_", None)
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) in eV, shape (n,), and −∇A in eV/Å, shape (n, beads, 3), of the frozen model."""
@@ -90,6 +91,7 @@ class PeriodicFittedModel:
         self.device: torch.device | None = getattr(self.frozen, "device", None)
         self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
         self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
+        self.shape: tuple[int, ...] | None = getattr(estimator, "coordinate_shape_", None)
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Energies and forces without a cell, which frozen periodic models refuse."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +20,8 @@ from .prior.mean import MeanFunction
 from .prior.prior import Prior
 from .prior.term import Term, TermModule
 from .states import States
+
+logger = logging.getLogger(__name__)
 
 
 def named_terms(terms) -> list[tuple[str, Term]]:
@@ -75,7 +78,9 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
         descriptor, z = sampled_environments(descriptor, states)
         if not len(z):
             logger.warning(
-                "term %r is zero: no frame has an environment of %s. Check its kinds, bonds and cutoff", name, descriptor
+                "term %r is zero: no frame has an environment of %s. Check its kinds, bonds and cutoff",
+                name,
+                descriptor,
             )
         kernel = term.kernel if term.kernel is not None else RBF()
         if not isinstance(kernel, Kernel):

@@ -142,6 +142,11 @@ class FreeEnergy:
         """Kinds of the beads of the one molecule, by which a calculator recognises others; None if not known."""
         return self.molecules.entries[0].molecule.kinds if self.molecules.single else None
 
+    @property
+    def coordinate_shape_(self) -> tuple[int, ...] | None:
+        """Shape of one configuration of the one molecule; None for several."""
+        return self.molecules.entries[0].molecule.shape if self.molecules.single else None
+
     def fitted_terms(self) -> list[tuple[str, Term]]:
         """The terms as specs that hold the fitted numbers."""
         return [(name, term.fitted_spec()) for name, term in self.terms]
