@@ -60,7 +60,7 @@ class States:
             return None if array is None else without_copy(array).to(device)
 
         size = len(frames)
-        t = frames.temperature if temperature is None else real_array(temperature, "temperature", "K")
+        t = frames.temperature if temperature is None else real_array(temperature, "temperature", "K").copy()
         if t.shape not in ((), (1,), (size,)):
             raise DataError(f"temperature has shape {t.shape}: pass a number, or one per frame, shape ({size},)")
         t = np.broadcast_to(t, (size,))

@@ -223,7 +223,8 @@ def test_many_length_scales_at_once():
     def well(x):  # a narrow dip in a wide one
         return np.log(0.02 + x[:, 0] ** 2)
 
-    x, between = np.sort(rng.uniform(-6, 6, (45, 1)), 0), np.linspace(-5.5, 5.5, 200)[:, None]
+    # places crowd around the dip, so that its scale and the wide one are both seen
+    x, between = 6.0 * np.sort(rng.uniform(-1, 1, (45, 1)), 0) ** 3, 5.5 * np.linspace(-1, 1, 200)[:, None] ** 3
     y = well(x) + 1e-3 * rng.normal(size=45)
     rational, gaussian = (error(k, x, y, between, well(between)) for k in (RationalQuadratic(), RBF()))
     assert rational < 0.6 * gaussian and rational < 0.1

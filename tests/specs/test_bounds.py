@@ -57,6 +57,7 @@ ARGUMENTS = {
     "StationaryFreeEnergy": {"kernel": TemperatureKernel(200.0, (250.0, 500.0))},
     "StationaryHeatCapacity": {"kernel": TemperatureKernel(200.0, (250.0, 500.0))},
     "Sum": {"kernels": (RBF(1.0), RBF(2.0))},
+    "Labelling": {"beads": "ca"},
     "Symmetrized": {"descriptor": Distances(), "permutations": ((0, 1), (1, 0))},
     "TorsionMoves": {"bonds": ((0, 1), (1, 2), (2, 3))},
     "TemperatureKernel": {"lengthscale": 200.0, "range": (250.0, 500.0)},

@@ -32,4 +32,6 @@ def test_first_release(name):
         # one of the models explains nothing: its numbers are differences at rounding, so at least 1e-3 eV counts
         scale = 1e-3 + np.abs(then[f"{slug}:{quantity}"]).max() + then[f"{slug}:{quantity}:std"].max()
         assert np.abs(mean - then[f"{slug}:{quantity}"]).max() <= MEAN * scale
-        assert np.abs(std - then[f"{slug}:{quantity}:std"]).max() <= STD * scale
+        # each frame has a temperature of its own, so that its free energy is relative to itself: 0 ± 0, then ± rounding
+        rounding = 1e-7 if quantity == "free_energy" and not std.any() else 0.0
+        assert np.abs(std - then[f"{slug}:{quantity}:std"]).max() <= max(STD * scale, rounding)
