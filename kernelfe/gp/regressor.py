@@ -37,7 +37,7 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    terms : Term, list of (name, Term) or None
+    terms : Term, list of pairs (str, Term) or None
         The sum that models A; None: one term on all bead distances (or on the variables).
     solver : "auto", "dense", "iterative", "sparse", or a spec: Dense, Iterative, Sparse
         How to condition; "auto" gives the reason for its choice in ``solver_reason_``.
