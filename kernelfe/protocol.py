@@ -192,32 +192,14 @@ class LinearModel(FreeEnergyModel, Protocol):
         ...
 
     def features(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
-        """Features φ(R, T) of a batch of configurations: the derivatives of A by the weights.
+        """Features φ(R, T) of a batch of configurations, (n, W), eV per unit of the weights: the derivatives ∂A/∂w.
 
-        Parameters
-        ----------
-        positions
-            (n, beads, 3), Å.
-        temperature
-            K; one number or shape (n,).
-
-        Returns
-        -------
-        Tensor
-            (n, W), eV per unit of the weights.
+        Arguments as in :meth:`FreeEnergyModel.energy_and_forces`.
         """
         ...
 
     def with_weights(self, mean: Tensor, lower: Tensor) -> Self:
-        """Model of the same type with another distribution of the weights; this one does not change.
-
-        Parameters
-        ----------
-        mean
-            (W,).
-        lower
-            (W, W), Cholesky factor of the precision.
-        """
+        """Model of the same type with another mean (W,) and ``lower`` (W, W); this one does not change."""
         ...
 
 
@@ -234,19 +216,9 @@ class DifferentiableModel(FreeEnergyModel, Protocol):
         ...
 
     def energy(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
-        """A(R; T) with its graph: differentiable by ``positions`` and by the parameters.
+        """A(R; T) in eV, shape (n,), with its graph: differentiable by ``positions`` and by the parameters.
 
-        Parameters
-        ----------
-        positions
-            (n, beads, 3), Å.
-        temperature
-            K; one number or shape (n,).
-
-        Returns
-        -------
-        Tensor
-            (n,), eV; row i depends on configuration i only.
+        Arguments as in :meth:`FreeEnergyModel.energy_and_forces`; row i depends on configuration i only.
         """
         ...
 

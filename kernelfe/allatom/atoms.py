@@ -54,7 +54,7 @@ class AtomFrames:
         Raises
         ------
         DataError
-            If there is no part, or parts hold different arrays.
+            If ``parts`` is empty, or parts hold different arrays.
         """
         parts = list(parts)
         require(parts, "no frames to join")

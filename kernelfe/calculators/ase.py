@@ -134,7 +134,7 @@ class FreeEnergyCalculator(Calculator):
         Raises
         ------
         DataError
-            If the temperature is not positive and finite, or there is no such parameter.
+            If the temperature is not positive and finite, or the parameter is unknown.
         """
         unknown = sorted(set(kwargs) - {"temperature"})
         require(not unknown, f"FreeEnergyCalculator has no parameter {', '.join(unknown)}; it has temperature")

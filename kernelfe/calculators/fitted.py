@@ -116,7 +116,7 @@ class PeriodicFittedModel:
         Raises
         ------
         DataError
-            If there is no cell.
+            If ``cell`` is None.
         """
         require(cell is not None, "the model was fitted to periodic frames: set atoms.cell and atoms.pbc = True")
         assert cell is not None

@@ -53,8 +53,8 @@ class Bonded(Descriptor):
     Raises
     ------
     DataError
-        If fewer than two kinds are named, or there is no usual coordinate of so many beads; when read, if kinds or
-        bonds are not known.
+        If fewer than two kinds are named, or more than bond lengths, angles and dihedrals have beads; when read, if
+        kinds or bonds are not known.
     """
 
     kinds: tuple[str, ...]

@@ -30,7 +30,7 @@ def plain_suffix(path: str | os.PathLike[str]) -> str:
 
 
 def is_compressed(path: str | os.PathLike[str]) -> bool:
-    """Whether the suffix is that of gzip, bzip2 or xz."""
+    """Return True if the suffix is that of gzip, bzip2 or xz."""
     return Path(path).suffix.lower() in _OPENERS
 
 
@@ -65,7 +65,7 @@ def next_line(handle: TextIO) -> str:
 
 
 def may_be_cut(last: str, others: Iterable[str]) -> bool:
-    """Whether the last line of a file, without a line end, may have lost the end of its last number.
+    """Return True if the last line of a file, without a line end, may have lost the end of its last number.
 
     White space after the number shows that it is whole. So does, among at least three other numbers of its column, the
     common number of decimals of a fixed format, or else no fewer significant digits than any of the others. In doubt
@@ -100,7 +100,7 @@ def may_be_cut(last: str, others: Iterable[str]) -> bool:
 
 
 def _end(number: str) -> str:
-    """What follows the point, each digit as 0 and the sign of an exponent as +."""
+    """Part of a number from the point on, with each digit as 0 and the sign of an exponent as +."""
     return re.sub(r"\d", "0", number[number.index(".") :]).replace("-", "+")
 
 

@@ -285,7 +285,7 @@ def cells(value: Any, count: int, factor: float) -> np.ndarray:
 
 
 def look_fractional(positions: np.ndarray, cell: np.ndarray) -> bool:
-    """Whether positions fill the unit cube of a larger cell, as fractions of it do and lengths hardly ever."""
+    """Return True if positions fill the unit cube of a larger cell, as fractions do and lengths hardly ever."""
     low, high = positions.min(axis=(0, 1), initial=1.0), positions.max(axis=(0, 1), initial=0.0)
     fills = low.min() > -0.1 and high.max() < 1.1 and (high - low).min() > 0.8
     return bool(fills and np.linalg.norm(cell, axis=-1).min(initial=np.inf) > 1.5)

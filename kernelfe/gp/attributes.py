@@ -115,12 +115,14 @@ class FittedAttributes:
 
     @property
     def concave_(self) -> bool:
-        """Whether C ≥ 0 was enforced somewhere (:func:`~kernelfe.gp.enforce_concavity`)."""
+        """True if C ≥ 0 was enforced somewhere (:func:`~kernelfe.gp.enforce_concavity`)."""
         return self._part().provenance.concave
 
     @property
     def handedness_(self) -> str:
-        """Whether left and right differ in the training data, and what tells them apart; "" if not recorded.
+        """Result of the handedness test: do left and right differ in the training data, and what tells them apart.
+
+        An empty string if not recorded.
 
         See :mod:`kernelfe.gp.handedness`.
         """
@@ -133,7 +135,7 @@ class FittedAttributes:
 
     @property
     def zero_known_(self) -> bool:
-        """Whether the labels fix the zero of the free energy."""
+        """True if the labels fix the zero of the free energy."""
         return self._part().molecules.zero_known
 
     # -------------------------------------------------------------- molecules
@@ -161,7 +163,7 @@ class FittedAttributes:
 
     @property
     def periodic_(self) -> bool | None:
-        """Whether the frames of the one molecule have a cell; None for several."""
+        """True if the frames of the one molecule have a cell; None for several molecules."""
         return self._only("periodic")
 
     @property

@@ -72,7 +72,7 @@ def enforce_concavity(model, X, *, temperature=None, parameters=None, estimate="
     Raises
     ------
     DataError
-        If there are no virtual points or too many, or ``estimate`` is unknown.
+        If virtual points are missing or too many, or ``estimate`` is unknown.
     SolverError
         If the constrained posterior cannot be found.
     """

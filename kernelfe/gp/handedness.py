@@ -277,14 +277,14 @@ def _odd(
         along = (slopes * internal.edge_vectors(stencil, force)).sum(1).reshape(3, count, len(x)).sum(
             0
         ).T.numpy() / areas
-        for k in range(count):  # an odd function of the frames: what h times even functions explain is no news
+        for k in range(count):  # odd in the frames: keep only what h times even functions do not explain
             along[:, k] = _rest(along[:, k], s[:, k : k + 1] * even) if s[:, k].any() else 0.0
         columns += [along, along * s * s]
     return np.stack(columns, axis=1)
 
 
 def _rest(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """What a least-squares fit leaves of values, in units of its spread."""
+    """Residuals of a least-squares fit to values, in units of their spread."""
     known = np.isfinite(values)
     if known.sum() > 3 * basis.shape[1]:
         values = values - basis @ np.linalg.lstsq(basis[known], values[known], rcond=None)[0]

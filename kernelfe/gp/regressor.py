@@ -45,7 +45,7 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
         Physical baseline subtracted from every label; None: Boltzmann inversion for molecules, False: none.
     optimizer : "evidence" or None
         "evidence" fits length scales, prior scales and noise, starting from the numbers in the specs;
-        None keeps the numbers (and the starting values from the data where there are none).
+        None keeps the numbers (and the starting values from the data for numbers not given).
     labels : list of str or None
         Label kinds to condition on; None: all that are present.
     noise : dict, CorrelatedNoise or None
@@ -246,7 +246,7 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If there is no such term, or an argument is out of range.
+            If the model has no such term, or an argument is out of range.
         """
         return self._fitted().pair_potential(r, term, **options)
 

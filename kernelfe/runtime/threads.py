@@ -142,7 +142,7 @@ class _Shared:
         self.modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def claim(self) -> int | None:
-        """The next block; None if there is none left, or one has failed."""
+        """The next block; None after the last one, or once one has failed."""
         with self.lock:
             if self.errors or self.next == len(self.items):
                 return None

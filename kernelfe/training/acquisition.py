@@ -63,7 +63,7 @@ def expected_divergence(model: FreeEnergyRegressor, samples: Frames) -> float:
     Raises
     ------
     DataError
-        If there are no samples, or they are not of the model's beads.
+        If ``samples`` is empty, or holds other beads than the model.
     """
     _check(model, samples)
     with torch.no_grad():

@@ -162,7 +162,7 @@ def _particles(file: Any) -> Any:
 
 
 def _energies(path: Path, node: Any, steps: Any, count: int) -> NDArray[np.float64] | None:
-    """Potential energies (count,), NaN where there is none; None if the file has none."""
+    """Potential energies (count,), NaN for frames without one; None if the file holds none at all."""
     if node is None:
         return None
     values = dataset(node, "value")

@@ -59,7 +59,7 @@ class NetcdfFile:
             return netcdf_file(self.path, "r", mmap=True, maskandscale=False)
 
     def rows(self) -> Iterator[Row]:
-        """All frames in order; forces alone where there are no coordinates."""
+        """All frames in order; only forces if the file has no coordinates."""
         from ase.geometry import cellpar_to_cell
 
         with reading(self.path, "NetCDF"):

@@ -157,7 +157,7 @@ def _cell(box: np.ndarray, frames: int, name: str) -> np.ndarray:
 
 
 def suggestion(names: Iterable[str]) -> str:
-    """Advice that names the layouts to which arrays of these names may belong; empty if there are none."""
+    """Advice that names the layouts to which arrays of these names may belong; empty without such a layout."""
     have = set(names)
     fitting = [k for k, form in LAYOUTS.items() if have & set(form.positions) and have & set(form.forces)]
     if not fitting:

@@ -46,7 +46,7 @@ _FRAMES_AT_ONCE, _ENTRIES = 4096, 1 << 22
 
 @dataclass(frozen=True)
 class DomainSettings(Spec):
-    """How wide a domain is, and what it is made from.
+    """Width of a domain, and the data it is made from.
 
     Parameters
     ----------
@@ -348,7 +348,7 @@ def _device(terms: list) -> torch.device:
 
 
 def _lowest(values: Tensor) -> Tensor:
-    """Smallest value of every column; infinite where there is none, such as no pair of beads within a cutoff."""
+    """Smallest value of every column; infinite without values, such as no pair of beads within a cutoff."""
     return values.amin(0) if len(values) else values.new_full(values.shape[1:], torch.inf)
 
 
@@ -386,22 +386,14 @@ def _novelty(kernel, anchors: Tensor, whitening: Whitening, z: Tensor) -> Tensor
 
 
 def _frame_maximum(out: Tensor, score: Tensor, frame: Tensor | None) -> Tensor:
-    if frame is None:
-        return torch.maximum(out, score)
-    return out.scatter_reduce(0, frame, score, "amax")
+    return torch.maximum(out, score) if frame is None else out.scatter_reduce(0, frame, score, "amax")
 
 
 def require_domain(domain: Domain | None) -> Domain:
-    """The domain of a model.
-
-    Raises
-    ------
-    DataError
-        If the model has none.
-    """
+    """Return the domain of a model; DataError if the model has none."""
     if domain is None:
         raise DataError(
-            "the file of this model does not say where the training data are, as those of earlier versions and of "
-            "members of an ensemble do not: fit it again"
+            "the file of this model has no training domain (files of earlier versions and of members of an ensemble "
+            "have none): fit it again"
         )
     return domain

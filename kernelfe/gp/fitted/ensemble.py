@@ -292,7 +292,7 @@ def importance_sample(
     Parameters
     ----------
     target
-        Log density, −∞ where there is none.
+        Log density, −∞ outside its support.
     modes
         Of each maximum its place (p,), and A with A Aᵀ the covariance of Laplace's approximation there, (p, p).
     rng

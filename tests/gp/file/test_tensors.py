@@ -46,21 +46,8 @@ def fitted_file(tmp_path_factory):
 def test_truncated_at_any_length(file, tmp_path):
     data, path = file.read_bytes(), tmp_path / "cut.kfe"
     header = struct.unpack("<Q", data[:8])[0]
-    for size in [
-        0,
-        1,
-        7,
-        8,
-        9,
-        100,
-        header,
-        header + 7,
-        header + 8,
-        header + 9,
-        len(data) // 2,
-        len(data) - 8,
-        len(data) - 1,
-    ]:
+    within = (header, header + 7, header + 8, header + 9)
+    for size in (0, 1, 7, 8, 9, 100, *within, len(data) // 2, len(data) - 8, len(data) - 1):
         path.write_bytes(data[:size])
         with pytest.raises(ModelFileError, match=r"cut\.kfe"):
             load(path)

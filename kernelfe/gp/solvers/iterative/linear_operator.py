@@ -62,7 +62,7 @@ class JetLinearOperator(LinearOperator):
         Labels, and modules whose parameters are replaced by ``hyperparameters`` while something is computed.
     batch
         Shape of a batch of copies: linear_operator asks for them where right-hand sides come in batches. They cost
-        nothing; there are no batches of hyperparameters.
+        nothing; hyperparameters have no batches.
     """
 
     def __init__(self, *hyperparameters: Tensor, shared: _Shared, batch: torch.Size = torch.Size()):  # noqa: B008

@@ -11,7 +11,7 @@ from ....specs import Bound, OrNone, Real, Spec, Whole
 
 @dataclass(frozen=True)
 class PreconditionerSettings(Spec):
-    """What a preconditioner may cost, and what it is made from. Solutions depend on it to their tolerance only.
+    """Cost limits and composition of a preconditioner. Solutions depend on it to their tolerance only.
 
     Parameters
     ----------

@@ -94,6 +94,6 @@ def _spanning(w: Tensor, tolerance: float = 1e-9, counted: int = 16) -> Tensor |
 
 
 def _spans(turn: Tensor, w: Tensor, lost: float = 1e-13) -> bool:
-    """Whether no part of W, ‖W − Q Qᵀ W‖ / ‖W‖, is lost beyond rounding."""
+    """Return True if no part of W, ‖W − Q Qᵀ W‖ / ‖W‖, is lost beyond rounding."""
     left = torch.baddbmm(w, turn, turn.transpose(1, 2) @ w, alpha=-1.0)
     return bool((left.square().sum((1, 2)) <= lost**2 * w.square().sum((1, 2))).all())
