@@ -62,6 +62,8 @@ class ExchangeAction:
     Soc. B 84, 321, 2022).
     """
 
+    mixes = True
+
     def __init__(self, ladders: int, rungs: int, every: int):
         self.ladders, self.rungs, self.every = ladders, rungs, every
         self.round = 0

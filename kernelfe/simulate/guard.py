@@ -4,8 +4,11 @@ At regular intervals all replicas are scored by the model's domain (1 at the edg
 1 and ``stop`` are counted, since a few per mille of valid samples lie just outside the training frames. A replica that
 scores beyond ``stop``, or becomes unstable, returns to its configuration at the last check, with its velocities
 reversed. This is the rejection of a Metropolis move whose proposal is the dynamics between two checks (generalised
-hybrid Monte Carlo; Horowitz, Phys. Lett. B 268, 247, 1991): the run samples exp(−A/kT) within the domain. The samples
-of that replica since the last check repeat its configuration there, as rejections do.
+hybrid Monte Carlo; Horowitz, Phys. Lett. B 268, 247, 1991): configurations at checks sample exp(−A/kT) within the
+domain. The samples of that replica since the last check repeat its configuration there, as rejections do. Samples
+between two checks may lie outside, where a path leaves and returns: their averages differ by about the share of checks
+that set back. Exchanges would tie replicas to each other: a check comes before each round of them, so that none lies
+between two checks. The end of a run is checked as well.
 
 If more than a share of all checks sets a replica back, the run ends with a :class:`~kernelfe.simulate.SamplingError`
 that names a replica and its most unusual coordinate, and carries the state of the last check, from which the run can be
@@ -39,7 +42,7 @@ class DomainGuard(Spec):
     Parameters
     ----------
     every
-        Steps between checks. A check costs about two steps.
+        Steps between checks. A check costs about two steps. Replica exchange checks before each round of swaps, too.
     stop
         Score beyond which a replica is set back; infinity: none. With 1 the extremes of training would be the limit.
     share
@@ -91,6 +94,8 @@ class DomainWatch:
         (replicas,), how often each replica was set back, burn-in included.
     """
 
+    mixes = False
+
     def __init__(self, guard: DomainGuard, model: FreeEnergyModel, state: LangevinState, record: Record):
         self.guard, self.every, self.record = guard, guard.every, record
         self.domain = getattr(model, "domain", None)
@@ -128,6 +133,10 @@ class DomainWatch:
                 self._set_back(bad, state, self._error(bad, score, state))
             self.checked += len(score)
             self.outside += int((score > 1.0).sum())
+        self.keep(state)
+
+    def keep(self, state: LangevinState) -> None:
+        """Take this state for that of the last check."""
         self.sound, self._recorded = state.copy(), self.record.count
 
     def rescue(self, error: SamplingError, state: LangevinState) -> None:
@@ -145,7 +154,7 @@ class DomainWatch:
             warnings.warn(
                 f"{len(moved)} of {len(self.set_back)} replicas left the model's training data or became unstable and "
                 f"were set back {self.set_back.sum()} times ({100 * share:.2g} % of all checks; replica {moved[0]} for "
-                "example): the samples are those within the training data. More training frames there, or a smaller "
+                "example): the run is that within the training data. More training frames there, or a smaller "
                 "timestep, avoid it",
                 stacklevel=5,
             )

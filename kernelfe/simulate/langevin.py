@@ -180,6 +180,8 @@ class Action(Protocol):
     """Something done between steps, such as Monte Carlo moves or exchanges."""
 
     every: int
+    #: True if replicas take part in each other's steps: they cannot be set back one by one to a state before that.
+    mixes: bool
 
     def __call__(self, model: FreeEnergyModel, state: LangevinState) -> None:
         """Act on the state in place."""
@@ -190,6 +192,8 @@ class Action(Protocol):
 
 class MoveAction:
     """Rounds of Metropolis moves every ``every`` steps, with statistics."""
+
+    mixes = False
 
     def __init__(self, moves: Move, every: int, rounds: int = 1):
         self.moves, self.every, self.rounds = moves, every, rounds
@@ -253,14 +257,21 @@ def drive(
                         raise
                     watch.rescue(unstable, state)
                 for action in actions:
-                    if state.step % action.every == 0:
-                        action(model, state)
+                    if state.step % action.every:
+                        continue
+                    if watch is not None and action.mixes:
+                        watch(model, state)
+                    action(model, state)
+                    if watch is not None and action.mixes:
+                        watch.keep(state)
                 if index == burn_in:
                     for action in actions:
                         action.reset()
                 if index > burn_in and (index - burn_in) % stride == 0:
                     record.take(state)
                 bar.update()
+        if watch is not None and watch.sound.step != state.step:
+            watch(model, state)
     except BaseException as error:
         error.trajectory = collect()  # type: ignore[attr-defined]
         if watch is not None:

@@ -10,7 +10,15 @@ import kernelfe
 from kernelfe import FreeEnergyRegressor, Sparse
 from kernelfe.errors import DataError, ModelFileError
 from kernelfe.files.npz import load_npz, save_npz
-from kernelfe.simulate import DomainGuard, SamplingError, load_state, run_langevin, sample, uniform_masses
+from kernelfe.simulate import (
+    DomainGuard,
+    SamplingError,
+    load_state,
+    run_langevin,
+    run_replica_exchange,
+    sample,
+    uniform_masses,
+)
 from kernelfe.units import BOLTZMANN
 
 from .conftest import Well
@@ -131,6 +139,36 @@ def test_replicas_set_back_sample_the_distribution_within_the_domain():
     expected = (weight * x**2).sum() / weight.sum()
     each = (run.positions**2).mean((0, 2, 3))
     assert abs(each.mean() - expected) < 4 * each.std() / np.sqrt(len(each)) + 0.01 * expected
+
+
+def test_replicas_of_an_exchange_that_are_set_back_sample_their_own_distributions():
+    """A replica that was set back over an exchange would double the configuration of its partner: 8 % too narrow."""
+    well, limit, rungs = Watched(stiffness=0.05), 0.8, (300.0, 700.0)
+    options = RUN | {"timestep": 10.0, "friction": 20.0, "guard": DomainGuard(every=8, stop=limit, share=1.0)}
+    with pytest.warns(UserWarning, match="set back"):
+        run = run_replica_exchange(
+            well, np.zeros((1, 3)), rungs, ladders=200, swap_every=4, steps=1600, stride=8, burn_in=400, **options
+        )
+    x = np.linspace(-limit, limit, 2001)
+    for one, kelvin in zip(run.trajectories, rungs, strict=True):
+        weight = np.exp(-0.5 * 0.05 * x**2 / (BOLTZMANN * kelvin))
+        expected = (weight * x**2).sum() / weight.sum()
+        each = (one.positions**2).mean((0, 2, 3))
+        assert abs(each.mean() - expected) < 4 * each.std() / np.sqrt(len(each)) + 0.01 * expected
+
+
+def test_the_end_of_a_run_is_checked_so_that_it_can_be_continued():
+    guard = DomainGuard(every=50, stop=1.5, share=1.0)
+    state = None
+    for _ in range(2):  # replica 0 is far away after 22 steps, and no run reaches a check
+        with pytest.warns(UserWarning, match="1 of 20 replicas"):
+            if state is None:
+                start = np.zeros((20, 1, 3))
+                run = run_langevin(Leak(stiffness=1.0), start, 300.0, steps=22, stride=1, guard=guard, **RUN)
+            else:
+                run = sample(Leak(stiffness=1.0), state, steps=22, stride=1, guard=guard, progress=False)
+        state = run.state
+        assert (Box(1.0).score(state.positions) <= 1.5).all()
 
 
 def test_an_instability_leaves_a_restart_file_too(tmp_path):

@@ -38,7 +38,7 @@ from ...specs import Bound, Real, Spec, Whole
 from ..prior.rows import frame_chunks
 from ..solvers.sparse.inducing import choose_inducing
 from ..states import States
-from .single import SingleScore
+from .single import Memo, SingleScore
 
 #: Frames taken at a time at most, and numbers of all their pairs of beads.
 _FRAMES_AT_ONCE, _ENTRIES = 4096, 1 << 22
@@ -135,7 +135,7 @@ class Domain:
         self._whitenings = [
             Whitening.of(_covariance(kernel, z, z)) for kernel, z in zip(self._kernels, self.anchors, strict=True)
         ]
-        self._singles: dict[tuple[int, ...], SingleScore] = {}
+        self._singles: dict[tuple[int, ...], SingleScore] = Memo()
 
     @classmethod
     def of(cls, terms: list, frames, settings: DomainSettings | None = None) -> Domain:

@@ -18,7 +18,7 @@ from ...functionals import FreeEnergy
 from ...kernels import Kernel, RadialKernel
 from ...runtime.threads import one_thread, side_by_side
 from ..prior.rows import frame_chunks
-from .single import SingleConfiguration
+from .single import Memo, SingleConfiguration
 
 
 def _blocks(
@@ -94,7 +94,7 @@ class FrozenModel:
             max(1, self.gpu_entries // max(1, len(nodes))) if nodes.is_cuda else self.block for nodes in self._nodes
         ]
         self._constants: dict[float, Tensor] = {}
-        self._singles: dict[tuple[int, ...], SingleConfiguration] = {}
+        self._singles: dict[tuple[int, ...], SingleConfiguration] = Memo()
         self._collapsed: dict[float, list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]]] = {}
 
     @property

@@ -30,6 +30,13 @@ def _plain(kernel: Kernel) -> bool:
     return isinstance(kernel, RadialKernel) and type(kernel).embedding is Kernel.embedding
 
 
+class Memo(dict):
+    """What is made when first needed: left out of pickles and deep copies, since it holds local functions."""
+
+    def __reduce__(self) -> tuple[type[Memo], tuple[()]]:
+        return Memo, ()
+
+
 class Nearness:
     """A radial kernel between one environment and nodes.
 

@@ -1,5 +1,8 @@
 """One configuration through a frozen model and its domain: the numbers of batches, with a few operators only."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +102,15 @@ def test_what_comes_in_is_not_changed_and_what_goes_out_is_new(default):
     assert not torch.isfinite(frozen.energy_and_forces(torch.full_like(x, torch.nan), 350.0)[0]).any()
     with pytest.raises(DataError, match="4 beads"):
         frozen.energy_and_forces(x[:, :3], 350.0)
+
+
+def test_models_that_were_asked_about_one_configuration_are_copied_and_pickled(default):
+    """What was prepared for one configuration holds local functions, and belongs to the object that made it."""
+    frozen, x = default.frozen(), torch.from_numpy(np.array(star(1).positions))
+    energy, score = frozen.energy_and_forces(x, 350.0)[0], default.domain_.score(x)
+    for through in (lambda thing: pickle.loads(pickle.dumps(thing)), copy.deepcopy):
+        assert torch.equal(through(frozen).energy_and_forces(x, 350.0)[0], energy)
+        assert torch.equal(through(default).domain_.score(x), score)
+        changed = through(default.domain_)
+        changed.high = changed.high + 1.0
+        assert changed.score(x) <= default.domain_.score(x)
