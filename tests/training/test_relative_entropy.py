@@ -223,7 +223,7 @@ def test_not_converged_is_said(case, caplog):
 def test_frames_that_no_model_follows_leave_that_of_the_labels(case, caplog):
     """Ten labels and frames of a thousand times their weight: every step leads to a model that cannot be sampled."""
     few = case[0][:200]
-    model, short = fitted(few[::20]), QUIET | {"rounds": 2, "steps": 200, "longest": 200, "replicas": 200}
+    model, short = fitted(few[::20]), QUIET | {"rounds": 2, "steps": 100, "longest": 100, "replicas": 100}
     with caplog.at_level(logging.WARNING, "kernelfe"):
         found = minimize_relative_entropy(model, few, inefficiency=1e-3, **short)
     assert found.model is model and not found.improved and "which is returned" in caplog.text

@@ -232,7 +232,10 @@ def test_headers_that_lie(name, file, tmp_path):
 WRONG = [None, True, -1, 0, 10**400, 0.5, "x", [], [[]], {}, [None], ["x", "x"], [-1], [300.0, 300.0], {"class": "RBF"}]
 
 
-@pytest.mark.parametrize("case", ["dense", "sparse", "baseline", "parameters"])
+LONG = [pytest.param(case, marks=pytest.mark.slow) for case in ("baseline", "parameters")]  # most fields are the same
+
+
+@pytest.mark.parametrize("case", ["dense", "sparse", *LONG])
 def test_no_field_takes_anything(case, tmp_path):
     """Whatever is written into a field, a file is refused with a typed error or its model predicts."""
     model, frames = fit(case)

@@ -215,8 +215,11 @@ def test_hopeless_constraints_are_errors():
         projection(np.array([-1.0, -1.0]), np.array([[1.0, -1.0], [-1.0, 1.0]]))
 
 
+STATIONARY = pytest.param(CHANGING, marks=pytest.mark.slow, id="stationary")
+
+
 @pytest.mark.parametrize("estimate", ["mode", "mean"])
-@pytest.mark.parametrize("thermal", [THERMAL, CHANGING], ids=["second order", "stationary"])
+@pytest.mark.parametrize("thermal", [pytest.param(THERMAL, id="second order"), STATIONARY])
 def test_an_iterative_model_stays_iterative(thermal, estimate, tmp_path):
     """With the answer of the dense one, also after a second time, and from a file."""
     seed = next(s for s in range(20) if heat(noisy(s, thermal), GRID).min() < -1e-5)
