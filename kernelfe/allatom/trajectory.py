@@ -19,6 +19,7 @@ from ..arrays import real_array
 from ..errors import DataError, UnitsError, require
 from ..files.text import reader_warnings
 from ..frames import Frames
+from ..statistics import check_force_map
 from ..units import factor, quantity_factor, resolve
 from .atoms import AtomFrames, BeadMap, make_whole
 from .energies import EnergyTable, Join
@@ -120,7 +121,8 @@ class Trajectory:
         self.names, self.masses, self.bonds, self.constraints = self._described()
         if whole and self.bonds is None:
             raise DataError("whole=True needs a topology with bonds")
-        require(stride >= 1, f"stride={stride} must be at least 1")
+        whole_number = isinstance(stride, (int, np.integer)) and stride >= 1
+        require(whole_number, f"stride={stride} must be a whole number of at least 1")
         self._energies, self._stride, self._whole = energies, stride, whole
         self.skipped = self.repeated = 0
 
@@ -151,6 +153,7 @@ class Trajectory:
         DataError
             If a file is damaged, no frame holds forces, a number is not finite, or energies do not fit the frames.
         """
+        _require_opened(self)
         require(size >= 1, f"chunks of {size} frames; at least 1")
         rows: list[dict[str, Any]] = []
         join, given = self._join(), 0
@@ -172,6 +175,7 @@ class Trajectory:
 
     def read(self) -> AtomFrames:
         """All kept frames at once; errors as in :meth:`chunks`."""
+        _require_opened(self)
         return AtomFrames.concatenate(self.chunks())
 
     def to_frames(self, bead_map: BeadMap, temperature: float, chunk: int = 1000) -> Frames:
@@ -191,8 +195,11 @@ class Trajectory:
         Raises
         ------
         DataError
-            As in :meth:`chunks` and :meth:`BeadMap.frames`.
+            As in :meth:`chunks` and :meth:`BeadMap.frames`, or if the map divides a constraint that the files state.
         """
+        _require_opened(self)
+        if self.constraints and bead_map.force_map.shape[1] == self.n_atoms:
+            check_force_map(bead_map.position_map, bead_map.force_map, self.constraints)
         return Frames.concatenate([bead_map.frames(part, temperature) for part in self.chunks(chunk)])
 
     # ------------------------------------------------------------------ inside
@@ -336,6 +343,11 @@ class Trajectory:
         elif join is not None:
             part["energies"] = join[first : first + len(rows)]
         return AtomFrames(**part, steps=steps)
+
+
+def _require_opened(trajectory: Any) -> None:
+    """Refuse a path where a method is called on the class."""
+    require(isinstance(trajectory, Trajectory), "open the files first, as in Trajectory(paths).read()")
 
 
 def _files(paths: Any) -> list[Path]:

@@ -178,7 +178,8 @@ def _overlap(page: Page, found: Labelled) -> list[str]:
         )
         lines.append(f"overlap of energies between neighbours: at least {number(_next(checks.energy_overlap), 2)}")
     for remark in checks.remarks:
-        page.paragraph(remark, "note")
+        page.paragraph(remark[:1].upper() + remark[1:] + ".", "warning")
+        lines.append(remark)
     return lines
 
 

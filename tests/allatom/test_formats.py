@@ -252,6 +252,18 @@ def test_h5md_of_lammps(data, tmp_path):
         Trajectory(half, units="gromacs")
 
 
+def test_h5md_with_forces_of_fewer_atoms(data, tmp_path):
+    def fewer(file):
+        force = file["particles/all/force"]
+        values, unit = force["value"][:, :-1], force["value"].attrs["unit"]
+        del force["value"]
+        force["value"] = values
+        force["value"].attrs["unit"] = unit
+
+    with pytest.raises(DataError, match=r"holds forces of shape \(4, 3\) and positions of \(5, 3\)"):
+        Trajectory(edit(tmp_path / "x.h5md", data, fewer)).read()
+
+
 def _boundary(*words):
     def change(file):
         file["particles/all/box"].attrs["boundary"] = np.array([word.encode() for word in words])

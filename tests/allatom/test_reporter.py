@@ -185,6 +185,8 @@ def test_to_beads(tmp_path):
     forces = np.array([row[1] for row in watch.rows])
     np.testing.assert_allclose(frames.labels["mean_force"][:, 0], forces[:, 0] + forces[:, 1], **SINGLE)
     np.testing.assert_allclose(frames.labels["mean_energy"], [row[2] for row in watch.rows])
+    with pytest.raises(DataError, match="constrained pair"):  # a map that does not know the constraints of the run
+        trajectory.to_frames(BeadMap.of_atoms(3, [0, 2]), 300.0)
 
 
 def test_refusals(tmp_path):

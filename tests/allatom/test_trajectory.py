@@ -378,3 +378,16 @@ def test_not_finite(data, tmp_path):
         write(tmp_path / f"x{suffix}", spoilt)
         with pytest.raises(DataError, match="forces of frame 4 are not finite"):
             Trajectory(tmp_path / f"x{suffix}", **options).read()
+
+
+@pytest.mark.parametrize("method", ["read", "to_frames", "chunks"])
+def test_methods_called_on_the_class_say_what_to_do(method):
+    extra = (None, 300.0) if method == "to_frames" else ()
+    with pytest.raises(DataError, match="open the files first"):
+        list(getattr(Trajectory, method)("run-300", *extra))
+
+
+def test_a_stride_is_a_whole_number(tmp_path, data):
+    writers.write_h5md(tmp_path / "x.h5md", data)
+    with pytest.raises(DataError, match="whole number"):
+        Trajectory(tmp_path / "x.h5md", stride=1.5)

@@ -62,6 +62,11 @@ class H5mdFile:
             count = len(position)
             steps, times = _axis(self.path, group, "step", count), _times(self.path, group, count)
             forces = self._element(group, self._force, steps, count) if self._force else None
+            if forces is not None:
+                shapes = forces[0].shape[1:], position.shape[1:]
+                require_in(
+                    self.path, shapes[0] == shapes[1], f"holds forces of shape {shapes[0]} and positions of {shapes[1]}"
+                )
             edges = self._element(group, "box/edges", steps, count) if self._periodic else None
             energies = _energies(self.path, _energy_group(file), steps, count)
             for k in range(count):

@@ -87,6 +87,8 @@ def check_frames(frames: Frames, run: NDArray[np.intp]) -> Checks:
             overlap = energy_overlap(energies[known], frames.temperature[known])
         except KernelfeError as error:
             remarks.append(f"no overlap of energies: {error}")
+        slow = np.array([np.nanmax([1.0, i.slowest, i.energy]) for i in found])[run]
+        remarks += _falling(energies[known], frames.temperature[known], slow[known])
     return Checks(found, temperatures, overlap, _shape_overlap(columns, frames.temperature), signs, tuple(remarks))
 
 
@@ -110,6 +112,22 @@ def distances_of(frames: Frames, most: int) -> tuple[list[str], FloatArray]:
     if frames.cell is not None:
         d = minimum_image(torch.from_numpy(d), torch.from_numpy(frames.cell.copy())).numpy()
     return [f"distance {a}-{b}" for a, b in zip(i[some], j[some], strict=True)], np.linalg.norm(d, axis=2)
+
+
+def _falling(energies: FloatArray, temperature: FloatArray, slow: FloatArray) -> list[str]:
+    """Remarks where the mean energy falls with temperature beyond chance; ``slow``: frames per independent frame."""
+    parts = [(t, energies[temperature == t], slow[temperature == t].max()) for t in np.unique(temperature)]
+    remarks = []
+    for (cold, low, a), (hot, high, b) in pairwise(parts):
+        if min(len(low), len(high)) < 2:
+            continue
+        fall = low.mean() - high.mean()
+        if fall > 3.0 * np.sqrt(a * low.var() / len(low) + b * high.var() / len(high)):
+            remarks.append(
+                f"the mean energy falls by {fall:.3g} eV from {cold:g} to {hot:g} K, which equilibrium rules out: "
+                "check the temperatures and the energies of the runs, and that both are the same system"
+            )
+    return remarks
 
 
 def _inefficiency(names: list[str], columns: FloatArray, energies: FloatArray | None) -> Inefficiency:

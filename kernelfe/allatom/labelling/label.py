@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -119,7 +120,8 @@ def label_runs(runs: Sequence[Run], options: Labelling) -> Labelled:
     Raises
     ------
     DataError
-        If a file cannot be read, beads cannot be made, the runs hold different atoms, or no frame is left.
+        If a file cannot be read, beads cannot be made, the runs hold different atoms, two of them hold the same frames,
+        no frame is left, or ``atoms`` or ``constraints`` leave out constraints that the files state.
     """
     require(runs, "no run given")
     remarks: list[str] = []
@@ -136,6 +138,7 @@ def label_runs(runs: Sequence[Run], options: Labelling) -> Labelled:
         parts.append(system.whole(atoms))
         remarks += [remark] if remark else []
     run_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    _require_different(runs, parts)
     atoms = _joined(parts)
     temperature = np.array([run.temperature for run in runs])[run_of]
     constraints, found = system.constraints(atoms, options)
@@ -187,6 +190,8 @@ class _System:
         if bonds is None:
             bonds = guessed_bonds(everything, next(iter(everything.chunks(1))))
             origin = "bonds guessed from distances and names" if bonds else "no bonds known"
+        if options.atoms is not None:
+            _require_uncut(run, everything.indices, options)
         beads = choose_beads(everything, options.beads, bonds)
         pieces = molecules(bonds or (), everything.n_atoms)
         holding = [piece for piece in pieces if not {a for g in beads.groups for a in g}.isdisjoint(piece)]
@@ -228,9 +233,11 @@ class _System:
         if self.beads.weights is not None:
             return [], "constraints within molecules do not matter for centres"
         if options.constraints == "none":
+            self._require_stated([], options)
             return [], "no constraints, as stated"
         if options.constraints == "h-bonds":
             pairs = [p for p in self.bonds if not self.hydrogens.isdisjoint(p)]
+            self._require_stated(pairs, options)
             return pairs, f"{len(pairs)} bonds of hydrogens constrained, as stated"
         if self.declared is not None:
             return list(self.declared), f"{len(self.declared)} constraints from the files of the run"
@@ -241,6 +248,16 @@ class _System:
             )
         pairs = rigid_distances(atoms.positions, self.bonds)
         return pairs, f"{len(pairs)} constraints found in the frames: distances that do not vary"
+
+    def _require_stated(self, pairs: list[Pair], options: Labelling) -> None:
+        """All constraints that the files state must be among the pairs: without one of them mean forces are wrong."""
+        known = {frozenset(pair) for pair in pairs}
+        missing = [pair for pair in self.declared or () if frozenset(pair) not in known]
+        if missing:
+            raise DataError(
+                f"the files state {len(self.declared or ())} constraints, and {options.constraints!r} leaves out "
+                f"{len(missing)} of them, which would make the mean forces wrong: use 'auto' (--constraints auto)"
+            )
 
 
 def _labels(system, atoms, constraints, temperature, run, options) -> tuple[Labels, Any]:
@@ -255,6 +272,34 @@ def _labels(system, atoms, constraints, temperature, run, options) -> tuple[Labe
     if options.quiet:
         made = quieten(made, atoms, molecule, bead_map.position_map, temperature, run)
     return made, bead_map
+
+
+def _require_different(runs: Sequence[Run], parts: Sequence[AtomFrames]) -> None:
+    """No two runs may hold the same frames."""
+    owner: dict[bytes, int] = {}
+    for k, part in enumerate(parts):
+        for x, f in zip(part.positions, part.forces, strict=True):
+            first = owner.setdefault(hashlib.sha1(x.tobytes() + f.tobytes(), usedforsecurity=False).digest(), k)
+            if first != k:
+                raise DataError(
+                    f"runs {first + 1} ({runs[first].name}) and {k + 1} ({runs[k].name}) hold the same frame: a run is "
+                    "given twice, or one file is a copy of another"
+                )
+
+
+def _require_uncut(run: Run, kept: NDArray[np.intp], options: Labelling) -> None:
+    """No constraint may join an atom that is kept and one that is not; nor a bond, if constraints are not stated."""
+    inside, every = set(kept.tolist()), run.open()
+    pairs, name = every.constraints, "constraint"
+    if pairs is None:
+        pairs, name = (None if options.constraints == "none" else every.bonds), "bond, which may be constrained,"
+    for a, b in pairs or ():
+        if (a in inside) != (b in inside):
+            raise DataError(
+                f"the atoms {options.atoms!r} (--atoms) leave out one end of the {name} {a}–{b} (atoms from 0): the "
+                "force on it would be missing from the mean forces. Keep whole molecules; beads= (--beads) chooses "
+                "among their atoms"
+            )
 
 
 def _without_first(atoms: AtomFrames, skip: int, run: Run) -> AtomFrames:

@@ -241,3 +241,44 @@ def test_one_constructor_for_centres():
         BeadMap.of_groups(6, [[0, 1], [2, 3]], np.ones(6), constraints=[(1, 2)])
     with pytest.raises(DataError, match="weights must be 6 numbers"):
         BeadMap.of_groups(6, [[0, 1]], np.ones(5))
+
+
+@pytest.mark.parametrize("constraints", ["none", "h-bonds"])
+def test_constraints_that_the_files_state_are_not_left_out(constraints, alanine, tmp_path):
+    """Without one of them the mean forces lack the force on the atom that it ties to a bead."""
+    _, atoms, parts = alanine
+    run = tmp_path / "run"
+    run.mkdir()
+    x, f, _ = parts[300.0]
+    frames = [
+        {"positions": a, "forces": b, "energies": 0.0, "times": float(k), "steps": k, "boxes": None}
+        for k, (a, b) in enumerate(zip(0.1 * x[:4], 10.0 * f[:4] / KJ, strict=True))
+    ]
+    heavy = [list(atoms.names).index(name) for name in ("ACE:C", "ALA:N")]
+    pairs = np.concatenate([np.asarray(atoms.constraints), [heavy]])
+    names = np.array([n.encode() for n in atoms.names])
+    fixed = {"masses": np.asarray(atoms.masses, float), "names": names, "bonds": np.asarray(atoms.bonds)}
+    _write(run / "part-000000.h5md", frames, fixed | {"constraints": pairs})
+    with pytest.raises(DataError, match=r"leaves out .* use 'auto'"):
+        label_runs([find_run(run, 300.0)], Labelling("name CA CB", constraints=constraints, quiet=False))
+
+
+def test_a_selection_of_atoms_does_not_cut_a_constraint(alanine):
+    run = find_run(alanine[0] / "run-300", 300.0)
+    with pytest.raises(DataError, match="leave out one end of the constraint"):
+        label_runs([run], Labelling("heavy", atoms="not name H*"))
+
+
+@pytest.mark.parametrize("temperatures", [(300.0, 300.0), (300.0, 400.0)])
+def test_a_run_given_twice_is_refused(temperatures, alanine):
+    runs = [find_run(alanine[0] / "run-300", t) for t in temperatures]
+    with pytest.raises(DataError, match=r"runs 1 \(run-300\) and 2 \(run-300\) hold the same frame"):
+        label_runs(runs, Labelling("backbone", quiet=False))
+
+
+def test_exchanged_temperatures_are_noticed(alanine):
+    """The mean energy rises with temperature."""
+    for turned in (False, True):
+        runs = [find_run(alanine[0] / f"run-{t:g}", 700.0 - t if turned else t) for t in (300.0, 400.0)]
+        found = label_runs(runs, Labelling("backbone", quiet=False))
+        assert any("mean energy falls" in remark for remark in found.checks.remarks) is turned
