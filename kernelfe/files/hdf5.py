@@ -86,7 +86,8 @@ def dataset(
     Raises
     ------
     ModelFileError
-        If it is missing, not a dataset of numbers, stored outside the file, or too large.
+        If it is missing, not a dataset of numbers, stored outside the file, or too large; given ``frame_limit`` also if
+        it declares more rows than bytes are stored, as arrays of steps and times are made of the number of rows.
     """
     import h5py
 
@@ -108,4 +109,11 @@ def dataset(
         f"{shown} declares {size} bytes, more than the limit of {max_bytes}; do not trust it",
         ModelFileError,
     )
+    if frame_limit is not None and found.ndim:  # chunks that were never written cost nothing, however many are declared
+        stored = int(found.id.get_storage_size())
+        require(
+            len(found) <= stored,
+            f"{shown} declares {len(found)} frames in {stored} stored bytes; do not trust it",
+            ModelFileError,
+        )
     return found

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from .npz import MAX_BYTES
+
 logger = logging.getLogger(__name__)
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -62,6 +64,25 @@ def next_line(handle: TextIO) -> str:
     if len(line) == LONGEST_LINE:
         raise ValueError("a line is too long")
     return line
+
+
+def next_lines(handle: TextIO, count: int) -> list[str]:
+    """The next ``count`` lines; fewer at the end of the file.
+
+    Raises
+    ------
+    ValueError
+        If one is longer than any line of numbers, or all together than any frame: a compressed file may unpack to any
+        length.
+    """
+    lines: list[str] = []
+    size = 0
+    while len(lines) < count and (line := next_line(handle)):
+        lines.append(line)
+        size += len(line)
+        if size > MAX_BYTES:
+            raise ValueError(f"a frame holds more than {MAX_BYTES} characters")
+    return lines
 
 
 def may_be_cut(last: str, others: Iterable[str]) -> bool:

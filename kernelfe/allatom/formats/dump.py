@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ...files.npz import MAX_BYTES
-from ...files.text import is_compressed, may_be_cut, next_line, open_text
+from ...files.text import is_compressed, may_be_cut, next_line, next_lines, open_text
 from .base import Head, Row, reading, require_bytes, require_in
 
 _ADVICE = (
@@ -112,9 +112,7 @@ class DumpFile:
         if frame:
             require_in(self.path, atoms == self._n_atoms, f"has {atoms} atoms in frame {frame}, not {self._n_atoms}")
         columns = items["ATOMS"][0].split()
-        lines: list[str] = []
-        while len(lines) < atoms and (line := next_line(handle)):
-            lines.append(line)
+        lines = next_lines(handle, atoms)
         if lines and not lines[-1].endswith("\n"):
             full = len(lines) == atoms and len(lines[-1].split()) == len(columns)
             doubtful = columns[-1] in _READ and may_be_cut(lines[-1], self._before + lines[:-1])

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import DataError, require
 from ...files.atomic import atomic_write
 from ...files.npz import MAX_BYTES
-from ...files.text import is_compressed, may_be_cut, next_line, open_text, reader_warnings
+from ...files.text import is_compressed, may_be_cut, next_line, next_lines, open_text, reader_warnings
 from ..arrays import FrameArrays
 from .atoms import UNITS_KEY, frame_data, require_writable, stated_units
 
@@ -74,9 +74,8 @@ def _frames(handle: TextIO, path: Path) -> Iterator[str]:
         lines = [line, next_line(handle)]
         columns = sum(int(n) for n in _COLUMNS.findall(lines[1]))
         require(columns <= size, f"{path.name} declares {columns} columns {holds}")
-        while len(lines) < beads + 2 and (line := next_line(handle)):
-            lines.append(line)
-        while (line := next_line(handle)).lstrip().startswith("VEC"):  # cell vectors of ADF
+        lines += next_lines(handle, beads)
+        while (line := next_line(handle)).lstrip().startswith("VEC") and len(lines) < beads + 5:  # cell vectors of ADF
             lines.append(line)
         require(
             not may_be_cut(lines[-1], before + lines[2:-1]),
