@@ -8,8 +8,9 @@ The signed height h of a quadruple of beads (:class:`~kernelfe.descriptors.Hande
 each of the quadruples along bonds, h, tanh(4h), h times the distances, h times the part of the energy that even
 functions of the configuration do not explain, and the part of F·∇h that h times even functions do not explain, as it
 is and times h². Errors of the averages account for correlation in time at each temperature; the threshold is that of
-Student's test at ``LEVEL``, shared by all averages. Correlation times of few independent frames are uncertain, and false
-alarms more frequent: 0.5 % with 20 independent frames, 6 % with four. They cost no more than needless columns.
+Student's test at ``LEVEL``, shared by all averages. Correlation times of few independent frames are uncertain, and
+false alarms more frequent: 0.5 % with 20 independent frames, 6 % with four. They cost no more than needless
+columns.
 """
 
 from __future__ import annotations
