@@ -137,3 +137,16 @@ def test_energies_that_belong_to_other_frames():
     labels = {"mean_force": -x + 0.1 * rng.normal(size=x.shape), "mean_energy": rng.permutation(0.5 * x[:, 0] ** 2)}
     model = FreeEnergyRegressor().fit(Frames.from_arrays(variables=x, temperature=300.0, labels=labels))
     assert model.noise_["mean_energy"][0] > 0.6 and model.noise_["mean_force"][0] < 0.12
+
+
+def test_positions_in_nanometres_and_forces_to_match(caplog):
+    """The virial does not change with a unit of length that both follow; bonds of 0.15 Å show it."""
+    x = 0.01 * np.random.default_rng(0).normal(size=(12, 3, 3)) + 0.15 * np.eye(3)[:1] * np.arange(3)[:, None]
+    with caplog.at_level(logging.WARNING):
+        Frames.from_arrays(x, temperature=300.0, bonds=[(0, 1), (1, 2)])
+    assert "positions in nm" in caplog.text
+
+
+def test_a_file_name_is_not_frames():
+    with pytest.raises(DataError, match=r"Frames\.read"):
+        FreeEnergyRegressor().fit("frames.npz")

@@ -126,6 +126,8 @@ def label(
     where = page or str(Path(output).with_suffix(".html"))
     for path in (output, where):
         require_folder(path)
+    if Path(output).resolve() == Path(where).resolve():
+        raise DataError(f"the frames and the page cannot both go to {output}: give --page another name")
     if Path(output).suffix != ".npz":
         raise DataError(f"cannot write {output}: the frames go to an .npz file")
     options = Labelling(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import DataError
 from .files import Source, parse_pairs, parse_torsions, require_folder
 from .options import FILE, data_options
 
@@ -26,6 +27,8 @@ def report(model: str, data: str, output: str, samples: str | None, source: Sour
     frames = source.read(data)
     page, numbers = model_page(load(model), frames, Path(model).name, versions())
     if samples is not None:
+        if Path(samples).resolve() == Path(data).resolve():
+            raise DataError("--samples are configurations drawn from the model (kernelfe sample), not DATA itself")
         samples_section(page, Frames.read(samples), frames)
     page.write(output)
     concave = numbers.pop("concavity")

@@ -16,6 +16,9 @@ from ..geometry.broken import torn_bonds
 
 logger = logging.getLogger(__name__)
 
+#: Å; half the shortest bond there is, that of H2. Shorter ones are lengths in nm.
+SHORTEST_BOND = 0.37
+
 
 def frozen(array: np.ndarray) -> np.ndarray:
     """The array, read-only."""
@@ -306,6 +309,11 @@ def warn_of_broken_frames(positions: np.ndarray | None, bonds: Any, cell: np.nda
     if positions is None:
         return
     torn, lengths, pairs = torn_bonds(positions, bonds, cell)
+    if bonds and len(lengths) and (middle := np.median(lengths)) < SHORTEST_BOND:
+        logger.warning(
+            "bonds are %.3g Å long (median), nearer than any two atoms are. Are the positions in nm? Then state units=",
+            middle,
+        )
     rows = np.flatnonzero(torn.any(0))
     if not len(rows):
         return

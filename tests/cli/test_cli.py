@@ -233,6 +233,7 @@ def test_report(folder, tmp_path, frames):
         (("fit", "{}/data.npz", "--labels", "mean_force,mean_force", "-o", "{}/x.kfe"), "'mean_force' is asked for tw"),
         (("report", "{}/model.kfe", "{}/data.npz", "-o", "{}/missing/r.html"), "make it first"),
         (("report", "{}/data.npz", "{}/data.npz"), "data.npz"),
+        (("report", "{}/model.kfe", "{}/data.npz", "--samples", "{}/data.npz"), "drawn from the model"),
         (("sample", "{}/model.kfe", "--start", "{}/data.npz", "-T", "350", "-o", "{}/x.pdb"), "use .npz"),
         (("quickstart", "--frames", "4000", "--no-progress", "-o", "{}/q", "--workers", "1"), "use fewer subsets"),
     ],

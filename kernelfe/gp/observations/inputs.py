@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from sklearn.utils.validation import validate_data
 
@@ -27,6 +29,8 @@ def training_data(estimator, X, y) -> MoleculeSet:
     DataError
         If the data are incomplete or inconsistent.
     """
+    if isinstance(X, (str, os.PathLike)):
+        raise DataError(f"fit takes Frames, not the name of a file: fit(kernelfe.Frames.read({os.fspath(X)!r}, …))")
     if isinstance(X, Frames) or is_several(X):
         if y is not None:
             raise DataError("Frames carry their labels: call fit(frames) without y")
