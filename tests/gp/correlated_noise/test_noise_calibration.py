@@ -30,22 +30,22 @@ class Truth:
         self.weights = rng.normal(size=(3, features)) * np.sqrt(2 / features) * np.array(SCALES)[:, None]
 
     def values(self, x):
-        return self.weights @ np.cos(x @ self.k.T + self.phase).T  # u, s, c
+        return self.weights @ np.cos(x @ self.k.T + self.phase).T  # A(T0), s, c
 
     def slopes(self, x):
         return -np.einsum("kf,nf,fd->knd", self.weights, np.sin(x @ self.k.T + self.phase), self.k)
 
     def free_energy(self, x, t):
-        u, s, c = self.values(x)
-        return u - t * s + c * (t - T0 - t * np.log(t / T0))
+        a, s, c = self.values(x)
+        return a - (t - T0) * s + c * (t - T0 - t * np.log(t / T0))
 
     def mean_energy(self, x, t):
-        u, _, c = self.values(x)
-        return u + c * (t - T0)
+        a, s, c = self.values(x)
+        return a + T0 * s + c * (t - T0)
 
     def force(self, x, t):
-        u, s, c = self.slopes(x)
-        return -(u - t[:, None] * s + c * (t - T0 - t * np.log(t / T0))[:, None])
+        a, s, c = self.slopes(x)
+        return -(a - (t[:, None] - T0) * s + c * (t - T0 - t * np.log(t / T0))[:, None])
 
     def response(self, x, t):
         _, s, c = self.slopes(x)
