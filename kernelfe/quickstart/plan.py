@@ -69,7 +69,7 @@ class Plan:
         for size in self.sizes:
             for labels in LABEL_SETS:
                 if len(self.sizes) > 2 and size == self.sizes[0] and labels not in ("forces", "all"):
-                    continue  # the smallest size only anchors the learning curve: five minutes are the limit
+                    continue  # the smallest size only anchors the learning curve: it would lengthen the run
                 for subset in range(self.subsets):
                     best = size == self.sizes[-1] and labels == "all" and subset == 0
                     out.append(

@@ -343,7 +343,7 @@ def _caveats(page: Page, numbers: Mapping[str, Any], single: bool) -> None:
         if (name, size) not in fitted
     ]
     if absent:
-        items.append(f"Not fitted, for the run to stay within five minutes: {'; '.join(absent)}.")
+        items.append(f"Not fitted, to keep the run short: {'; '.join(absent)}.")
     if single:
         items.append(
             "Energies at a single temperature do not determine A there; the single-temperature fits therefore "
