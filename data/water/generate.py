@@ -3,9 +3,9 @@
     python generate.py --temperature 310 --out raw/water_310.npz
     python generate.py --temperature 298 --pressure 1 --out raw/water_298_npt.npz
 
-216 rigid molecules, particle-mesh Ewald, time step 1 fs (2 fs breaks equipartition of rigid water). Every frame has the
+216 rigid molecules, particle-mesh Ewald, time step 1 fs (2 fs breaks equipartition of rigid water). A frame has the
 centres of mass, the net force on each molecule, the potential energy and the molecular virial: the derivative of the
-energy as the box and the centres of mass are scaled and the molecules keep their shape. The file is rewritten, atomically,
+energy as box and centres of mass are scaled and molecules keep their shape. The file is rewritten, atomically,
 every 50 frames, so that an interrupted run leaves what it had. ``pack.py`` turns the runs into the bundled files.
 """
 
@@ -71,7 +71,7 @@ def energy_at(run, atoms, box):
 
 
 def frame(run):
-    """Centres of mass (Angstrom), net forces (kJ/mol/Angstrom), energy and -dU/dln V (kJ/mol), cell (Angstrom), atoms."""
+    """Centres of mass, cell, atoms (Angstrom), net forces (kJ/mol/Angstrom), energy and -dU/dln V (kJ/mol)."""
     state = run.context.getState(positions=True, velocities=True, forces=True, energy=True)
     atoms = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.angstrom)
@@ -79,14 +79,14 @@ def frame(run):
     up, down = (energy_at(run, scaled(atoms, 1 + e), box * (1 + e)) for e in (STRAIN, -STRAIN))
     run.context.setState(state)
     centres = np.einsum("a,iax->ix", MASSES / MASSES.sum(), atoms.reshape(-1, 3, 3))
-    return dict(
-        positions=np.float32(10 * centres),
-        forces=np.float32(forces.reshape(-1, 3, 3).sum(1)),
-        energies=state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole),
-        virials=-(up - down) / (6 * STRAIN),
-        cells=10 * box,
-        atoms=np.float32(10 * atoms),
-    )
+    return {
+        "positions": np.float32(10 * centres),
+        "forces": np.float32(forces.reshape(-1, 3, 3).sum(1)),
+        "energies": state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole),
+        "virials": -(up - down) / (6 * STRAIN),
+        "cells": 10 * box,
+        "atoms": np.float32(10 * atoms),
+    }
 
 
 def main(temperature, pressure, seed, frames, spacing_ps, equilibration_ps, out):

@@ -12,6 +12,7 @@ from .distances import Distances, InverseDistances
 from .handed import HandedDistances
 from .internal import InternalCoordinates
 from .like_beads import automorphisms, permutations
+from .manybody import PairSplines, TripletSplines
 from .pairs import PairDistances
 from .symmetrized import Symmetrized
 from .variables import Variables
@@ -28,6 +29,8 @@ DESCRIPTORS: dict[str, type[Descriptor]] = {
         InternalCoordinates,
         Bonded,
         Symmetrized,
+        PairSplines,
+        TripletSplines,
     )
 }
 
@@ -41,7 +44,9 @@ __all__ = [
     "InternalCoordinates",
     "InverseDistances",
     "PairDistances",
+    "PairSplines",
     "Symmetrized",
+    "TripletSplines",
     "Variables",
     "automorphisms",
     "permutations",

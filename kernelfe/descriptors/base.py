@@ -27,6 +27,28 @@ Single = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], Callable[...
 
 
 @dataclass(frozen=True)
+class WeightNodes:
+    """Meaning of each column of an environment, where a free energy is linear in the environments.
+
+    Parameters
+    ----------
+    nodes
+        Place of every column, (D, p): for a B-spline the distance at which it is largest, Å.
+    groups
+        Columns of different groups are unrelated, (D,); None: all are of one group.
+    symmetric
+        With p = 2: the order of the two coordinates does not matter.
+    spacing
+        Distance of neighbouring nodes, Å.
+    """
+
+    nodes: tuple[tuple[float, ...], ...]
+    groups: tuple[int, ...] | None = None
+    symmetric: bool = False
+    spacing: float = 1.0
+
+
+@dataclass(frozen=True)
 class Environments:
     """The environments of a batch of n configurations, frame by frame.
 
@@ -187,6 +209,11 @@ class Descriptor(Spec):
     def occurs_in(self, kinds: tuple[str, ...]) -> bool:
         """True unless a molecule with beads of these kinds has no environments; False saves the search for them."""
         return True
+
+    @property
+    def weight_nodes(self) -> WeightNodes | None:
+        """Places of the columns, of descriptors that sum up a basis of functions; None for all others."""
+        return None
 
     @property
     def weight(self) -> float:

@@ -28,7 +28,8 @@ from .observations.noise import CorrelatedNoise
 from .shared_baseline import fit_baseline
 from .solvers.base import Run
 from .solvers.specs import choose_solver
-from .starting import build_prior, named_terms
+from .solvers.weights import linear
+from .starting import build_prior, named_terms, sums_of_splines
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +53,14 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     temperature = checked("temperature", estimator.temperature, Real(above=0.0), type(estimator).__name__)
     for part in data.sound:
         warn_of_forces(part)
-    baseline = fit_baseline(estimator.baseline, data)
+    baseline = fit_baseline(estimator.baseline, data, core=sums_of_splines(estimator.terms))
     labels = data.labels(estimator.labels, estimator.noise, baseline)
     # copies, since specs can be changed by set_params after the fit
-    solver, reason = choose_solver(deepcopy(estimator.solver), sum(len(label) for label in labels))
-    logger.info("%s solver: %s", type(solver).__name__, reason)
     terms, handedness = _terms(estimator.terms, data, baseline)
     names, prior, noise_start, reference = build_prior(terms, data, labels)
+    rows = sum(len(label) for label in labels)
+    solver, reason = choose_solver(deepcopy(estimator.solver), rows, linear(prior))
+    logger.info("%s solver: %s", type(solver).__name__, reason)
     for part in data.parts:
         warn_of_degrees([(name, term.spec) for name, term in zip(names, prior.terms, strict=True)], part.coordinates)
     temperatures = np.unique(data.temperature)

@@ -23,6 +23,7 @@ from ..specs import Spec
 from ..units import BOLTZMANN
 from . import baseline as single
 from .baseline import BoltzmannInversion, FittedBaseline, Parameters
+from .core import FittedCore, RepulsiveCore
 
 Kinds = tuple[tuple[str, ...], ...]
 
@@ -95,7 +96,7 @@ def _for_molecule(shared: SharedBaseline, kinds, bonds) -> FittedBaseline:
     )
 
 
-def fit_baseline(spec, data) -> FittedBaseline | SharedBaseline | None:
+def fit_baseline(spec, data, core: bool = False) -> FittedBaseline | SharedBaseline | FittedCore | None:
     """Fit the baseline of training data.
 
     Parameters
@@ -105,6 +106,8 @@ def fit_baseline(spec, data) -> FittedBaseline | SharedBaseline | None:
         frames; False: nothing.
     data
         :class:`~kernelfe.gp.observations.molecules.MoleculeSet`.
+    core
+        Whether the model has pair functions that need a repulsive core, the default of periodic frames then.
 
     Raises
     ------
@@ -113,8 +116,13 @@ def fit_baseline(spec, data) -> FittedBaseline | SharedBaseline | None:
     """
     first = data.sound[0]
     variables, periodic = first.positions is None, any(molecule.periodic for molecule in data.molecules)
+    if spec is None and core and not variables and all(molecule.periodic for molecule in data.molecules):
+        spec = RepulsiveCore()
     if spec is False or (spec is None and (variables or periodic)):
         return None
+    if isinstance(spec, RepulsiveCore):
+        fitted, only = spec.fit_parts(data.sound), data.molecules[0]
+        return fitted.for_molecule(only.kinds, only.bonds) if data.single else fitted
     if data.single and not getattr(spec, "by_kinds", False):
         return _fit_single(spec, first)
     spec = BoltzmannInversion() if spec is None else spec

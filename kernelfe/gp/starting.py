@@ -14,7 +14,7 @@ import torch
 from .. import functionals
 from ..descriptors import Distances, Variables
 from ..errors import DataError
-from ..kernels import RBF, Kernel, ParameterExpansion, SecondOrder
+from ..kernels import RBF, Kernel, ParameterExpansion, SecondOrder, SplineWeights
 from .observations.labels import LabelSet
 from .prior.mean import MeanFunction
 from .prior.prior import Prior
@@ -82,7 +82,7 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
                 name,
                 descriptor,
             )
-        kernel = term.kernel if term.kernel is not None else RBF()
+        kernel = term.kernel if term.kernel is not None else default_kernel(descriptor)
         if not isinstance(kernel, Kernel):
             raise DataError(f"term {name!r}: kernel={kernel!r} is not a kernel; pass one such as RBF(), or None")
         inner = getattr(descriptor, "descriptor", descriptor)  # what Symmetrized wraps
@@ -116,6 +116,20 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
         if label.learned
     }
     return names, Prior(modules, mean), noise, reference
+
+
+def sums_of_splines(terms: Any) -> bool:
+    """True if a term sums up a basis of functions over pairs or triplets, which end at the smallest distance."""
+    given = [] if terms is None else named_terms(terms)
+    return any(getattr(term.descriptor, "weight_nodes", None) is not None for _, term in given)
+
+
+def default_kernel(descriptor: Any) -> Kernel:
+    """The kernel of a term that states none: RBF, or a prior on weights where the descriptor sums up a basis."""
+    nodes = getattr(descriptor, "weight_nodes", None)
+    if nodes is None:
+        return RBF()
+    return SplineWeights(nodes.nodes, nodes.groups, nodes.symmetric, lengthscale=3.0 * nodes.spacing)
 
 
 def sampled_environments(descriptor, states: list[States]) -> tuple[Any, torch.Tensor]:

@@ -12,12 +12,13 @@ from .periodic import Periodic
 from .radial import RBF, Matern52, RadialKernel, RationalQuadratic
 from .scalars import Scalar, ScalarKernel
 from .sets import label_covariances
+from .spline_weights import SplineWeights
 from .stationary import StationaryFreeEnergy, StationaryHeatCapacity, TemperatureKernel
 from .thermal import SecondOrder, ThermalPart
 
 #: Kernels by name: those that a file may name without ``classes=``.
 KERNELS: dict[str, type[Kernel]] = {
-    cls.__name__: cls for cls in (RBF, Matern52, RationalQuadratic, Periodic, DotProduct, Sum, Product)
+    cls.__name__: cls for cls in (RBF, Matern52, RationalQuadratic, Periodic, DotProduct, Sum, Product, SplineWeights)
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Scalar",
     "ScalarKernel",
     "SecondOrder",
+    "SplineWeights",
     "StationaryFreeEnergy",
     "StationaryHeatCapacity",
     "Sum",

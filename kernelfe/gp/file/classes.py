@@ -17,6 +17,7 @@ from ...kernels import (
 )
 from ...specs import Spec
 from ..baseline import BoltzmannInversion
+from ..core import RepulsiveCore
 from ..observations.noise import CorrelatedNoise
 from ..prior.term import Term
 from ..solvers.specs import SOLVERS
@@ -34,6 +35,7 @@ CLASSES: dict[str, type] = {
         ParameterKernel,
         *SOLVERS.values(),
         BoltzmannInversion,
+        RepulsiveCore,
         *KERNELS.values(),
         CorrelatedNoise,
         *DESCRIPTORS.values(),

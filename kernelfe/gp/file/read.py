@@ -26,6 +26,7 @@ from ...kernels import (
 from ...runtime.devices import device_or_cpu
 from ...specs import from_dict
 from ..baseline import FittedBaseline
+from ..core import FittedCore
 from ..correlated_noise.model import FittedNoise, Layout
 from ..fitted.domain import Domain
 from ..fitted.model import FreeEnergy, Noise, Provenance
@@ -171,9 +172,11 @@ def _molecules(header: dict[str, Any]) -> Molecules:
     return Molecules(tuple(entries), kinds)
 
 
-def _baseline(header: dict[str, Any], molecules: Molecules) -> FittedBaseline | SharedBaseline | None:
+def _baseline(header: dict[str, Any], molecules: Molecules) -> FittedBaseline | SharedBaseline | FittedCore | None:
     if header["baseline"] is None:
         return None
+    if header["baseline"].get("class") == FittedCore.__name__:
+        return FittedCore.from_dict(header["baseline"])
     if not molecules.single:
         shared = from_dict(header["baseline"], {"SharedBaseline": SharedBaseline})
         require(isinstance(shared, SharedBaseline), "the field 'baseline'", shared, "one shared by molecules")
