@@ -183,6 +183,11 @@ def voigt(g: Tensor, v: Tensor) -> Tensor:
     return torch.stack([0.5 * (g[..., a] * v[..., b] + g[..., b] * v[..., a]) for a, b in _VOIGT], dim=-1)
 
 
+def symmetrized(gradient: Tensor) -> Tensor:
+    """Derivative by symmetric strain from ∂/∂(deformation gradient), (..., 3, 3), in Voigt order, (..., 6)."""
+    return torch.stack([0.5 * (gradient[..., a, b] + gradient[..., b, a]) for a, b in _VOIGT], dim=-1)
+
+
 def torsion_angle(b1: Tensor, b2: Tensor, b3: Tensor) -> Tensor:
     """Torsion, rad, in (−π, π], IUPAC sign, of three bond vectors in a row, each (..., 3); differentiable by autograd.
 

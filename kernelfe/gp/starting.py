@@ -23,6 +23,9 @@ from .states import States
 
 logger = logging.getLogger(__name__)
 
+#: Numbers in the rows of the labels from which the starting scales of a term are read: memory and time only.
+NUMBERS = 1_000_000
+
 
 def named_terms(terms) -> list[tuple[str, Term]]:
     """``terms`` of the regressor as a list of (name, Term).
@@ -149,6 +152,8 @@ def sampled_environments(descriptor, states: list[States]) -> tuple[Any, torch.T
         (only,) = states
         assert only.molecule is not None
         descriptor = descriptor.for_molecule(only.molecule.kinds, only.molecule.bonds)
+        if getattr(descriptor, "weight_nodes", None) is not None:  # nothing of the kernel is left to the data
+            return descriptor, only[:4].values(descriptor).z
         return descriptor, descriptor.environments(only.coordinates, cell=only.cell).z
     wide = sorted({descriptor.dimension(one.coordinate_shape) for one in states})
     if len(wide) > 1:
@@ -256,7 +261,8 @@ def _scales(
             total, count = torch.zeros(thermal.size, dtype=torch.float64), 0
             for label in labels:
                 if label.kind == kind:
-                    rows = label.subset(torch.from_numpy(_sample(len(label.y)))).rows(prior)
+                    most = max(4, min(200, NUMBERS // (label.y.shape[1] * module.dimension)))
+                    rows = label.subset(torch.from_numpy(_sample(len(label.y), most))).rows(prior)
                     total, count = total + prior.kernel_diagonal(rows, 0).sum(0), count + len(rows)
             for component, parts in zip(thermal.components, (total / count).split(thermal.functions), strict=True):
                 # only kinds that a component contributes to strongly say something about its scale

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from ..arrays import real_array
+from ..descriptors import Environments
 from ..errors import DataError
 from ..functionals import Read
 from .molecules import Molecule
+
+#: Frames of a liquid whose pairs and triplets are in memory together.
+SUMMED_FRAMES = 16
 
 
 @dataclass
@@ -114,6 +118,16 @@ class States:
             bound = descriptor if self.molecule is None else self.molecule.bound(descriptor)
             self._environments[descriptor] = bound.environments(self.coordinates, cell=self.cell)
         return self._environments[descriptor]
+
+    def values(self, descriptor):
+        """Environments of a descriptor for functionals that read values only; sums over a basis without Jacobians."""
+        if descriptor in self._environments or getattr(descriptor, "weight_nodes", None) is None:
+            return self.environments(descriptor)
+        bound = descriptor if self.molecule is None else self.molecule.bound(descriptor)
+        cells = [None] * len(self) if self.cell is None else self.cell.split(SUMMED_FRAMES)
+        blocks = zip(self.coordinates.split(SUMMED_FRAMES), cells, strict=False)
+        parts = [bound.values_and_pullback(x, cell=cell)[0] for x, cell in blocks]
+        return Environments(torch.cat(parts) if parts else self.environments(descriptor).z)
 
     def to(self, device: torch.device) -> States:
         """The same states on a device."""

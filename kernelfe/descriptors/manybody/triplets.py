@@ -138,8 +138,12 @@ class TripletSplines(Descriptor):
             jacobian = jacobian.view(len(x), beads, size, 3).transpose(1, 2).reshape(len(x), size, 3 * beads)
             strain = z.new_zeros(len(x), size, 6)
             if cell is not None:
-                own = geometry.voigt(by_v, t.v[:, None]) + geometry.voigt(by_u, t.u[:, None])
-                strain.index_add_(0, t.frame, own)
+                ends = torch.bincount(t.frame, minlength=len(x)).tolist()
+                rows = zip(*(part.split(ends) for part in (by_v, t.v, by_u, t.u)), strict=True)
+                for k, (f, v, g, u) in enumerate(rows):
+                    # Σ_t f_tda v_tb of each frame as one product of matrices
+                    both = (f.flatten(1).T @ v + g.flatten(1).T @ u).view(size, 3, 3)
+                    strain[k] = geometry.symmetrized(both)
             parts.append((z.new_zeros(len(x), size).index_add_(0, t.frame, z), jacobian, strain))
         if not parts:
             return Environments(coordinates.new_zeros(0, size), coordinates.new_zeros(0, size, 3 * beads))
@@ -191,7 +195,9 @@ class TripletSplines(Descriptor):
         if self.symmetric:
             return first[right], second[right]
         turned = c[centre[first]] & b[other[first]] & a[other[second]]
-        return torch.cat([first[right], second[turned]]), torch.cat([second[right], first[turned]])
+        one, two = torch.cat([first[right], second[turned]]), torch.cat([second[right], first[turned]])
+        order = torch.argsort(one, stable=True)  # frame by frame
+        return one[order], two[order]
 
     def _wanted(self, beads: int) -> np.ndarray | None:
         """(beads, beads) mask of the pairs that may be an edge of a triplet."""

@@ -70,6 +70,8 @@ class DomainSettings(Spec):
         Most pairs of beads that are watched: those closest to each other.
     alike
         Relative difference of temperatures whose frames count together, so that each frame may have its own.
+    boxes
+        Most frames of a liquid that are looked at.
     """
 
     reach: float = 4.5
@@ -82,6 +84,7 @@ class DomainSettings(Spec):
     time_blocks: int = 20
     pairs: int = 5000
     alike: float = 0.02
+    boxes: int = 100
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "reach": Real(above=0.0),
@@ -93,6 +96,7 @@ class DomainSettings(Spec):
         "pool": Whole(least=1),
         "time_blocks": Whole(least=2),
         "pairs": Whole(least=1),
+        "boxes": Whole(least=1),
         "alike": Real(least=0.0, below=1.0),
     }
 
@@ -151,6 +155,8 @@ class Domain:
             Margins and sizes; None: the defaults.
         """
         settings = DomainSettings() if settings is None else settings
+        if any(_sums(term) for term in terms):
+            frames = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), settings.boxes)).astype(int))]
         with torch.no_grad():
             whole = frames.positions is not None and frames.cell is None
             pairs = _pairs(frames.positions, settings.pairs).to(_device(terms)) if whole else None
@@ -162,6 +168,10 @@ class Domain:
             half = torch.from_numpy(block == 0).to(_device(terms))
             anchors, novelty = [], []
             for term in terms:
+                if _sums(term):  # linear in its environments, of which there is one per frame: nothing is novel
+                    anchors.append(torch.zeros(0, term.dimension, dtype=torch.float64, device=_device(terms)))
+                    novelty.append(1.0)
+                    continue
                 environments = states.environments(term.spec.descriptor)
                 z = term.kernel.embedding(environments.z).z
                 shown = half[environments.owner]
@@ -184,6 +194,9 @@ class Domain:
             low, _, high = _extremes(self.terms, frames, self.pairs, settings.rigid)
             states, anchors = States.from_frames(frames, device=_device(self.terms)), []
             for term, old in zip(self.terms, self.anchors, strict=True):
+                if _sums(term):
+                    anchors.append(old)
+                    continue
                 z = term.kernel.embedding(states.environments(term.spec.descriptor).z).z
                 together = torch.cat([old, z[:: max(1, len(z) // settings.pool)]])
                 some = choose_inducing(together, term.kernel, len(old) + settings.anchors)
@@ -265,6 +278,8 @@ class Domain:
                 score = self._beyond(values, part).amax(1) if values.shape[1] else values.new_zeros(len(values))
                 out = _frame_maximum(out, score, frame)
             for t, (kernel, (z, frame)) in enumerate(zip(self._kernels, environments, strict=True)):
+                if not len(self.anchors[t]):
+                    continue
                 new = _novelty(kernel, self.anchors[t], self._whitenings[t], kernel.embedding(z).z)
                 out = _frame_maximum(out, (new / self.novelty[t]).sqrt(), frame)
             # coinciding beads have no angles: what is not a number is not familiar
@@ -304,6 +319,11 @@ class Domain:
         return torch.maximum(above, below)
 
 
+def _sums(term) -> bool:
+    """True for a term on sums over a basis of functions: one environment per frame, the same for all its pairs."""
+    return getattr(term.spec.descriptor, "weight_nodes", None) is not None
+
+
 def _pairs(positions: np.ndarray, most: int) -> Tensor:
     """Pairs of beads, the closest ones if there are more than ``most``."""
     beads = positions.shape[1]
@@ -322,7 +342,7 @@ def _extremes(terms: list, frames, pairs: Tensor | None, rigid: float) -> tuple[
     for start, stop in frame_chunks(len(frames), _at_once(frames.coordinates, pairs)):
         states = States.from_frames(frames[start:stop], device=_device(terms))
         if pairs is None:
-            every = [states.environments(term.spec.descriptor) for term in terms]
+            every = [states.values(term.spec.descriptor) for term in terms]
             columns = [(e.z, e.frame) for e in every]
         else:
             columns = _distances(states.coordinates, pairs)

@@ -56,7 +56,8 @@ class Prior(gpytorch.Module):
         reads = [states.resolve(read) for read in functional.reads]
         terms = []
         for term in self.terms:
-            environments = states.environments(term.spec.descriptor)
+            values = functional.spatial is Spatial.VALUE
+            environments = (states.values if values else states.environments)(term.spec.descriptor)
             jets = term.embed(
                 spatial_jets(environments, functional.spatial, fields=states.fields, volume=states.volume)
             )
