@@ -98,6 +98,7 @@ def test_every_functional_has_a_unit_that_parses_and_is_internal(key):
         ("parameter_derivative", KJ),
         ("parameter_response_force", KJ / 10),
         ("stress", KJ / 1000),
+        ("excess_pressure", KJ / 1000),
     ],
 )
 def test_label_factors_follow_the_functional(key, value):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import real_array
 from ..errors import DataError, require
-from ..functionals import Functional, Spatial
+from ..functionals import Functional
 from ..geometry.broken import torn_bonds
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def label_values(
 def check_context(key: str, functional: Functional, parameters: dict[str, Any], cell: Any) -> None:
     """Check that a label has its context: a stress needs a cell, labels of a parameter need that parameter."""
     require(
-        functional.spatial is not Spatial.STRAIN or cell is not None,
+        cell is not None or not functional.spatial.needs_cell,
         f"label {key!r} needs a cell: pass cell=(3, 3) or (n, 3, 3)",
     )
     for read in functional.reads:

@@ -25,6 +25,12 @@ class Spatial(Enum):
     GRADIENT = "gradient"  #: f → ∇f, the shape of the coordinates
     DISPLACEMENT = "displacement"  #: f → t_k·∇f along the k given fields, shape (k,)
     STRAIN = "strain"  #: f → (∂f/∂strain)/V, shape (6,) in Voigt order xx, yy, zz, yz, xz, xy
+    VOLUME = "volume"  #: f → ∂f/∂V at fixed scaled coordinates, scalar
+
+    @property
+    def needs_cell(self) -> bool:
+        """True for derivatives by the shape or size of the cell."""
+        return self in (Spatial.STRAIN, Spatial.VOLUME)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Functional:
         DataError
             If the functional needs displacement fields and the frames have none.
         """
-        if self.spatial is Spatial.VALUE:
+        if self.spatial in (Spatial.VALUE, Spatial.VOLUME):
             return ()
         if self.spatial is Spatial.GRADIENT:
             return tuple(coordinate_shape)

@@ -133,6 +133,17 @@ class Stress(Functional):
         super().__init__("stress", "eV/Å³", (Read(Spatial.STRAIN),))
 
 
+class ExcessPressure(Functional):
+    """−∂A/∂V at fixed scaled coordinates = ⟨P⟩ − N_beads kT/V, the pressure without its kinetic part. Unit eV/Å³.
+
+    From all-atom data: the molecular virial over 3 V, −⟨∂U/∂V⟩ as the molecules' centres are scaled and the molecules
+    keep their shape. Forces alone leave it undetermined in a liquid.
+    """
+
+    def __init__(self):
+        super().__init__("excess_pressure", "eV/Å³", (Read(Spatial.VOLUME, ((-1.0, 0, 0),)),))
+
+
 def _key(name: str, parameter: str) -> str:
     return name if parameter == "*" else f"{name}:{parameter}"
 
@@ -152,6 +163,7 @@ OBSERVABLES: dict[str, Callable[..., Functional]] = {
     "parameter_derivative": ParameterDerivative,
     "parameter_response_force": ParameterResponseForce,
     "stress": Stress,
+    "excess_pressure": ExcessPressure,
 }
 
 

@@ -248,9 +248,15 @@ def spatial_jets(environments, spatial: Spatial, *, fields: Tensor | None = None
     if spatial is Spatial.GRADIENT:
         w = _identity(z) if jacobian is None else jacobian.transpose(1, 2)
         return Jets(z, None, w, frame, environments.columns)
-    if spatial is Spatial.STRAIN:
+    if spatial.needs_cell:
         if environments.strain is None or volume is None:
-            raise DataError("stress needs a periodic cell and a descriptor with a strain derivative: pass cell=")
+            raise DataError(
+                "stress and pressure need a periodic cell and a descriptor with a strain derivative: pass cell="
+            )
+        if spatial is Spatial.VOLUME:  # dV/V = 3 dε of each of the three normal strains
+            w = environments.strain[:, :, :3].sum(2)[:, None]
+            w = w / (3.0 * (volume if frame is None else volume[frame]))[:, None, None]
+            return Jets(z, None, w, frame, _components(frame, len(z), 1, z.device))
         w = environments.strain.transpose(1, 2)
         w = w / (volume if frame is None else volume[frame])[:, None, None]
         return Jets(z, None, w, frame, _components(frame, len(z), 6, z.device))

@@ -62,7 +62,7 @@ def apply_functional(
     lam = {name: value.detach().clone().requires_grad_() for name, value in (parameters or {}).items()}
     strain = r.new_zeros(len(r), 6).requires_grad_()
     deformed, box = r, cell
-    if functional.spatial is Spatial.STRAIN:
+    if functional.spatial.needs_cell:
         assert cell is not None, f"{functional.key!r} needs a cell"
         deformation = torch.eye(3, dtype=r.dtype) + symmetric(strain)
         deformed, box = r @ deformation, cell @ deformation
@@ -83,8 +83,10 @@ def apply_functional(
             out = thermal
         elif read.spatial is Spatial.GRADIENT:
             out = slope(thermal, r)
-        elif read.spatial is Spatial.STRAIN:
+        elif read.spatial.needs_cell:
             out = slope(thermal, strain) / torch.linalg.det(cell).abs()[:, None]
+            if read.spatial is Spatial.VOLUME:
+                out = out[:, :3].sum(1) / 3.0
         else:
             assert fields is not None, f"{functional.key!r} needs displacement fields"
             out = (fields * slope(thermal, r)[:, None]).flatten(2).sum(2)

@@ -37,6 +37,7 @@ TABLE = {
     "parameter_derivative": ("value", [(1, 0, 0)], 1),
     "parameter_response_force": ("gradient", [(-1, 0, 0)], 1),
     "stress": ("strain", [(1, 0, 0)], 0),
+    "excess_pressure": ("volume", [(-1, 0, 0)], 0),
 }
 
 _NUMBERS = count()
@@ -248,13 +249,17 @@ class NaiveGP:
         return out
 
     def _space(self, index, where, where2, a, b):
-        sizes = {"value": 1, "gradient": 9, "strain": 6, "along": a.fields.shape[1]}
+        sizes = {"value": 1, "gradient": 9, "strain": 6, "volume": 1, "along": a.fields.shape[1]}
         if isinstance(self.terms[index], NaiveMean):  # constant in space
             shape = (len(a.t), sizes[where], len(b.t), sizes[where2])
             return (torch.ones if where == where2 == "value" else torch.zeros)(shape, dtype=torch.float64)
         if where == "along":
             full = self._space(index, "gradient", where2, a, b)
             return torch.einsum("nkq,nqxy->nkxy", a.fields.flatten(2), full)
+        if where == "volume":  # dV/V is the trace of the strain
+            return self._space(index, "strain", where2, a, b)[:, :3].sum(1, keepdim=True) / 3.0
+        if where2 == "volume":
+            return self._space(index, where, "strain", a, b)[..., :3].sum(3, keepdim=True) / 3.0
         if where2 == "along":
             full = self._space(index, where, "gradient", a, b)
             return torch.einsum("xkq,nmxq->nmxk", b.fields.flatten(2), full)

@@ -63,7 +63,7 @@ def points():
 ALL = points()
 SEEN, UNSEEN = ALL[torch.arange(TRAIN)], ALL[torch.arange(TRAIN, TRAIN + 2)]
 BARE = NaiveGP(NAIVE_TERMS)
-SIZE = {key: {"value": 1, "gradient": 9, "along": 2, "strain": 6}[TABLE[key][0]] for key in KEYS}
+SIZE = {key: {"value": 1, "gradient": 9, "along": 2, "strain": 6, "volume": 1}[TABLE[key][0]] for key in KEYS}
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,13 @@ def of_spring(key, p):
         strain = jacfwd(spring.energy, 1)(r, zero, cell, images) / torch.linalg.det(cell).abs()
         value = spring.energy(r, zero, cell, images).reshape(1)
         out.append(
-            {"value": value, "gradient": gradient, "strain": strain, "along": fields.flatten(1) @ gradient}[where]
+            {
+                "value": value,
+                "gradient": gradient,
+                "strain": strain,
+                "volume": strain[:3].sum(0, keepdims=True) / 3.0,
+                "along": fields.flatten(1) @ gradient,
+            }[where]
         )
     return weight * torch.cat(out).numpy()
 

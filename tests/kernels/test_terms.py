@@ -71,6 +71,7 @@ def test_factors_are_those_of_the_functionals(anchored):
         "generalized_thermal_response": (zero, one, log),
         "second_thermal_response_force": (zero, zero, 1.0 / t),
         "stress": (one, -slope, tau(t)),
+        "excess_pressure": (-one, slope, -tau(t)),
     }
     thermal = replace(THERMAL, anchored=anchored)
     for key, columns in table.items():

@@ -188,8 +188,10 @@ def baseline_rows(baseline, functional: Functional, states: States) -> Tensor:
     if baseline is None or not weights:
         return out.reshape(-1)
     total = torch.stack(weights).sum(0)[:, None]
-    if functional.spatial is Spatial.STRAIN:
+    if functional.spatial.needs_cell:
         strain = baseline.strain_derivative(states.coordinates, states.cell)
+        if functional.spatial is Spatial.VOLUME:
+            strain = strain[:, :3].sum(1, keepdim=True) / 3.0
         return (total * strain / states.volume[:, None]).reshape(-1)  # type: ignore[index]
     energy, gradient = baseline.energy_and_gradient(states.coordinates, states.cell)
     if functional.spatial is Spatial.VALUE:
