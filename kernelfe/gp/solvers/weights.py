@@ -21,13 +21,14 @@ from ...kernels import SplineWeights
 from ...linalg.normal import Stacked
 from ...runtime.devices import DEVICE
 from ...runtime.processes import Processes
-from ...specs import Bound, OrNone, PathName, Whole
+from ...specs import Bound, Choice, OrNone, PathName, Whole
 from ..observations.labels import LabelSet
 from ..observations.levels import NoiseLevels, share_hyperparameters
 from ..prior.prior import Prior
 from .base import Run, Solver
 from .evidence import restore
 from .maximise import maximise
+from .scores import by_scatter
 from .sparse.basis import SparseBasis
 from .sparse.fit import progress_bar
 from .sparse.posterior import SparsePosterior, solve_sparse
@@ -49,6 +50,9 @@ class WeightSpace(Solver):
         Label rows in memory at a time.
     iterations
         Most steps of each search of hyperparameters.
+    errors
+        ``"frames"``: error bars from the scatter of whole frames, which is right if labels of a frame, or successive
+        frames, are correlated (:mod:`kernelfe.gp.solvers.scores`). ``"rows"``: from independent noise of every row.
     evidence_rows
         Not used: the evidence of all labels costs nothing more.
     checkpoint
@@ -59,6 +63,7 @@ class WeightSpace(Solver):
 
     block_rows: int = 8192
     iterations: int = 100
+    errors: str = "frames"
     evidence_rows: int | None = None
     checkpoint: str | None = None
     device: str = "cpu"
@@ -70,6 +75,7 @@ class WeightSpace(Solver):
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "block_rows": Whole(least=1),
         "iterations": Whole(least=1),
+        "errors": Choice(("frames", "rows")),
         "evidence_rows": OrNone(Whole(least=1)),
         "checkpoint": OrNone(PathName("folder")),
         "device": DEVICE,
@@ -88,7 +94,12 @@ class WeightSpace(Solver):
         prior.requires_grad_(False)
         with torch.no_grad():
             stacked = turned(stacked, prior, factors)
-        return solve_sparse(exact_basis(prior), labels, stacked, levels, self.block_rows)
+        posterior = solve_sparse(exact_basis(prior), labels, stacked, levels, self.block_rows)
+        found = by_scatter(posterior, labels, levels) if self.errors == "frames" else None
+        if found is None:
+            return posterior
+        logger.info("%s", found[1])
+        return found[0]
 
     def condition(self, prior: Prior, labels: list[LabelSet], levels: NoiseLevels, run: Run) -> SparsePosterior:
         """The posterior given all labels, with the hyperparameters as they are."""

@@ -57,7 +57,7 @@ def test_equal_to_the_dense_solver():
 
 
 def test_the_evidence_finds_at_least_what_the_dense_search_finds():
-    frames = liquid(20, seed=2)
+    frames = liquid(8, 4, seed=2)
     weights, exact = models("evidence", frames, noise=None)
     assert weights.log_evidence_ > exact.log_evidence_ - 0.1
 
