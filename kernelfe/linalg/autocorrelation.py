@@ -36,7 +36,16 @@ def integrated_time(correlation: FloatArray) -> FloatArray:
     Geyer's initial monotone sequence (Stat. Sci. 7, 473 (1992)): the sums ρ(2m) + ρ(2m+1) of a reversible chain are
     positive and decrease, so the sum ends where the first is not positive, and each is at most the one before.
     """
+    return np.sum(_pair_sums(correlation), axis=0) - 0.5
+
+
+def summed_lags(correlation: FloatArray) -> NDArray[np.int64]:
+    """Number of lags t ≥ 0 that :func:`integrated_time` sums, for each column of (n, k), shape (k,)."""
+    return 2 * np.count_nonzero(_pair_sums(correlation), axis=0)
+
+
+def _pair_sums(correlation: FloatArray) -> FloatArray:
+    """ρ(2m) + ρ(2m+1), (n // 2, k), made monotone; zero from the first that is not positive."""
     half = len(correlation) // 2
     pairs = correlation[: 2 * half].reshape(half, 2, -1).sum(axis=1)
-    pairs = np.minimum.accumulate(pairs * np.logical_and.accumulate(pairs > 0.0))
-    return np.sum(pairs, axis=0) - 0.5
+    return np.asarray(np.minimum.accumulate(pairs * np.logical_and.accumulate(pairs > 0.0)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..frames.virial import VirialCheck, virial_check
 from .collective_forces import CollectiveForces, collective_forces
+from .estimates import Estimate, series_labels, series_mean
 from .fields.collective_variables import Angle, Dihedral, Distance
 from .fields.force_maps import check_force_map, group_force_map, map_forces, map_positions, optimal_force_map, slice_map
 from .fields.fragments import Field, TorsionField, generalized_forces, rotatable_bonds
@@ -31,6 +32,7 @@ __all__ = [
     "CollectiveForces",
     "Dihedral",
     "Distance",
+    "Estimate",
     "Field",
     "FragmentMotion",
     "Moments",
@@ -73,6 +75,8 @@ __all__ = [
     "reweighted_mean",
     "rotatable_bonds",
     "samples_per_replica",
+    "series_labels",
+    "series_mean",
     "slice_map",
     "surface",
     "temperature_weights",
