@@ -13,8 +13,10 @@ import numpy as np
 import kernelfe
 from kernelfe import allatom, analysis, datasets, geometry, gp, simulate, statistics
 
+from .public_liquids import liquid_entries
+
 MODULES = ("", ".frames", ".statistics", ".analysis", ".simulate", ".training", ".allatom", ".geometry", ".datasets")
-MODULES += (".calculators", ".report", ".gp")
+MODULES += (".calculators", ".report", ".gp", ".analysis.liquids")
 
 #: Public entries whose arrays come from kernelfe itself, or that need an engine or a long run; where their border is.
 ELSEWHERE = {
@@ -321,4 +323,5 @@ def entries() -> list[Entry]:
             {"variables": along, "temperature": t},
         ),
     }
+    listed |= liquid_entries()
     return [Entry(name, call, arguments) for name, (call, arguments) in listed.items()]

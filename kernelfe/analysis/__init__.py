@@ -1,8 +1,9 @@
-"""Compare a model with data: surfaces and their divergences, parity and noise, A = U − TS, figures."""
+"""Compare a model with data: surfaces and their divergences, parity and noise, A = U − TS, liquids, figures."""
 
 from __future__ import annotations
 
 from ..statistics import replica_effective_sample_size
+from . import liquids, plots
 from .basin_samples import BasinSamples, boltzmann_weights
 from .basins import BASIN_QUANTITIES, BasinDraws, BasinThermodynamics, basin_draws, basin_thermodynamics
 from .calibration import Calibration, calibration_of, label_calibration, parity_calibration
@@ -44,9 +45,11 @@ __all__ = [
     "jensen_shannon_divergence",
     "label_calibration",
     "learned_noise",
+    "liquids",
     "parity",
     "parity_calibration",
     "periodic_histogram",
+    "plots",
     "replica_effective_sample_size",
     "surface_rmsd",
     "total_heat_capacity",

@@ -72,6 +72,11 @@ def image_shifts(v: Tensor, cell: Tensor) -> Tensor:
     return shifts @ change
 
 
+def reduced_cell(cell: Tensor) -> Tensor:
+    """Cells (3, 3) or (n, 3, 3) of the same lattices with the shortest possible vectors, and so the largest heights."""
+    return _reduction(cell) @ cell
+
+
 def _reduction(cell: Tensor) -> Tensor:
     """Whole-number matrices, of the shape of ``cell``, whose products with it have the shortest possible vectors."""
     cells = cell.reshape(-1, 3, 3).cpu().numpy()

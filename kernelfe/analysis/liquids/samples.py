@@ -1,0 +1,133 @@
+"""Samples of a liquid with all that is compared: positions, cells, kinds, virials, energies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...arrays import real_array
+from ...errors import DataError, require
+from ...frames import Frames
+from .configurations import Configurations, configurations
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LiquidSamples:
+    """Periodic samples of a model, or all-atom frames mapped to beads, at one temperature.
+
+    Attributes
+    ----------
+    frames
+        Checked positions, cells and kinds.
+    virials
+        (n,) −dA/dlnV (of a model) or −dU/dlnV (of all-atom frames), eV; None if not known.
+    """
+
+    frames: Configurations
+    virials: FloatArray | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        positions: ArrayLike,
+        cell: ArrayLike | None,
+        *,
+        kinds: Sequence[str] | None = None,
+        series: ArrayLike | None = None,
+        virials: ArrayLike | None = None,
+        stress: ArrayLike | None = None,
+    ) -> LiquidSamples:
+        """Samples from arrays.
+
+        Parameters
+        ----------
+        positions
+            (n, beads, 3), Å, wrapped or not; or (steps, replicas, beads, 3) as samplers return them: each replica is
+            then a series of its own.
+        cell
+            (3, 3), or one per frame, (n, 3, 3) or (steps, replicas, 3, 3), Å.
+        kinds
+            Kind of each bead.
+        series
+            (n,), label of the independent series of each frame.
+        virials
+            One per frame, −dA/dlnV or −dU/dlnV, eV.
+        stress
+            Instead of virials: excess stress of each frame, (..., 6) in ASE's order or (..., 3, 3), eV/Å³.
+
+        Raises
+        ------
+        DataError
+            If shapes do not fit, or a frame is wrong; names the frame.
+        """
+        x = real_array(positions, "positions", "Å")
+        box = cell if cell is None else real_array(cell, "cell", "Å")
+        if x.ndim == 4:
+            require(
+                series is None, "positions (steps, replicas, beads, 3) hold one series per replica: leave series out"
+            )
+            steps, replicas = x.shape[:2]
+            series, x = np.tile(np.arange(replicas), steps), x.reshape(-1, *x.shape[2:])
+            box = box if box is None or box.ndim == 2 else box.reshape(-1, 3, 3)
+        frames = configurations(x, box, kinds, series)
+        require(virials is None or stress is None, "give virials or stress, not both")
+        w = None
+        if virials is not None:
+            w = real_array(virials, "virials", "eV").reshape(-1)
+        elif stress is not None:
+            w = _virials(real_array(stress, "stress", "eV/Å³"), frames)
+        require(
+            w is None or len(w) == len(x),
+            f"{0 if w is None else len(w)} virials for {len(x)} frames: give one per frame",
+        )
+        return cls(frames, w)
+
+    @classmethod
+    def from_frames(cls, frames: Frames, series: ArrayLike | None = None) -> LiquidSamples:
+        """Samples from :class:`~kernelfe.Frames` with a cell; a complete stress label becomes the virials.
+
+        Parameters
+        ----------
+        frames
+            At one temperature.
+        series
+            (n,), label of the independent series of each frame.
+
+        Raises
+        ------
+        DataError
+            If the frames have no positions, no cell, or several temperatures.
+        """
+        require(isinstance(frames, Frames), f"expected kernelfe.Frames, got {type(frames).__name__}")
+        if frames.positions is None:
+            raise DataError("the frames hold variables, not positions of beads")
+        require(
+            np.ptp(frames.temperature) == 0.0,
+            "the frames are at several temperatures: take those of one, frames[frames.temperature == T]",
+        )
+        stress: Any = frames.labels.get("stress")
+        known = stress is not None and bool(np.all(frames.present["stress"]))
+        return cls.from_arrays(
+            frames.positions, frames.cell, kinds=frames.kinds, series=series, stress=stress if known else None
+        )
+
+    def __len__(self) -> int:
+        return len(self.frames.positions)
+
+
+def _virials(stress: FloatArray, frames: Configurations) -> FloatArray:
+    """−V tr(stress)/3 of stress (..., 6) or (..., 3, 3)."""
+    n = len(frames.positions)
+    require(
+        stress.shape[-1:] == (6,) or stress.shape[-2:] == (3, 3),
+        f"stress has shape {stress.shape}, expected (n, 6) in ASE's order or (n, 3, 3)",
+    )
+    trace = stress[..., :3].sum(-1) if stress.shape[-1] == 6 else np.trace(stress, axis1=-2, axis2=-1)
+    require(trace.size == n, f"{trace.size} stresses for {n} frames: give one per frame")
+    return np.asarray(-frames.volumes * trace.reshape(-1) / 3.0)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kernelfe
+from kernelfe.analysis import liquids
+from kernelfe.errors import DataError
+from kernelfe.report import Page, liquid_section, png
+
+from .systems import TILTED, ideal_gas
+
+SMALL = liquids.LiquidSettings(shell=3.5, lower=1.0, upper=4.0, width=0.25, bins=20, k_max=2.0)
+
+
+def samples(seed, **more):
+    x, cells = ideal_gas(24, 20, TILTED, seed=seed)
+    return liquids.LiquidSamples.from_arrays(x, cells, virials=np.random.default_rng(seed).normal(size=24), **more)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    return liquids.compare_liquids(samples(0), samples(1), 300.0, SMALL)
+
+
+def test_every_row_has_its_floor(compared):
+    names = [row.quantity for row in compared.rows]
+    assert names[:2] == ["g(r) L1", "angular total variation"]
+    assert {"triplets per bead", "neighbours", "tetrahedral order q", "pressure"} <= set(names)
+    for row in compared.rows:
+        assert 0.0 < row.distance.floor and row.distance.value < 6 * row.distance.floor
+    assert compared["pressure"].unit == "bar" and "floor" in str(compared)
+    with pytest.raises(KeyError, match="pressure"):
+        compared["viscosity"]
+
+
+def test_a_reference_is_measured_once(compared):
+    again = liquids.compare_liquids(samples(0), compared.reference, 300.0)
+    assert again.reference is compared.reference
+    assert again["g(r) L1"].distance.value == compared["g(r) L1"].distance.value
+    with pytest.raises(DataError, match="310 K"):
+        liquids.compare_liquids(samples(0), compared.reference, 310.0)
+    with pytest.raises(DataError, match="other settings"):
+        liquids.compare_liquids(samples(0), compared.reference, 300.0, liquids.LiquidSettings())
+    with pytest.raises(DataError, match="other kinds"):
+        liquids.compare_liquids(samples(0, kinds=["W"] * 20), compared.reference, 300.0)
+
+
+def test_small_cells_shorten_the_range_and_say_so():
+    wide = liquids.LiquidSettings(shell=3.5, lower=1.0, upper=9.0, width=0.25, bins=20, k_max=2.0)
+    row = liquids.compare_liquids(samples(0), samples(1), 300.0, wide).rows[0]
+    assert row.quantity == "g(r) L1 (up to 4.75 Å)"
+
+
+def test_frames_and_replicas_become_samples():
+    x, cells = ideal_gas(6, 10, TILTED)
+    stress = np.random.default_rng(0).normal(size=(6, 6)) * 1e-3
+    frames = kernelfe.Frames.from_arrays(
+        x, temperature=300.0, cell=cells, kinds=["W"] * 10, labels={"stress": stress}, noise={"stress": 1e-3}
+    )
+    found = liquids.LiquidSamples.from_frames(frames)
+    np.testing.assert_allclose(found.virials, -np.abs(np.linalg.det(cells)) * stress[:, :3].sum(1) / 3.0)
+    assert found.frames.kinds.tolist() == ["W"] * 10
+    runs = liquids.LiquidSamples.from_arrays(x.reshape(3, 2, 10, 3), TILTED, stress=stress.reshape(3, 2, 6))
+    assert runs.frames.series.tolist() == [0, 1, 0, 1, 0, 1] and len(runs) == 6
+    np.testing.assert_allclose(runs.virials, found.virials)
+    both = kernelfe.Frames.from_arrays(x, temperature=np.arange(6) + 300.0, cell=cells)
+    with pytest.raises(DataError, match="several temperatures"):
+        liquids.LiquidSamples.from_frames(both)
+    with pytest.raises(DataError, match="cell is missing"):
+        liquids.LiquidSamples.from_frames(kernelfe.Frames.from_arrays(x, temperature=300.0))
+    for wrong in ({"virials": np.zeros(5)}, {"stress": np.zeros((6, 4))}, {"virials": np.zeros(6), "stress": stress}):
+        with pytest.raises(DataError):
+            liquids.LiquidSamples.from_arrays(x, TILTED, **wrong)
+
+
+def test_figures_show_the_reference_and_the_floor(compared):
+    model, reference = compared.model, compared.reference
+    figures = {
+        "g(r)": liquids.radial_figure(model.radial[None], reference.radial[None]),
+        "p(θ) / rad⁻¹": liquids.angular_figure(model.angular, reference.angular),
+        "p(q)": liquids.tetrahedral_figure(model.tetrahedral, reference.tetrahedral),
+        "S(k)": liquids.structure_factor_figure(model.structure, reference.structure),
+    }
+    for label, figure in figures.items():
+        top, bottom = figure.axes
+        assert top.get_ylabel() == label and bottom.get_ylabel() == "model − all-atom"
+        assert [t.get_text() for t in top.get_legend().get_texts()] == ["all-atom", "model"]
+        assert "two exact samples" in bottom.get_legend().get_texts()[0].get_text()
+    assert len(liquids.radial_figure(model.radial[None]).axes) == 1
+    assert png(figures["g(r)"]).startswith(b"\x89PNG")
+
+
+def test_section_of_a_report(compared):
+    page = Page("Water")
+    lines = liquid_section(page, compared)
+    text = page.render()
+    assert text.count("<figure>") == 4 and "Structure of the liquid at 300 K" in text
+    assert any("g(r) L1" in line for line in lines) and "floor" in text
+    assert 'class="warning"' not in text
