@@ -62,15 +62,22 @@ class FittedCore(Spec):
         """The core of a molecule or box with beads of these kinds."""
         return replace(self, bead_kinds=None if kinds is None else tuple(kinds))
 
-    def pair(self, r: np.ndarray, kinds: tuple[str, str] = ("*", "*")) -> np.ndarray:
-        """Energy of one pair of two kinds at distances r, Å; eV, of the shape of r."""
-        entry = tuple(sorted(kinds))
+    def pair(self, r: np.ndarray, kinds: tuple[str, str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Energy, eV, and its slope, eV/Å, of one pair at distances r (n,), Å.
+
+        Parameters
+        ----------
+        r
+            Å.
+        kinds
+            Kinds of the two beads; None where all beads are alike.
+        """
+        entry = self.kinds[0] if kinds is None and len(self.kinds) == 1 else tuple(sorted(kinds or ("*", "*")))
         if entry not in self.kinds:
-            return np.zeros(np.shape(r))
-        k = self.kinds.index(entry)  # type: ignore[arg-type]
-        r = torch.as_tensor(np.asarray(r, dtype=float).reshape(-1))
-        value, _ = self._terms(r, torch.full((len(r),), k))
-        return value.numpy()
+            return np.zeros(len(r)), np.zeros(len(r))
+        distances = torch.as_tensor(np.asarray(r, dtype=float))
+        value, slope = self._terms(distances, torch.full((len(distances),), self.kinds.index(entry)))
+        return value.numpy(), slope.numpy()
 
     def energy_of(self, positions: Tensor, cell: Tensor | None = None) -> Tensor:
         """V in eV, shape (n,)."""

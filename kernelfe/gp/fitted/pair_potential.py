@@ -2,7 +2,7 @@
 
 A term on :class:`~kernelfe.descriptors.PairDistances` is a sum over pairs, A = … + Σ u(r; T): u is read at two beads by
 themselves, without any cell. Data fix u up to a constant only, so that values are relative to u at a distance, by
-default at the cutoff.
+default at the cutoff. The repulsive core of a liquid (:mod:`kernelfe.gp.core`) is part of it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...functionals import Functional, Spatial
 from ...functionals import observables as functionals
 from ...kernels import spatial_jets
 from ...specs import OrNone, Real, checked
+from ..core import FittedCore
 from ..prior.rows import RowBlock, TermRead
 
 _FORCE = 3  # of the six components of the two beads, x of the second: −du/dr
@@ -63,11 +64,24 @@ def pair_potential(
         origin = cutoff * (1.0 - 1e-9) if reference == "cutoff" else reference
         origin = checked("reference", origin, OrNone(Real(above=0.0)), "pair_potential")
         rows = rows - _rows(np.full(len(distances), origin), *at)
+        core = _core(model, index, functional, kelvin, np.full(1, origin))
+    else:
+        core = 0.0
     picked = slice(None) if functional.spatial is Spatial.VALUE else slice(_FORCE, None, 6)
-    mean = model.posterior.mean(rows)[picked].cpu().numpy()
+    mean = model.posterior.mean(rows)[picked].cpu().numpy() + _core(model, index, functional, kelvin, distances) - core
     if not return_std:
         return mean
     return mean, model.posterior.variance(rows).clamp_min(0.0).sqrt()[picked].cpu().numpy()
+
+
+def _core(model, index: int, functional: Functional, kelvin: float, distances: np.ndarray) -> np.ndarray | float:
+    """What the core adds to a quantity of pairs; it does not depend on temperature."""
+    descriptor = _descriptor(model.posterior.prior.terms[index])
+    if not isinstance(model.baseline, FittedCore) or descriptor.weight_nodes is None:
+        return 0.0
+    value, slope = model.baseline.pair(distances, descriptor.kinds)
+    weight = sum(c * kelvin**p for read in functional.reads for c, p, n in read.thermal if n == 0)
+    return weight * (value if functional.spatial is Spatial.VALUE else slope)
 
 
 def _chosen(model, term: str | None) -> int:

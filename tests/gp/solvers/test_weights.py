@@ -104,6 +104,11 @@ def test_the_core_keeps_beads_apart_where_no_data_are():
     model = FreeEnergyRegressor([("pairs", Term(PairSplines(5.0, start=1.8, spacing=0.4)))], progress=False).fit(frames)
     core = model.model_.baseline
     r = np.linspace(1.0, 2.5, 200)
-    energy = core.pair(r)
+    energy, slope = core.pair(r)
     assert (np.diff(energy) < 0).all() and energy[0] > 20 * BOLTZMANN * 300
-    assert core.pair(np.array([5.9]))[0] < 1e-6
+    np.testing.assert_allclose(np.gradient(energy, r)[1:-1], slope[1:-1], rtol=1e-2)
+    assert core.pair(np.array([5.9]))[0][0] < 1e-6
+    shown = model.pair_potential(np.array([1.2, 1.4]), quantity="free_energy")  # where no spline is
+    assert shown[0] - shown[1] == pytest.approx(np.subtract(*core.pair(np.array([1.2, 1.4]))[0]))
+    shown = model.pair_potential(np.array([1.2]), quantity="mean_force")
+    assert shown[0] == pytest.approx(-core.pair(np.array([1.2]))[1][0])
