@@ -34,10 +34,11 @@ ALLOWED: dict[str, set[str]] = {
     "kernels": {*COMMON, "functionals"},
     "descriptors": {*COMMON, "geometry"},
     "calculators": {"errors", "protocol"},
+    "deploy": {"errors", "files", "units"},
     "simulate": {*COMMON, "protocol", "geometry"},
     "gp": {
         *COMMON,
-        *("calculators", "descriptors", "frames", "functionals", "geometry", "kernels", "linalg", "protocol"),
+        *("calculators", "deploy", "descriptors", "frames", "functionals", "geometry", "kernels", "linalg", "protocol"),
     },
     "statistics": {*COMMON, "frames", "functionals", "geometry", "linalg"},
     "allatom": {*COMMON, "frames", "geometry", "statistics"},

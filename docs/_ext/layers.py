@@ -28,6 +28,7 @@ CAPTIONS = {
     "analysis": "surfaces, basins",
     "calculators": "ASE",
     "datasets": "bundled data",
+    "deploy": "LAMMPS, GROMACS",
     "descriptors": "R → environments z",
     "frames": "data and file formats",
     "functionals": "observables",

@@ -79,6 +79,16 @@ class FittedCore(Spec):
         value, slope = self._terms(distances, torch.full((len(distances),), self.kinds.index(entry)))
         return value.numpy(), slope.numpy()
 
+    def reach(self, kinds: tuple[str, str]) -> float:
+        """Distance at which the core of two kinds ends, Å."""
+        return 2.0 * self.sigma[self.kinds.index(kinds)]
+
+    def pair_and_slope(self, r: np.ndarray, kinds: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+        """Energy of one pair of two kinds, eV, and its derivative by the distance, eV/Å, at distances (n,), Å."""
+        at = torch.from_numpy(np.array(r, float))
+        value, slope = self._terms(at, torch.full((len(at),), self.kinds.index(kinds)))
+        return value.numpy(), slope.numpy()
+
     def energy_of(self, positions: Tensor, cell: Tensor | None = None) -> Tensor:
         """V in eV, shape (n,)."""
         return self._sums(positions, cell)[0]

@@ -35,6 +35,7 @@ from .domain import Domain, require_domain
 from .draws import PosteriorDraws, pathwise_draws
 from .frozen import FrozenModel, frozen_model
 from .joint import Joint, Query, joint, undefined_rows
+from .liquid_potential import liquid_potential
 from .pair_potential import pair_potential
 from .predict import predicted, reference_groups
 from .predictive import JointPredictive, joint_predictive
@@ -302,6 +303,11 @@ class FreeEnergy:
     def pair_potential(self, r, term=None, **options):
         """Pair potential of a term; see :meth:`kernelfe.FreeEnergyRegressor.pair_potential`."""
         return pair_potential(self, r, term, **options)
+
+    def liquid_potential(self, temperature, parameters=None):
+        """The functions of pairs and triplets at a temperature (K), for engines; see :mod:`kernelfe.deploy`."""
+        self.molecules.one("liquid_potential")
+        return liquid_potential(self, temperature, parameters)
 
     # -------------------------------------------------------------- uncertainty
 
