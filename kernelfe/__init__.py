@@ -21,7 +21,18 @@ from . import (
     training,
 )
 from .frames import Frames
-from .gp import BoltzmannInversion, CorrelatedNoise, Dense, FreeEnergyRegressor, Iterative, RelativeNoise, Sparse, load
+from .gp import (
+    BoltzmannInversion,
+    CorrelatedNoise,
+    Dense,
+    FreeEnergyRegressor,
+    Iterative,
+    RelativeNoise,
+    RepulsiveCore,
+    Sparse,
+    WeightSpace,
+    load,
+)
 from .gp.prior.term import Term
 from .kernels import ParameterExpansion
 
@@ -39,8 +50,10 @@ __all__ = [
     "Iterative",
     "ParameterExpansion",
     "RelativeNoise",
+    "RepulsiveCore",
     "Sparse",
     "Term",
+    "WeightSpace",
     "allatom",
     "analysis",
     "calculators",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .baseline import BoltzmannInversion
+from .core import RepulsiveCore
 from .default_terms import local_terms
 from .fitted.draws import PosteriorDraws
 from .fitted.ensemble import HyperparameterEnsemble, MixtureJoint
@@ -23,7 +24,7 @@ from .observations.noise import CorrelatedNoise, RelativeNoise
 from .regressor import FreeEnergyRegressor
 from .solvers.iterative.linear_operator import JetLinearOperator, as_linear_operator
 from .solvers.sparse.check import SolverCheck
-from .solvers.specs import Dense, Iterative, Sparse
+from .solvers.specs import Dense, Iterative, Sparse, WeightSpace
 
 __all__ = [
     "BoltzmannInversion",
@@ -41,8 +42,10 @@ __all__ = [
     "PosteriorDraws",
     "Query",
     "RelativeNoise",
+    "RepulsiveCore",
     "SolverCheck",
     "Sparse",
+    "WeightSpace",
     "as_linear_operator",
     "condition",
     "enforce_concavity",

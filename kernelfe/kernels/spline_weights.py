@@ -96,6 +96,11 @@ class SplineWeights(Kernel):
         """Lower Cholesky factor L of M = L Lᵀ."""
         return torch.linalg.cholesky(self.covariance())
 
+    def inverse_factor(self) -> Tensor:
+        """L⁻¹, whose rows are environments of independent unit weights: their embedding is the identity."""
+        lower = self.factor()
+        return torch.linalg.solve_triangular(lower, torch.eye(len(lower)).to(lower), upper=False)
+
     # ------------------------------------------------------------------ the kernel's methods
 
     def embedding(self, z: Tensor) -> Embedding:

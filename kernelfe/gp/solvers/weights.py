@@ -154,13 +154,10 @@ class WeightSpace(Solver):
 
 
 def exact_basis(prior: Prior) -> SparseBasis:
-    """The basis of all weights: inducing environments L⁻ᵀ, whose embedding is the identity, with nothing to whiten."""
+    """The basis of all weights: inducing environments L⁻¹, whose embedding is the identity, with nothing to whiten."""
     with torch.no_grad():
-        factors = [term.kernel.factor() for term in prior.terms]  # type: ignore[operator]
-        ones = [torch.eye(len(lower), dtype=lower.dtype, device=lower.device) for lower in factors]
-        inducing = [
-            torch.linalg.solve_triangular(lower, one, upper=False) for lower, one in zip(factors, ones, strict=True)
-        ]
+        inducing = [term.kernel.inverse_factor() for term in prior.terms]  # type: ignore[operator]
+        ones = [torch.eye(len(z)).to(z) for z in inducing]
         return SparseBasis(prior, inducing, False, ones)
 
 

@@ -11,7 +11,7 @@ from kernelfe import Dense, FreeEnergyRegressor, Term
 from kernelfe.descriptors import PairSplines, TripletSplines
 from kernelfe.errors import DataError
 from kernelfe.gp.solvers.specs import WeightSpace
-from kernelfe.kernels import SecondOrder
+from kernelfe.kernels import RBF, SecondOrder
 from kernelfe.units import BOLTZMANN
 
 THERMAL = SecondOrder(300.0, energy=0.05, entropy=1e-4, heat_capacity=1e-4)
@@ -77,6 +77,17 @@ def test_model_file_and_samples_of_the_posterior(tmp_path):
     np.testing.assert_allclose(forces.numpy(), weights.predict(other, "mean_force", temperature=300.0), atol=1e-10)
     np.testing.assert_allclose(stress.numpy(), weights.predict(other, "stress", temperature=300.0), atol=1e-12)
     assert np.isfinite(energy.numpy()).all()
+
+
+def test_with_other_terms_the_sparse_solver_has_all_weights():
+    frames = liquid()
+    terms = [*TERMS[1:], ("pairs", Term(kernelfe.descriptors.PairDistances(2.4), RBF(0.8), THERMAL))]
+    common = {"terms": terms, "noise": NOISE, "baseline": False, "optimizer": None, "progress": False}
+    sparse = FreeEnergyRegressor(**common, solver=kernelfe.Sparse(inducing=60)).fit(frames)
+    exact = FreeEnergyRegressor(**common, solver=Dense()).fit(frames)
+    other = liquid(2, seed=1)
+    wanted = exact.predict(other, "mean_force")
+    np.testing.assert_allclose(sparse.predict(other, "mean_force"), wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_other_kernels_are_refused_by_name():

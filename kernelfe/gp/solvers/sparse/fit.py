@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ....errors import ModelFileError
+from ....kernels import SplineWeights
 from ....runtime.checkpoint import Checkpoint
 from ....runtime.devices import DEVICE
 from ....runtime.processes import Processes
@@ -303,7 +304,7 @@ def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, s
     parts = [s[torch.from_numpy(np.sort(rng.permutation(len(s))[:share])).to(device)] for s in longest.values()]
     out = []
     for term in prior.terms:
-        z = torch.cat([part.environments(term.spec.descriptor).z for part in parts])
+        z = torch.cat([part.values(term.spec.descriptor).z for part in parts])
         if len(z) > size:
             copies = orbit_size(term)  # orbits are kept whole
             kept = np.sort(rng.permutation(len(z) // copies)[: max(1, size // copies)])
@@ -313,7 +314,9 @@ def environment_pools(prior, labels: list[LabelSet], rng: np.random.Generator, s
 
 
 def _inducing(term, z: torch.Tensor, count: int, selection: str, seed: int) -> torch.Tensor:
-    """Inducing environments of a term: ``count`` of them, or all copies of as many orbits."""
+    """Inducing environments of a term: ``count`` of them, or all copies of as many orbits; of a linear term all."""
+    if isinstance(term.spec.kernel, SplineWeights):
+        return term.kernel.inverse_factor()
     copies = orbit_size(term)
     scaled = term.kernel.embedding(z).z.unflatten(0, (-1, copies))
     chosen = choose(scaled, term.kernel, count, selection, seed)

@@ -1,0 +1,159 @@
+"""One-site models of SPC/E water: the table of docs/benchmarks/water.md.
+
+    python benchmarks/water.py                      # all parts, about half an hour on one core
+    python benchmarks/water.py forces sampling      # some of them
+
+Parts: forces (held-out errors), transfer (models of some labels against the model trained at a temperature), coverage
+(error bars), sampling (structure by force matching, relative entropy, pressure), streaming (time and memory by the
+number of frames). Every number is printed with what it is to be compared with, and written to --output as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+import kernelfe
+from kernelfe import Frames, FreeEnergyRegressor, Term
+from kernelfe.descriptors import PairSplines, TripletSplines
+from kernelfe.units import factor
+
+KJ = factor("kJ/mol")
+PAIRS = ("pairs", Term(PairSplines(9.0)))
+TRIPLETS = ("triplets", Term(TripletSplines()))
+FULL = [PAIRS, TRIPLETS]
+TEST = slice(250, 300)
+
+
+def frames(temperature: float, some: slice, *kinds: str) -> Frames:
+    """Some frames of one temperature with some kinds of labels."""
+    whole = DATA[DATA.temperature == temperature][some]
+    return whole.replace(labels={k: whole.labels[k] for k in kinds}, present={k: whole.present[k] for k in kinds})
+
+
+def fit(data, terms=FULL, **options) -> FreeEnergyRegressor:
+    parts = data if isinstance(data, Frames) else Frames.concatenate(data)
+    return FreeEnergyRegressor(terms, progress=False, **options).fit(parts)
+
+
+def rmse(a, b) -> float:
+    return float(np.sqrt(np.mean((np.asarray(a) - np.asarray(b)) ** 2)))
+
+
+def forces() -> dict:
+    """Held-out force error at 310 K by number of frames."""
+    test = frames(310, TEST, "mean_force")
+    y, out = test.labels["mean_force"], {"spread": float(test.labels["mean_force"].std() / KJ)}
+    for name, terms in (("pairs", [PAIRS]), ("pairs and triplets", FULL)):
+        for n in (10, 25, 50, 250):
+            begin = time.perf_counter()
+            model = fit(frames(310, slice(0, n), "mean_force"), terms)
+            seconds = time.perf_counter() - begin
+            out[f"{name}, {n} frames"] = {"rmse": rmse(model.predict(test, "mean_force"), y) / KJ, "seconds": seconds}
+    return out
+
+
+def transfer() -> dict:
+    """Distance, in forces, to the model trained at 280 and at 400 K."""
+    half, whole = slice(0, 125), slice(0, 150)
+    f, u = "mean_force", "mean_energy"
+    data = {
+        "blind: forces 310": [frames(310, slice(0, 250), f)],
+        "forces 310 + 370": [frames(310, half, f), frames(370, half, f)],
+        "forces and energies 310 + 370": [frames(310, half, f, u), frames(370, half, f, u)],
+        "forces and energies 310": [frames(310, slice(0, 250), f, u)],
+        "forces 280 + 400": [frames(280, half, f), frames(400, half, f)],
+    }
+    own = {t: fit(frames(t, whole, f)) for t in (280, 340, 370, 400)}
+    out: dict = {}
+    for name, parts in data.items():
+        model = fit(parts)
+        out[name] = {}
+        for t in own:
+            test = frames(t, TEST, f)[:20]
+            mean, wanted = (m.predict(test, f, temperature=float(t)) for m in (model, own[t]))
+            blind = model.predict(test, f, temperature=310.0)
+            out[name][str(t)] = {
+                "distance to own": rmse(mean, wanted) / KJ,
+                "same without response": rmse(blind, wanted) / KJ,
+                "rmse": rmse(mean, test.labels[f]) / KJ,
+            }
+    return out
+
+
+def energies() -> dict:
+    """Slope of all-atom energies on energies predicted from forces at five temperatures alone."""
+    model = fit([frames(t, slice(0, 150), "mean_force") for t in (280, 310, 340, 370, 400)])
+    out = {}
+    for t in (280, 310, 340, 370, 400):
+        test = DATA[DATA.temperature == t]
+        predicted, u = model.predict(test, "mean_energy", reference="mean"), test.labels["mean_energy"]
+        x, y = predicted - predicted.mean(), u - u.mean()
+        slope = float(x @ y / (x @ x))
+        error = float(np.sqrt(((y - slope * x) ** 2).mean() / (x @ x)))
+        out[str(t)] = {"slope": slope, "error": error}
+    out["mean"] = float(np.mean([row["slope"] for row in out.values()]))
+    return out
+
+
+def coverage() -> dict:
+    """Share of differences of models of disjoint blocks of frames within 95 % intervals."""
+    kinds = ("mean_force", "mean_energy", "excess_pressure")
+    probe = {t: frames(t, TEST, "mean_force")[:4] for t in (280, 400)}
+    read = {
+        "force": lambda m, t: m.predict(probe[t], "mean_force", return_std=True),
+        "response force": lambda m, t: m.predict(probe[t], "thermal_response_force", return_std=True),
+        "pressure": lambda m, t: m.predict(probe[t], "excess_pressure", return_std=True),
+    }
+    out: dict = {}
+    for solver in ("frames", "rows"):
+        models = []
+        for start in range(0, 150, 50):
+            block = slice(start, start + 50)
+            parts = [frames(t, block, *kinds) for t in (280, 340, 400)]
+            models.append(fit(parts, solver=kernelfe.WeightSpace(errors=solver)))
+        for name, of in read.items():
+            inside = []
+            for a in range(len(models)):
+                for b in range(a):
+                    for t in probe:
+                        (x, sx), (y, sy) = of(models[a], t), of(models[b], t)
+                        inside.append((np.abs(x - y) < 1.96 * np.hypot(sx, sy)).mean())
+            out[f"{name}, errors={solver}"] = float(np.mean(inside))
+    return out
+
+
+def streaming() -> dict:
+    """Time and peak memory of a fit with evidence, pairs and triplets."""
+    out = {}
+    for n in (50, 250):
+        begin = time.perf_counter()
+        fit(frames(310, slice(0, n), "mean_force"))
+        out[f"{n} frames"] = {
+            "seconds": time.perf_counter() - begin,
+            "peak, GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        }
+    return out
+
+
+PARTS = {part.__name__: part for part in (forces, transfer, energies, coverage, streaming)}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="parts; default: all")
+    parser.add_argument("--output", type=Path, default=Path("water.json"))
+    parser.add_argument("--frames", type=Path, help="frames.npz; default: the bundled data set")
+    options = parser.parse_args()
+    DATA = Frames.load(options.frames) if options.frames else kernelfe.datasets.load("water")
+    found = json.loads(options.output.read_text()) if options.output.exists() else {}
+    for name in options.parts or PARTS:
+        begin = time.perf_counter()
+        found[name] = PARTS[name]()
+        print(f"== {name} ({time.perf_counter() - begin:.0f} s)")
+        print(json.dumps(found[name], indent=1))
+        options.output.write_text(json.dumps(found, indent=1))
