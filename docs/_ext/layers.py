@@ -27,6 +27,7 @@ CAPTIONS = {
     "allatom": "trajectories, runs",
     "analysis": "surfaces, basins",
     "calculators": "ASE",
+    "compiled": "loops over pairs",
     "datasets": "bundled data",
     "deploy": "LAMMPS, GROMACS",
     "descriptors": "R → environments z",
