@@ -9,54 +9,41 @@ from numpy.typing import NDArray
 
 from ..errors import require
 
-#: Cubic B-spline pieces: the spline q − k of those that overlap an interval is Σ_p PIECES[k, p] t^p, t in [0, 1).
+#: Pieces of cubic B-splines: of those that overlap an interval, in order, the k-th is Σ_p PIECES[k, p] t^p, t in [0, 1).
 PIECES = np.array([[1.0, -3.0, 3.0, -1.0], [4.0, 0.0, -6.0, 3.0], [1.0, 3.0, 3.0, -3.0], [0.0, 0.0, 0.0, 1.0]]) / 6.0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cubic B-splines on intervals of equal width.
-
-    All splines that overlap the intervals are numbered q = 0 … intervals + 2; q lives on the intervals q − 3 … q. Kept
-    are q = ``first`` … intervals − 1: those that vanish with two derivatives at the end, and with ``first=3`` also at
-    the start.
+    """Cubic B-splines B_q, q = 0 … size − 1, on uniform knots; B_q lives on start + spacing · [q, q + 4].
 
     Parameters
     ----------
     start
-        Å.
+        First knot, Å.
     spacing
-        Width of an interval, Å.
-    intervals
-        Number of intervals.
-    first
-        Number of the first spline that is kept, 0 to 3.
+        Distance of knots, Å.
+    size
+        Number of splines.
 
     Raises
     ------
     DataError
-        If no spline is left, or a number is out of range.
+        If a number is out of range.
     """
 
     start: float
     spacing: float
-    intervals: int
-    first: int = 3
+    size: int
 
     def __post_init__(self) -> None:
-        fine = np.isfinite([self.start, self.spacing]).all() and self.spacing > 0.0 and 0 <= self.first <= 3
-        require(fine, f"{self}: start and spacing must be finite, spacing positive, first from 0 to 3")
-        require(self.size > 0, f"{self}: no spline fits; use more intervals")
-
-    @property
-    def size(self) -> int:
-        """Number of splines that are kept."""
-        return self.intervals - self.first
+        fine = np.isfinite([self.start, self.spacing]).all() and self.spacing > 0.0 and self.size > 0
+        require(fine, f"{self}: start and spacing must be finite, spacing and size positive")
 
     @property
     def stop(self) -> float:
-        """End of the last interval, Å."""
-        return self.start + self.spacing * self.intervals
+        """Last knot, Å."""
+        return self.start + self.spacing * (self.size + 3)
 
     def polynomials(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Σ_q weights_q B_q as polynomials of t = (r − start)/spacing − m on every interval m.
@@ -69,13 +56,12 @@ class Grid:
         Returns
         -------
         ndarray
-            (..., intervals, 4), coefficients of 1, t, t², t³.
+            (..., size + 3, 4), coefficients of 1, t, t², t³.
         """
         weights = np.asarray(weights, float)
-        full = np.zeros((*weights.shape[:-1], self.intervals + 3))
-        full[..., self.first : self.intervals] = weights
-        overlapping = np.stack([full[..., k : k + self.intervals] for k in range(4)], -1)
-        return overlapping @ PIECES
+        full = np.zeros((*weights.shape[:-1], self.size + 6))
+        full[..., 3 : self.size + 3] = weights
+        return np.stack([full[..., k : k + self.size + 3] for k in range(4)], -1) @ PIECES
 
 
 @dataclass(frozen=True)

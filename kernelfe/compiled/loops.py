@@ -165,32 +165,28 @@ def close_beads(i, j, v, cutoff, number, other, vector):
 
 
 @compiled
-def radial(r, start, inverse, intervals, first, size, value, slope):
-    """Cubic B-splines at r clamped to the start, with slopes; the range [low, high) of those that are not zero.
+def radial(r, start, inverse, size, value, slope):
+    """Cubic B-splines at r with their slopes; the range [low, high) of those that are not zero.
 
-    The spline q of all those of the grid, 0 … intervals + 2, lives on the intervals q − 3 … q; kept are ``size`` of
-    them from ``first``.
+    The spline q = 0 … size − 1 lives on the intervals q … q + 3 of the grid.
     """
     u = (r - start) * inverse
-    inside = u > 0.0
-    m = 0
-    if inside:
-        m = min(int(u), intervals - 1)
-        u -= m
-    else:
-        u = 0.0
-    w, scale = 1.0 - u, inverse if inside else 0.0
-    low, high = max(m - first, 0), min(m - first + 4, size)
+    if not 0.0 <= u < size + 3:
+        return 0, 0
+    m = int(u)
+    u -= m
+    w = 1.0 - u
+    low, high = max(m - 3, 0), min(m + 1, size)
     for q in range(low, high):
-        k = q - (m - first)
-        if k == 0:
-            value[q], slope[q] = w * w * w / 6.0, -0.5 * w * w * scale
-        elif k == 1:
-            value[q], slope[q] = (4.0 + u * u * (3.0 * u - 6.0)) / 6.0, u * (1.5 * u - 2.0) * scale
+        k = m - q
+        if k == 3:
+            value[q], slope[q] = w * w * w / 6.0, -0.5 * w * w * inverse
         elif k == 2:
-            value[q], slope[q] = (1.0 + 3.0 * u * (1.0 + u * w)) / 6.0, (0.5 + u - 1.5 * u * u) * scale
+            value[q], slope[q] = (4.0 + u * u * (3.0 * u - 6.0)) / 6.0, u * (1.5 * u - 2.0) * inverse
+        elif k == 1:
+            value[q], slope[q] = (1.0 + 3.0 * u * (1.0 + u * w)) / 6.0, (0.5 + u - 1.5 * u * u) * inverse
         else:
-            value[q], slope[q] = u * u * u / 6.0, 0.5 * u * u * scale
+            value[q], slope[q] = u * u * u / 6.0, 0.5 * u * u * inverse
     return low, high
 
 
@@ -206,7 +202,7 @@ def legendre(c, value, slope):
 
 
 @compiled
-def triplet_sum(number, other, vector, kinds, start, inverse, intervals, first, coefficients, forces, strain):
+def triplet_sum(number, other, vector, kinds, start, inverse, coefficients, forces, strain):
     """Energy of Σ_i Σ_{j<k} Σ_{l,a,b} c[kinds of i, j, k; l, a, b] P_l(cos) B_a(r_ij) B_b(r_ik); adds derivatives.
 
     The coefficients, (K, K, K, L, n, n), do not change if j and k are exchanged together with a and b. For each j and
@@ -228,7 +224,7 @@ def triplet_sum(number, other, vector, kinds, start, inverse, intervals, first, 
             r[j] = max(math.sqrt(x * x + y * y + z * z), TINY)
             unit[j, 0], unit[j, 1], unit[j, 2] = x / r[j], y / r[j], z / r[j]
             pull[j, 0] = pull[j, 1] = pull[j, 2] = 0.0
-            low[j], high[j] = radial(r[j], start, inverse, intervals, first, size, value[j], slope[j])
+            low[j], high[j] = radial(r[j], start, inverse, size, value[j], slope[j])
         for kind in range(count):
             for j in range(n - 1):
                 table = coefficients[kinds[i], kinds[other[i, j]], kind]
@@ -275,7 +271,7 @@ def triplet_sum(number, other, vector, kinds, start, inverse, intervals, first, 
 
 
 @compiled
-def pair_features(i, j, v, kinds, column, start, inverse, intervals, first, size, z, jacobian, strain):
+def pair_features(i, j, v, kinds, column, start, inverse, size, z, jacobian, strain):
     """Adds Σ B_a(r) to z (W,), its Jacobian (3N, W) and derivative by strain (6, W)."""
     value, slope, dense = np.zeros(size), np.zeros(size), jacobian.size > 0
     for e in range(len(i)):
@@ -283,9 +279,9 @@ def pair_features(i, j, v, kinds, column, start, inverse, intervals, first, size
         base = column[kinds[a], kinds[b]]
         vx, vy, vz = v[e, 0], v[e, 1], v[e, 2]
         r = max(math.sqrt(vx * vx + vy * vy + vz * vz), TINY)
-        if base < 0 or r <= start or not (r - start) * inverse < intervals:
+        if base < 0:
             continue
-        low, high = radial(r, start, inverse, intervals, first, size, value, slope)
+        low, high = radial(r, start, inverse, size, value, slope)
         for q in range(low, high):
             w = base + q
             z[w] += value[q]
@@ -309,7 +305,7 @@ def pair_features(i, j, v, kinds, column, start, inverse, intervals, first, size
 
 @compiled
 def triplet_features(
-    number, other, vector, kinds, base, local, width, start, inverse, intervals, first, top, z, jacobian, strain
+    number, other, vector, kinds, base, local, width, start, inverse, top, z, jacobian, strain
 ):
     """Adds Σ_i Σ_{j<k} P_l B_a B_b to z (W,), its Jacobian (3N, W) and derivative by strain (6, W).
 
@@ -328,7 +324,7 @@ def triplet_features(
             x, y, w = vector[i, j, 0], vector[i, j, 1], vector[i, j, 2]
             r[j] = max(math.sqrt(x * x + y * y + w * w), TINY)
             unit[j, 0], unit[j, 1], unit[j, 2] = x / r[j], y / r[j], w / r[j]
-            low[j], high[j] = radial(r[j], start, inverse, intervals, first, size, value[j], slope[j])
+            low[j], high[j] = radial(r[j], start, inverse, size, value[j], slope[j])
         for j in range(n - 1):
             for k in range(j + 1, n):
                 ki, kj, kk = kinds[i], kinds[other[i, j]], kinds[other[i, k]]

@@ -70,9 +70,8 @@ def add_pairs(out: Features, pairs: Pairs, kinds: NDArray[np.int32], grid: Grid,
         (K, K) of int32, symmetric: first column of the splines of a pair of kinds, −1 for pairs that do not count.
     """
     loading.loops().pair_features(
-        *pairs, kinds, columns, grid.start, 1.0 / grid.spacing, grid.intervals, grid.first, grid.size,
-        out.z, out.rows, out.strain,
-    )  # fmt: skip
+        *pairs, kinds, columns, grid.start, 1.0 / grid.spacing, grid.size, out.z, out.rows, out.strain
+    )
 
 
 class PairTables:

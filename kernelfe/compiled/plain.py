@@ -81,17 +81,18 @@ def close_beads(i, j, v, cutoff, number, other, vector):
     return int(number.max(initial=0))
 
 
-def _radial(r, start, inverse, intervals, first, size):
-    """Values and slopes (E, size) of the splines that are kept."""
+def _radial(r, start, inverse, size):
+    """Values and slopes (E, size) of the splines."""
     u = (r - start) * inverse
-    m = np.clip(u, 0.0, intervals - 1).astype(int)
-    t = np.where(u > 0.0, u - m, 0.0)
-    powers = np.stack([np.ones_like(t), t, t * t, t * t * t], 1)
-    slopes = np.stack([np.zeros_like(t), np.ones_like(t), 2 * t, 3 * t * t], 1) * (inverse * (u > 0.0))[:, None]
-    full = np.zeros((2, len(r), intervals + 3))
+    inside = (u >= 0.0) & (u < size + 3)
+    m = np.where(inside, u, 0.0).astype(int)
+    t = np.where(inside, u - m, 0.0)
+    powers = np.stack([np.ones_like(t), t, t * t, t * t * t], 1) * inside[:, None]
+    slopes = np.stack([np.zeros_like(t), np.ones_like(t), 2 * t, 3 * t * t], 1) * (inverse * inside)[:, None]
+    full = np.zeros((2, len(r), size + 6))
     rows, columns = np.arange(len(r))[:, None], m[:, None] + np.arange(4)
     full[0][rows, columns], full[1][rows, columns] = powers @ PIECES.T, slopes @ PIECES.T
-    return full[:, :, first : first + size]
+    return full[:, :, 3 : size + 3]
 
 
 def _legendre(c, top):
@@ -128,12 +129,12 @@ def _voigt(g, v):
     return np.stack([g[..., 0] * v[..., 0], g[..., 1] * v[..., 1], g[..., 2] * v[..., 2], yz, xz, xy], -1)
 
 
-def triplet_sum(number, other, vector, kinds, start, inverse, intervals, first, coefficients, forces, strain):
+def triplet_sum(number, other, vector, kinds, start, inverse, coefficients, forces, strain):
     """Energy of triplets; adds forces and derivatives by strain."""
     top, size, energy = coefficients.shape[3], coefficients.shape[4], 0.0
     for i, j, k, vj, vk in _triplets(number, other, vector):
         rj, rk, uj, uk, c, cj, ck = _angles(vj, vk)
-        (bj, dj), (bk, dk) = (_radial(r, start, inverse, intervals, first, size) for r in (rj, rk))
+        (bj, dj), (bk, dk) = (_radial(r, start, inverse, size) for r in (rj, rk))
         angle, turn = _legendre(c, top)
         table = coefficients[kinds[i], kinds[j], kinds[k]]
         whole = np.einsum("elab,ea,eb->el", table, bj, bk)
@@ -150,12 +151,12 @@ def triplet_sum(number, other, vector, kinds, start, inverse, intervals, first, 
     return energy
 
 
-def pair_features(i, j, v, kinds, column, start, inverse, intervals, first, size, z, jacobian, strain):
+def pair_features(i, j, v, kinds, column, start, inverse, size, z, jacobian, strain):
     """Adds Σ B_a(r) to z, its Jacobian and derivative by strain."""
     r, base = np.maximum(np.linalg.norm(v, axis=1), TINY), column[kinds[i], kinds[j]]
-    e = np.flatnonzero((base >= 0) & (r > start) & ((r - start) * inverse < intervals))
+    e = np.flatnonzero(base >= 0)
     i, j, v, r, base = i[e], j[e], v[e], r[e], base[e]
-    value, slope = _radial(r, start, inverse, intervals, first, size)
+    value, slope = _radial(r, start, inverse, size)
     e, q = np.nonzero((value != 0.0) | (slope != 0.0))
     w = base[e] + q
     np.add.at(z, w, value[e, q])
@@ -168,7 +169,7 @@ def pair_features(i, j, v, kinds, column, start, inverse, intervals, first, size
 
 
 def triplet_features(
-    number, other, vector, kinds, base, local, width, start, inverse, intervals, first, top, z, jacobian, strain
+    number, other, vector, kinds, base, local, width, start, inverse, top, z, jacobian, strain
 ):
     """Adds Σ_i Σ_{j<k} P_l B_a B_b to z, its Jacobian and derivative by strain."""
     size = local.shape[3]
@@ -177,7 +178,7 @@ def triplet_features(
         keep = column >= 0
         i, j, k, vj, vk, column = i[keep], j[keep], k[keep], vj[keep], vk[keep], column[keep]
         rj, rk, uj, uk, c, cj, ck = _angles(vj, vk)
-        (bj, dj), (bk, dk) = (_radial(r, start, inverse, intervals, first, size) for r in (rj, rk))
+        (bj, dj), (bk, dk) = (_radial(r, start, inverse, size) for r in (rj, rk))
         angle, turn = _legendre(c, top)
         w = column[:, None, None] + local[kinds[i], kinds[j], kinds[k]]
         for p in range(top):

@@ -83,12 +83,10 @@ def add_triplets(
 ) -> None:
     """Add Σ_i Σ_{j<k} P_l(cos θ_jik) B_a(r_ij) B_b(r_ik), l < ``top``, and its derivatives to features.
 
-    Distances below the start of the grid count as the start. Arguments as in
-    :func:`~kernelfe.compiled.pairs.add_pairs`; ``close`` reaches to the end of the grid.
+    Arguments as in :func:`~kernelfe.compiled.pairs.add_pairs`; ``close`` reaches to the end of the grid.
     """
     loading.loops().triplet_features(
-        *close.arrays, kinds, columns.base, columns.local, columns.width, grid.start, 1.0 / grid.spacing,
-        grid.intervals, grid.first, top, out.z, out.rows, out.strain,
+        *close.arrays, kinds, columns.base, columns.local, columns.width, grid.start, 1.0 / grid.spacing, top, out.z, out.rows, out.strain,
     )  # fmt: skip
 
 
@@ -108,6 +106,6 @@ def triplet_energy(
         Of :meth:`TripletColumns.coefficients`, eV.
     """
     energy = loading.loops().triplet_sum(
-        *close.arrays, kinds, grid.start, 1.0 / grid.spacing, grid.intervals, grid.first, coefficients, forces, strain
+        *close.arrays, kinds, grid.start, 1.0 / grid.spacing, coefficients, forces, strain
     )
     return float(energy)

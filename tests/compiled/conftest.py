@@ -29,12 +29,9 @@ def spline(u: torch.Tensor) -> torch.Tensor:
     return sum(c * torch.relu(u - k) ** 3 for k, c in enumerate((1.0, -4.0, 6.0, -4.0, 1.0))) / 6.0
 
 
-def splines(r: torch.Tensor, grid, clamp: bool) -> torch.Tensor:
+def splines(r: torch.Tensor, grid) -> torch.Tensor:
     """Values (..., size) of the splines of a grid."""
-    u = (r - grid.start) / grid.spacing
-    u = torch.relu(u) if clamp else u
-    number = torch.arange(grid.first, grid.intervals)
-    return spline(u[..., None] - (number - 3))
+    return spline(((r - grid.start) / grid.spacing)[..., None] - torch.arange(grid.size))
 
 
 def all_vectors(x: torch.Tensor, cell: torch.Tensor, cutoff: float):
@@ -64,7 +61,7 @@ def reference_pairs(x, cell, kinds, grid, columns, size):
     base = columns[kinds[i], kinds[j]].long()
     kept = base >= 0
     column = base[kept, None] + torch.arange(grid.size)
-    values = 0.5 * splines(v[kept].norm(dim=-1), grid, clamp=False)
+    values = 0.5 * splines(v[kept].norm(dim=-1), grid)
     return torch.zeros(size).index_add(0, column.flatten(), values.flatten())
 
 
@@ -83,7 +80,7 @@ def reference_triplets(x, cell, kinds, grid, columns, top, size):
     cosine = (vj * vk).sum(-1) / (rj * rk)
     polynomials = [legendre.leg2poly([0.0] * k + [1.0]) for k in range(top)]
     angle = torch.stack([sum(c * cosine**m for m, c in enumerate(p)) for p in polynomials], -1)
-    bj, bk = splines(rj, grid, clamp=True), splines(rk, grid, clamp=True)
+    bj, bk = splines(rj, grid), splines(rk, grid)
     products = torch.einsum("ta,tb,tl->tabl", bj, bk, angle)
     column = base[:, None, None, None] + local[..., None] + torch.arange(top)
     return torch.zeros(size).index_add(0, column.flatten(), products.flatten())

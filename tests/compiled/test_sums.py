@@ -26,7 +26,7 @@ from kernelfe.geometry.skin import SkinList
 from .conftest import CELLS, beads, reference_pairs, reference_triplets, strained
 
 #: Fewer and wider splines than those of a model, two kinds of beads: everything happens with few beads.
-PAIRS, TRIPLETS, TOP = Grid(1.2, 0.7, 6), Grid(1.9, 0.45, 4, 0), 3
+PAIRS, TRIPLETS, TOP = Grid(1.2, 0.7, 3), Grid(0.55, 0.45, 4), 3
 KINDS = [0, 1, 0, 0, 1]
 PAIR_COLUMNS = np.array([[0, 3], [3, 6]], np.int32)
 
@@ -83,9 +83,9 @@ def brute():
 
         inputs = x.requires_grad_(), torch.zeros(6, requires_grad=True)
         value = z(*inputs)
-        rows = [torch.autograd.grad(value[w], inputs, retain_graph=True, allow_unused=True) for w in range(SIZE)]
-        jacobian = torch.stack([torch.zeros_like(x) if g is None else g for g, _ in rows]).reshape(SIZE, -1)
-        strain = torch.stack([torch.zeros(6) if g is None else g for _, g in rows])
+        each = torch.eye(SIZE)
+        jacobian, strain = torch.autograd.grad(value, inputs, each, is_grads_batched=True)
+        jacobian = jacobian.reshape(SIZE, -1)
         out[name] = x.detach().numpy(), value.detach().numpy(), jacobian.numpy(), strain.numpy()
     return out
 
@@ -94,7 +94,7 @@ def brute():
 def test_features_are_those_of_brute_force(loops, brute, name):
     x, z, jacobian, strain = brute[name]
     found = features(x, CELLS[name])
-    assert (np.abs(z) > 1e-3).mean() > 0.7  # the test sees most columns
+    assert (np.abs(z) > 1e-3).mean() > 0.6  # the test sees most columns
     for one, other in ((found.z, z), (found.jacobian, jacobian), (found.strain.T, strain)):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
     np.testing.assert_array_equal(features(x, CELLS[name], derivatives=False).z, found.z)
@@ -152,7 +152,7 @@ def test_overlapping_beads_give_finite_numbers(loops):
 
 def test_grids_and_tables_say_what_is_wrong():
     for make in (
-        lambda: Grid(2.0, 0.1, 3),
+        lambda: Grid(2.0, 0.1, 0),
         lambda: Grid(2.0, -0.1, 9),
         lambda: Table(0.0, 0.1, np.zeros((1, 4, 3)), np.zeros((1, 1))),
         lambda: Table(0.0, 0.1, np.full((1, 4, 4), np.nan), np.zeros((1, 1))),
