@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import require
 
-#: Pieces of cubic B-splines: of those that overlap an interval, in order, the k-th is Σ_p PIECES[k, p] t^p, t in [0, 1).
+#: Of the cubic B-splines that overlap an interval, in order, the k-th is Σ_p PIECES[k, p] t^p there, t in [0, 1).
 PIECES = np.array([[1.0, -3.0, 3.0, -1.0], [4.0, 0.0, -6.0, 3.0], [1.0, 3.0, 3.0, -3.0], [0.0, 0.0, 0.0, 1.0]]) / 6.0
 
 
@@ -109,4 +109,6 @@ class Table:
         """Table through values (rows, points), eV, and slopes, eV/Å, at start + spacing · (0, 1, …)."""
         y, d = np.asarray(values, float), np.asarray(slopes, float) * spacing
         y0, y1, d0, d1 = y[:, :-1], y[:, 1:], d[:, :-1], d[:, 1:]
-        return Table(start, spacing, np.stack([y0, d0, 3 * (y1 - y0) - 2 * d0 - d1, 2 * (y0 - y1) + d0 + d1], -1), which)
+        return Table(
+            start, spacing, np.stack([y0, d0, 3 * (y1 - y0) - 2 * d0 - d1, 2 * (y0 - y1) + d0 + d1], -1), which
+        )

@@ -20,9 +20,9 @@ TINY = 1e-12
 def find_pairs(scaled, cell, reach, bins, steps, most, wanted, out_i, out_j, out_code):
     """Half list of all pairs and images closer than ``reach``; the number found, which may exceed the space given.
 
-    ``scaled`` (N, 3) within [0, 1). Beads are sorted into ``bins`` (3,) along the lattice vectors. Around every bin, bins
-    up to ``steps`` away are visited, as often as their images lie there; of two bins, from one of them only. Images n
-    of up to ``most`` cells are coded as ((n_0 + most_0)·(2·most_1 + 1) + n_1 + most_1)·(2·most_2 + 1) + n_2 + most_2.
+    ``scaled`` (N, 3) within [0, 1). Beads are sorted into ``bins`` (3,) along the lattice vectors. Around every bin,
+    bins up to ``steps`` away are visited, as often as their images lie there; of two bins, from one of them only.
+    Images n of up to ``most`` cells are coded as numbers of a table with 2·most + 1 entries along each axis.
     """
     beads = len(scaled)
     total = bins[0] * bins[1] * bins[2]
@@ -304,9 +304,7 @@ def pair_features(i, j, v, kinds, column, start, inverse, size, z, jacobian, str
 
 
 @compiled
-def triplet_features(
-    number, other, vector, kinds, base, local, width, start, inverse, top, z, jacobian, strain
-):
+def triplet_features(number, other, vector, kinds, base, local, width, start, inverse, top, z, jacobian, strain):
     """Adds Σ_i Σ_{j<k} P_l B_a B_b to z (W,), its Jacobian (3N, W) and derivative by strain (6, W).
 
     The product of kinds (i, j, k) and splines (a, b) adds to the columns base[i, j, k] + local[i, j, k, a, b] + l, of

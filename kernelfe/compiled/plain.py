@@ -18,13 +18,13 @@ def find_pairs(scaled, cell, reach, bins, steps, most, wanted, out_i, out_j, out
         keep = wanted[first, second]
         first, second = first[keep], second[keep]
     f, found = scaled[second] - scaled[first], []
-    for code, image in enumerate(np.indices(2 * most + 1).reshape(3, -1).T - most):
+    for number, image in enumerate(np.indices(2 * most + 1).reshape(3, -1).T - most):
         v = (f + image) @ cell
         near = (v * v).sum(1) < reach * reach
         if tuple(image) <= (0, 0, 0):  # of a bead and its own images, one of each two
             near &= first != second
         e = np.flatnonzero(near)
-        found.append((first[e], second[e], np.full(len(e), code)))
+        found.append((first[e], second[e], np.full(len(e), number)))
     i, j, code = (np.concatenate(parts) for parts in zip(*found, strict=True))
     room = min(len(i), len(out_i))
     out_i[:room], out_j[:room], out_code[:room] = i[:room], j[:room], code[:room]
@@ -168,9 +168,7 @@ def pair_features(i, j, v, kinds, column, start, inverse, size, z, jacobian, str
         np.add.at(strain.T, w, _voigt(g, v[e]))
 
 
-def triplet_features(
-    number, other, vector, kinds, base, local, width, start, inverse, top, z, jacobian, strain
-):
+def triplet_features(number, other, vector, kinds, base, local, width, start, inverse, top, z, jacobian, strain):
     """Adds Σ_i Σ_{j<k} P_l B_a B_b to z, its Jacobian and derivative by strain."""
     size = local.shape[3]
     for i, j, k, vj, vk in _triplets(number, other, vector):

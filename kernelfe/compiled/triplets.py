@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
-from .grid import Grid
 from . import loading
+from .grid import Grid
 from .pairs import Features, Pairs
 
 
@@ -86,8 +86,9 @@ def add_triplets(
     Arguments as in :func:`~kernelfe.compiled.pairs.add_pairs`; ``close`` reaches to the end of the grid.
     """
     loading.loops().triplet_features(
-        *close.arrays, kinds, columns.base, columns.local, columns.width, grid.start, 1.0 / grid.spacing, top, out.z, out.rows, out.strain,
-    )  # fmt: skip
+        *(*close.arrays, kinds, columns.base, columns.local, columns.width),
+        *(grid.start, 1.0 / grid.spacing, top, out.z, out.rows, out.strain),
+    )
 
 
 def triplet_energy(

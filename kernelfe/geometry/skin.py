@@ -47,6 +47,7 @@ class SkinList:
         self.cutoff, self.skin, self.builds = float(cutoff), float(skin), 0
         self._wanted = np.zeros((0, 0), np.bool_) if wanted is None else np.ascontiguousarray(wanted, np.bool_)
         self._origin: NDArray[np.float64] | None = None  # positions when the list was made
+        self._cell = self._seen = np.zeros((3, 3))
         self._room(64)
 
     def pairs(self, x: NDArray[np.float64], cell: NDArray[np.float64]) -> Pairs:
@@ -84,14 +85,11 @@ class SkinList:
         origin = self._origin
         if origin is None or origin.shape != x.shape:
             return False
-        stretch = 1.0
         if not np.array_equal(cell, self._seen):
-            back = np.linalg.solve(cell, self._cell)
-            stretch = float(np.linalg.norm(back, 2))
-            self._seen, self._back = cell.copy(), back
-            self._shifts = self._images @ cell
+            self._seen, self._shifts = cell.copy(), self._images @ cell
+            self._back = np.linalg.solve(cell, self._cell)
+            self._stretch = float(np.linalg.norm(self._back, 2))
             self._same = np.array_equal(cell, self._cell)
-            self._stretch = stretch
         moved = (x if self._same else x @ self._back) - origin
         largest = float(np.einsum("ij,ij->i", moved, moved).max(initial=0.0))
         slack = self.cutoff + self.skin - self._stretch * self.cutoff

@@ -11,8 +11,6 @@ from numpy.polynomial import legendre
 
 from kernelfe.compiled import loading, plain
 
-torch.set_default_dtype(torch.float64)
-
 
 @pytest.fixture(params=["compiled", "plain"])
 def loops(request, monkeypatch):
@@ -48,9 +46,8 @@ def all_vectors(x: torch.Tensor, cell: torch.Tensor, cutoff: float):
 
 def strained(x: torch.Tensor, cell: torch.Tensor, e: torch.Tensor):
     """Positions and cell under a strain in Voigt order with engineering shear."""
-    h = 0.5 * e
-    change = torch.stack([torch.stack([e[0], h[5], h[4]]), torch.stack([h[5], e[1], h[3]]), torch.stack([h[4], h[3], e[2]])])
-    full = torch.eye(3) + change
+    change = e[torch.tensor([[0, 5, 4], [5, 1, 3], [4, 3, 2]])] * torch.eye(3, dtype=x.dtype).add(1.0).div(2.0)
+    full = torch.eye(3, dtype=x.dtype) + change
     return x @ full, cell @ full
 
 
@@ -62,7 +59,7 @@ def reference_pairs(x, cell, kinds, grid, columns, size):
     kept = base >= 0
     column = base[kept, None] + torch.arange(grid.size)
     values = 0.5 * splines(v[kept].norm(dim=-1), grid)
-    return torch.zeros(size).index_add(0, column.flatten(), values.flatten())
+    return torch.zeros(size, dtype=x.dtype).index_add(0, column.flatten(), values.flatten())
 
 
 def reference_triplets(x, cell, kinds, grid, columns, top, size):
@@ -78,12 +75,12 @@ def reference_triplets(x, cell, kinds, grid, columns, top, size):
     vj, vk = v[first], v[second]
     rj, rk = vj.norm(dim=-1), vk.norm(dim=-1)
     cosine = (vj * vk).sum(-1) / (rj * rk)
-    polynomials = [legendre.leg2poly([0.0] * k + [1.0]) for k in range(top)]
+    polynomials: list = [legendre.leg2poly([0.0] * k + [1.0]) for k in range(top)]
     angle = torch.stack([sum(c * cosine**m for m, c in enumerate(p)) for p in polynomials], -1)
     bj, bk = splines(rj, grid), splines(rk, grid)
     products = torch.einsum("ta,tb,tl->tabl", bj, bk, angle)
     column = base[:, None, None, None] + local[..., None] + torch.arange(top)
-    return torch.zeros(size).index_add(0, column.flatten(), products.flatten())
+    return torch.zeros(size, dtype=x.dtype).index_add(0, column.flatten(), products.flatten())
 
 
 CELLS = {

@@ -38,11 +38,12 @@ def triplet_columns(kinds: int, size: int, top: int, start: int) -> tuple[Triple
     for i, j, k in itertools.product(range(kinds), repeat=3):
         if j > k:
             continue
-        for count, (a, b) in enumerate((a, b) for a in range(size) for b in range(a if j == k else 0, size)):
+        products = [(a, b) for a in range(size) for b in range(a if j == k else 0, size)]
+        for count, (a, b) in enumerate(products):
             local[i, j, k, a, b] = local[i, k, j, b, a] = count * top
         base[i, j, k] = base[i, k, j] = start
-        width[i, j, k] = width[i, k, j] = (count + 1) * top
-        start += (count + 1) * top
+        width[i, j, k] = width[i, k, j] = len(products) * top
+        start += len(products) * top
     return TripletColumns(base, local, width), start
 
 
@@ -81,9 +82,9 @@ def brute():
             pairs = reference_pairs(x, box, KINDS, PAIRS, PAIR_COLUMNS, SIZE)
             return pairs + reference_triplets(x, box, KINDS, TRIPLETS, TRIPLET_COLUMNS, TOP, SIZE)
 
-        inputs = x.requires_grad_(), torch.zeros(6, requires_grad=True)
+        inputs = x.requires_grad_(), torch.zeros(6, dtype=x.dtype, requires_grad=True)
         value = z(*inputs)
-        each = torch.eye(SIZE)
+        each = torch.eye(SIZE, dtype=x.dtype)
         jacobian, strain = torch.autograd.grad(value, inputs, each, is_grads_batched=True)
         jacobian = jacobian.reshape(SIZE, -1)
         out[name] = x.detach().numpy(), value.detach().numpy(), jacobian.numpy(), strain.numpy()
@@ -128,7 +129,7 @@ def test_symmetries(loops):
     """Order of the beads, rotations of everything, translations, lattice vectors: the energy is the same."""
     rng, cell = np.random.default_rng(1), CELLS["triclinic"]
     x, weights = beads(3, cell), rng.normal(size=SIZE)
-    value, forces, strain = energy(x, cell, weights)
+    value, forces, _ = energy(x, cell, weights)
     order = np.array([2, 4, 3, 0, 1])  # exchanges beads of a kind
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     for changed in (

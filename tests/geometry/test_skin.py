@@ -69,7 +69,10 @@ def test_pairs_that_are_not_wanted():
     x, cell = np.zeros((3, 3)) + np.arange(3)[:, None], np.eye(3) * 9.0
     wanted = ~np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
     i, j, _ = SkinList(3.8, 0.5, wanted).pairs(x, cell)
-    assert {frozenset(pair) for pair in zip(i.tolist(), j.tolist(), strict=True)} == {frozenset({0, 2}), frozenset({1, 2})}
+    assert {frozenset(pair) for pair in zip(i.tolist(), j.tolist(), strict=True)} == {
+        frozenset({0, 2}),
+        frozenset({1, 2}),
+    }
 
 
 def test_bad_input_is_refused():
