@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -23,20 +22,6 @@ logger = logging.getLogger(__name__)
 def available() -> bool:
     """True if numba is installed."""
     return find_spec("numba") is not None
-
-
-def compiled(function: Callable) -> Callable:
-    """numba's ``njit``, with its file cache where there is a place for it.
-
-    Products and sums may be contracted (a·b + c in one rounding) but not reordered; NaN stays NaN.
-    """
-    import numba
-
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        return numba.njit(**options)(function)
 
 
 @cache

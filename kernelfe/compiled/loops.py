@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .loading import compiled
+from .machine_code import compiled
 
 #: Least distance by which is divided, Å: beads on top of each other have finite forces of arbitrary direction.
 TINY = 1e-12

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from kernelfe.compiled import loading, plain
+from kernelfe.compiled import loading, machine_code, plain
 
 
 def test_without_numba_one_warning_names_the_extra(monkeypatch):
@@ -34,6 +34,6 @@ def test_machine_code_is_made_again_where_it_cannot_be_kept(monkeypatch):
 
     with monkeypatch.context() as patch:  # numba compiles functions of its own at the first call
         patch.setattr(numba, "njit", refusing)
-        double = loading.compiled(lambda x: 2.0 * x)
+        double = machine_code.compiled(lambda x: 2.0 * x)
     assert double(3.0) == 6.0
     assert np.isnan(double(np.nan))
