@@ -13,6 +13,7 @@ from ...geometry import internal as geometry
 from ...specs import Bound, Real
 from ..base import Environments, Pullback, WeightNodes, check_beads
 from ..pairs import PairDistances
+from . import fast
 from .splines import UniformSplines
 
 
@@ -77,6 +78,9 @@ class PairSplines(PairDistances):
     def environments(self, coordinates: Tensor, cell: Tensor | None = None) -> Environments:
         """See :meth:`Descriptor.environments`; ``strain`` is given where there is a cell."""
         n, beads = coordinates.shape[:2]
+        if fast.compiled_for(coordinates, cell):
+            beads = check_beads("PairSplines", tuple(coordinates.shape[1:]))
+            return fast.environments(fast.pair_sums(self.splines), coordinates, cell, self._wanted(beads))
         frame, i, j, v = self._neighbours(coordinates, cell)
         unit, index, value, slope = self._local(v)
         size = self.splines.count
@@ -102,6 +106,9 @@ class PairSplines(PairDistances):
     ) -> tuple[Tensor, None, Pullback]:
         """See :meth:`Descriptor.values_and_pullback`."""
         n, beads = coordinates.shape[:2]
+        if fast.compiled_for(coordinates, cell):
+            beads = check_beads("PairSplines", tuple(coordinates.shape[1:]))
+            return fast.values_and_pullback(fast.pair_sums(self.splines), coordinates, cell, self._wanted(beads))
         frame, i, j, v = self._neighbours(coordinates, cell)
         unit, index, value, slope = self._local(v)
         size = self.splines.count

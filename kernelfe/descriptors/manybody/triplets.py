@@ -15,6 +15,7 @@ from ...geometry import internal as geometry
 from ...geometry.neighbours import neighbours
 from ...specs import Bound, Each, OrNone, Real, Text, Whole
 from ..base import Descriptor, Environments, Pullback, WeightNodes, check_beads
+from . import fast
 from .splines import UniformSplines
 
 #: Frames whose triplets are in memory together.
@@ -127,6 +128,8 @@ class TripletSplines(Descriptor):
     def environments(self, coordinates: Tensor, cell: Tensor | None = None) -> Environments:
         """See :meth:`Descriptor.environments`; ``strain`` is given where there is a cell."""
         beads = check_beads("TripletSplines", tuple(coordinates.shape[1:]))
+        if fast.compiled_for(coordinates, cell):
+            return fast.environments(self._compiled(beads), coordinates, cell, self._wanted(beads))
         size, parts = self.dimension(tuple(coordinates.shape[1:])), []
         for start in range(0, len(coordinates), _FRAMES_AT_ONCE):
             x = coordinates[start : start + _FRAMES_AT_ONCE]
@@ -153,6 +156,8 @@ class TripletSplines(Descriptor):
     def values_and_pullback(self, coordinates: Tensor, cell: Tensor | None = None) -> tuple[Tensor, None, Pullback]:
         """See :meth:`Descriptor.values_and_pullback`."""
         n, beads = len(coordinates), check_beads("TripletSplines", tuple(coordinates.shape[1:]))
+        if fast.compiled_for(coordinates, cell):
+            return fast.values_and_pullback(self._compiled(beads), coordinates, cell, self._wanted(beads))
         t = self._triplets(coordinates, cell)
         products, polynomials, *slopes = self._parts(t)
         z = (products[:, :, None] * polynomials[:, None]).flatten(1)
@@ -169,6 +174,11 @@ class TripletSplines(Descriptor):
         return z, None, pullback
 
     # ------------------------------------------------------------------ triplets and their functions
+
+    def _compiled(self, beads: int) -> fast.TripletSums:
+        """Compiled sums for frames of so many beads, whose kinds are checked."""
+        self._wanted(beads)
+        return fast.triplet_sums(self.splines, self.products, self.degree, self.kinds, self.bead_kinds)
 
     def _triplets(self, x: Tensor, cell: Tensor | None) -> Triplets:
         frame, i, j, v = neighbours(x, cell, self.cutoff, self._wanted(x.shape[1]))
