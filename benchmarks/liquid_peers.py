@@ -228,17 +228,17 @@ def run_votca(data: Data, spec: dict) -> tuple[dict, dict]:
         seconds, peak = run_program(command, folder)
         cpu = children_seconds()
         table = np.loadtxt(place / "W-W.force", usecols=(0, 1))
-    forces = table_forces(table[:, 0] * 10.0, table[:, 1] / (10.0 * KJ), data)
+    forces = table_forces(table[:, 0] * 10.0, table[:, 1] / (10.0 * KJ), data.test[0], data.test[2])
     return {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak} | force_error(forces, data), {
         "forces": forces,
         "table": table,
     }
 
 
-def table_forces(r: np.ndarray, force: np.ndarray, data: Data) -> np.ndarray:
-    """Forces on the test frames from −du/dr (n,) in eV/Å at distances (n,), Å."""
+def table_forces(r: np.ndarray, force: np.ndarray, positions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Forces (n, beads, 3) at positions in boxes of some lengths (n, 3) from −du/dr in eV/Å at distances r, Å."""
     out = []
-    for x, _, box in zip(*data.test, strict=True):
+    for x, box in zip(positions, lengths, strict=True):
         d = x[:, None] - x[None]
         d -= box * np.rint(d / box)
         distance = np.sqrt((d**2).sum(-1)) + 1e3 * np.eye(len(x))

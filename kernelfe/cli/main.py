@@ -11,6 +11,7 @@ import click
 
 from ..errors import KernelfeError
 from .config import run
+from .export import export
 from .fit import fit
 from .label import label
 from .options import SEED, Numbers
@@ -43,7 +44,7 @@ def _say(message: Warning | str, category: type[Warning], *_: Any, **__: Any) ->
 @click.option("--debug", is_flag=True, help="Show where an error came from, and log what the fits do.")
 @click.version_option(package_name="kernelfe")
 def main(debug: bool) -> None:
-    """Coarse-grained free energies A(R; T) from all-atom simulation: label, fit, sample, report."""
+    """Coarse-grained free energies A(R; T) from all-atom simulation: label, fit, sample, export, report."""
     if debug:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
@@ -100,7 +101,7 @@ def quickstart(
     click.echo(f"{found['seconds']:.0f} s. Report: {Path(output) / 'report.html'}")
 
 
-for command in (label, fit, sample, report, view, run):
+for command in (label, fit, sample, export, report, view, run):
     main.add_command(command)
 
 

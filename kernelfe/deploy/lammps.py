@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import DataError, require
 from ..files.atomic import atomic_write
 from ..units import BOLTZMANN, factor
+from .box import check_start, write_start
 from .names import safe_names
 from .pair_table import pair_file
 from .potential import LiquidPotential, as_potential
@@ -33,7 +34,8 @@ class LammpsExport:
     folder
         Where they are.
     files
-        Their names: ``potential.in``, ``pairs.table``, ``example.in`` and, with triplets, ``triplets.uf3``.
+        Their names: ``potential.in``, ``pairs.table``, ``example.in``, with triplets ``triplets.uf3``, and with a start
+        ``liquid.data``.
     types
         Kind → type of LAMMPS, from 1.
     commands
@@ -59,6 +61,7 @@ def export_lammps(
     least: float = 0.5,
     interpolation: str = "spline",
     tolerance: float = 1e-3,
+    start: Any = None,
 ) -> LammpsExport:
     """Write a model of a liquid as input of LAMMPS.
 
@@ -86,6 +89,8 @@ def export_lammps(
         How LAMMPS interpolates between the entries.
     tolerance
         Largest relative root mean square error of the forces of triplets.
+    start
+        Frames, the first of which is written as ``liquid.data``, the configuration that ``example.in`` starts from.
 
     Returns
     -------
@@ -114,6 +119,7 @@ def export_lammps(
     else:
         commands = [f"pair_style {table}"]
         commands += [f"pair_coeff {i} {j} pairs.table {keyword}" for (i, j), keyword in keywords.items()]
+    atoms = None if start is None else check_start(start, found)
     _warn_of_holes(found, least)
     contents["potential.in"] = _potential(found, names, units, commands, error)
     contents["example.in"] = _example(found, units)
@@ -125,6 +131,9 @@ def export_lammps(
     for name, text in contents.items():
         with atomic_write(folder / name) as aside:
             aside.write_text(text, encoding="ascii", errors="replace")
+    if atoms is not None:
+        write_start(atoms, found, folder / "liquid.data")
+        contents["liquid.data"] = ""
     types = {kind: number for number, kind in enumerate(found.kinds, 1)}
     return LammpsExport(folder, tuple(contents), types, tuple(commands), error)
 

@@ -7,15 +7,14 @@ import pytest
 import torch
 
 import kernelfe
-from kernelfe import FreeEnergyRegressor, Term
+from kernelfe import FreeEnergyRegressor, RepulsiveCore, Term
 from kernelfe.deploy import LiquidPotential, PairFunction, TripletFunction, export_lammps
 from kernelfe.descriptors import Distances, PairDistances, PairSplines, TripletSplines
 from kernelfe.errors import DataError
-from kernelfe.gp.core import RepulsiveCore
 from kernelfe.kernels import RBF, SecondOrder
 from kernelfe.units import factor
 
-from .lammps_process import lammps, run_lammps, thermo, write_box
+from .lammps_process import lammps, run_lammps, thermo
 
 THERMAL = SecondOrder(300.0, energy=0.05, entropy=1e-4, heat_capacity=1e-4)
 KINDS = ["A"] * 14 + ["B-1"] * 10
@@ -105,11 +104,15 @@ def test_the_example_runs(tmp_path):
         ("pairs", Term(PairSplines(4.2, start=1.6, spacing=0.3), thermal=THERMAL)),
         ("triplets", Term(TripletSplines(3.2, 2.0, 0.4, 2), thermal=THERMAL)),
     ]
-    export = export_lammps(fitted(terms, frames, RepulsiveCore()), tmp_path, T)
-    write_box(tmp_path / "liquid.data", CELL, frames.positions[0], [1] * 24)
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]  # LAMMPS wants another orientation
+    turn *= np.sign(np.linalg.det(turn))
+    turned = frames.replace(positions=frames.positions @ turn, cell=frames.cell @ turn)
+    export = export_lammps(fitted(terms, frames, RepulsiveCore()), tmp_path, T, start=turned)
     example = (export.folder / "example.in").read_text()
     (tmp_path / "short.in").write_text(example.replace("run 100000", "run 1000").replace("timestep 2", "timestep 0.5"))
     rows = thermo(lammps(tmp_path, "short.in"))
+    energy, *_ = run_lammps(tmp_path, CELL, frames.positions[0], [1] * 24, "real")
+    assert rows[0, 2] == pytest.approx(energy, rel=1e-6)
     assert rows[-1, 0] == 1000 and np.isfinite(rows).all() and 100.0 < rows[-1, 1] < 1000.0
     assert "mass 1 18" in example
 
@@ -123,6 +126,18 @@ def test_holes_are_warned_of(tmp_path):
         export_lammps(LiquidPotential(300.0, ("A",), (pair(wall=1e-3),)), tmp_path)
     with pytest.warns(UserWarning, match="between A and B"):
         export_lammps(LiquidPotential(300.0, ("A", "B"), (pair(), pair(("B", "B")))), tmp_path)
+
+
+def test_starts_that_do_not_fit(tmp_path):
+    potential, frames = LiquidPotential(300.0, ("A", "B-1"), (pair(("*", "*")),)), boxes(1)
+    for start, words in (
+        (frames, "masses are not known"),
+        (boxes(1, kinds=["C"] * 24), r"\['C'\]; the model has A"),
+        (kernelfe.Frames.from_arrays(frames.positions, temperature=300.0, kinds=KINDS), "no cell"),
+    ):
+        with pytest.raises(DataError, match=words):
+            export_lammps(potential, tmp_path / "out", start=start)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
