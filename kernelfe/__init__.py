@@ -31,7 +31,6 @@ from .gp import (
     RepulsiveCore,
     Sparse,
     WeightSpace,
-    liquid_terms,
     load,
 )
 from .gp.prior.term import Term
@@ -65,7 +64,6 @@ __all__ = [
     "geometry",
     "gp",
     "kernels",
-    "liquid_terms",
     "load",
     "protocol",
     "simulate",

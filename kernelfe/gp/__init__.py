@@ -19,7 +19,6 @@ from .functions import (
     noise_covariance,
     pathwise_draws,
 )
-from .liquids import liquid_terms
 from .loading import load
 from .observations.noise import CorrelatedNoise, RelativeNoise
 from .regressor import FreeEnergyRegressor
@@ -52,7 +51,6 @@ __all__ = [
     "enforce_concavity",
     "hyperparameter_ensemble",
     "joint_predictive",
-    "liquid_terms",
     "load",
     "local_terms",
     "noise_covariance",

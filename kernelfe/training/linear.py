@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -27,10 +27,15 @@ class SparseLinear:
     Parameters
     ----------
     fitted
-        Of one molecule, without a cell and without parameters λ.
+        Of one molecule or box, without parameters λ.
     """
 
     fitted: FreeEnergy
+
+    def __new__(cls, fitted: FreeEnergy) -> SparseLinear:
+        """A :class:`PeriodicSparseLinear` for a fit to frames with a cell."""
+        periodic = fitted.molecules.entries[0].molecule.periodic
+        return super().__new__(PeriodicSparseLinear if periodic else SparseLinear)
 
     @property
     def mean(self) -> Tensor:
@@ -81,11 +86,12 @@ class SparseLinear:
         return self._frozen.energy_and_forces(positions, temperature)
 
     @torch.no_grad()
-    def features(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
-        """Features of the sparse basis, (n, W); see the protocol."""
+    def features(self, positions: Tensor, temperature: float | Tensor, cell: Tensor | None = None) -> Tensor:
+        """Features of the sparse basis, (n, W); see the protocol. ``cell``, (n, 3, 3), is that of periodic models."""
         x = positions.detach().cpu().numpy()
         t = temperature.detach().cpu().numpy() if isinstance(temperature, Tensor) else temperature
-        rows = self.fitted.rows(Frames.from_arrays(positions=x, temperature=t, kinds=self.kinds))[0]
+        box = None if cell is None else cell.detach().cpu().numpy()
+        rows = self.fitted.rows(Frames.from_arrays(positions=x, temperature=t, cell=box, kinds=self.kinds))[0]
         return self.fitted.posterior.features(rows)
 
     def with_weights(self, mean: Tensor, lower: Tensor) -> SparseLinear:
@@ -106,6 +112,19 @@ class SparseLinear:
                 z = total / torch.bincount(frame, minlength=len(positions)).clamp_min(1)[:, None]
             columns.append(z.detach())
         return torch.cat(columns, 1) if columns else positions.new_zeros(len(positions), 0)
+
+
+@dataclass(frozen=True)
+class PeriodicSparseLinear(SparseLinear):
+    """A fit to frames with a cell: samplers and trainers give the cell with every configuration."""
+
+    needs_cell: ClassVar[bool] = True
+
+    def energy_forces_stress(
+        self, positions: Tensor, cell: Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies, forces and stress of the frozen fit; see the protocol."""
+        return self._frozen.energy_forces_stress(positions, cell, temperature)  # type: ignore[attr-defined]
 
 
 def linear_model(model: Any) -> LinearModel:
@@ -134,8 +153,8 @@ def linear_model(model: Any) -> LinearModel:
     require(bare, "the model is conditioned on the density of frames already: refine one of labels alone")
     require(not made.concave, "the model is conditioned on C ≥ 0: apply relative entropy before enforcing concavity")
     molecule = model.molecules.one("relative entropy").molecule
-    beads = len(molecule.shape) == 2 and not molecule.periodic and not model.parameters
-    require(beads, "relative entropy needs a model of bead positions without a cell and without parameters")
+    beads = len(molecule.shape) == 2 and not model.parameters
+    require(beads, "relative entropy needs a model of bead positions without parameters")
     return SparseLinear(model)
 
 

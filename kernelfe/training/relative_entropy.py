@@ -39,6 +39,8 @@ from ..runtime.threads import one_thread
 from ..simulate import LangevinProtocol
 from ..specs import OrNone, Real, checked
 from .linear import linear_model
+from .liquid_plan import LIQUID_SAMPLING, LiquidFit, LiquidPlan, LiquidRound
+from .liquids import LiquidRefinement
 from .refinement import Refinement, RelativeEntropyFit, RelativeEntropyPlan, Round
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def minimize_relative_entropy(
     frames: Frames,
     protocol: LangevinProtocol | None = None,
     *,
-    plan: RelativeEntropyPlan | None = None,
+    plan: RelativeEntropyPlan | LiquidPlan | None = None,
     inefficiency: float | None = None,
     masses: np.ndarray | None = None,
     progress: bool = True,
@@ -99,23 +101,39 @@ def minimize_relative_entropy(
     SamplingError
         If a model cannot be sampled (see :func:`~kernelfe.simulate.run_langevin`).
     """
-    names = {one.name for one in fields(RelativeEntropyPlan)}
-    plan = replace(plan or RelativeEntropyPlan(), **{k: v for k, v in options.items() if k in names})
-    protocol = (protocol or SAMPLING).with_options(**{k: v for k, v in options.items() if k not in names})
+    if plan is None:
+        plan = RelativeEntropyPlan() if getattr(frames, "cell", None) is None else LiquidPlan()
+    liquid = isinstance(plan, LiquidPlan)
+    names = {one.name for one in fields(plan)}
+    plan = replace(plan, **{k: v for k, v in options.items() if k in names})
+    default = LIQUID_SAMPLING if liquid else SAMPLING
+    protocol = (protocol or default).with_options(**{k: v for k, v in options.items() if k not in names})
     inefficiency = checked("inefficiency", inefficiency, OrNone(Real(above=0.0)))
     _check(linear_model(model), frames, plan)
     with tqdm(total=plan.rounds, unit="round", desc="relative entropy", disable=not progress, leave=False) as bar:
-        found = Refinement(model, frames, protocol, plan, inefficiency, masses).run(bar.update)
+        kind: Any = LiquidRefinement if liquid else Refinement
+        found = kind(model, frames, protocol, plan, inefficiency, masses).run(bar.update)
     logger.log(logging.INFO if found.converged else logging.WARNING, "relative entropy: %s", found.outcome)
     return found
 
 
-def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan) -> None:
+def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan | LiquidPlan) -> None:
     """Raise DataError if the frames do not fit the model; log temperatures outside those of its data."""
     require(
-        isinstance(frames, Frames) and frames.positions is not None and frames.cell is None and not frames.parameters,
-        "frames must be kernelfe.Frames of bead positions, without a cell and without parameters: relative entropy "
-        "samples the model",
+        isinstance(frames, Frames) and frames.positions is not None and not frames.parameters,
+        "frames must be kernelfe.Frames of bead positions, without parameters: relative entropy samples the model",
+    )
+    liquid = isinstance(plan, LiquidPlan)
+    require(liquid or frames.cell is None, "frames with a cell need a LiquidPlan, not a RelativeEntropyPlan")
+    periodic = hasattr(model, "energy_forces_stress")
+    require(
+        periodic or frames.cell is None,
+        f"frames with a cell need a periodic model: {type(model).__name__} has no energy_forces_stress(positions, "
+        "cell, temperature)",
+    )
+    require(
+        frames.cell is not None or not getattr(model, "needs_cell", False),
+        "the model is that of a periodic system, and these frames have no cell",
     )
     assert frames.positions is not None
     kinds, here = getattr(model, "kinds", None), frames.positions.shape[1]
@@ -124,7 +142,7 @@ def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan) -> Non
     same = beads == here and (None in (frames.kinds, kinds) or frames.kinds == kinds)
     require(same, "these frames are of another molecule than the model was fitted to")
     require(
-        len(frames) and plan.replicas >= 2 * count,
+        len(frames) and plan.replicas >= 2 * (1 if liquid else count),
         f"{len(frames)} frames, replicas={plan.replicas}: needed are frames, and two replicas for each of {count} "
         "temperatures (join temperatures that hardly differ)",
     )
@@ -135,4 +153,14 @@ def _check(model: LinearModel, frames: Frames, plan: RelativeEntropyPlan) -> Non
         )
 
 
-__all__ = ["SAMPLING", "RelativeEntropyFit", "RelativeEntropyPlan", "Round", "minimize_relative_entropy"]
+__all__ = [
+    "LIQUID_SAMPLING",
+    "SAMPLING",
+    "LiquidFit",
+    "LiquidPlan",
+    "LiquidRound",
+    "RelativeEntropyFit",
+    "RelativeEntropyPlan",
+    "Round",
+    "minimize_relative_entropy",
+]
