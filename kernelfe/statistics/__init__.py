@@ -25,6 +25,7 @@ from .series import (
     samples_per_replica,
 )
 from .umbrella import BinFreeEnergies, bin_free_energies, pair_label_frames
+from .weighted import weighted_inefficiency
 
 __all__ = [
     "Angle",
@@ -81,4 +82,5 @@ __all__ = [
     "surface",
     "temperature_weights",
     "virial_check",
+    "weighted_inefficiency",
 ]

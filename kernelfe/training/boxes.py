@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ..errors import require
 from ..frames import Frames
-from ..linalg.autocorrelation import autocovariance, integrated_time
 from ..protocol import FixedCell, LinearModel
 from ..simulate import LangevinProtocol, Trajectory, run_langevin, sample
+from ..statistics.weighted import weighted_inefficiency
 from ..units import BOLTZMANN
 
 
@@ -211,18 +211,7 @@ def inefficiency(series: list[Tensor], vectors: Tensor, shares: Tensor) -> float
     vectors, shares
         Modes (W, k) and their weights (k,): the autocorrelations of the modes are averaged with them.
     """
-    total = float(shares.sum())
-    mean = torch.cat(series).mean(0)
-    columns = [((x - mean) @ vectors).numpy() for x in series]
-    if total <= 0.0 or len(columns[0]) < 4:
-        return 1.0
-    covariance = autocovariance(columns)
-    moving = covariance[0] > 0.0
-    if not moving.any():
-        return 1.0
-    weight = shares.numpy() * moving
-    rho = (covariance / np.where(moving, covariance[0], 1.0)) @ weight / max(float(weight.sum()), 1e-300)
-    return max(1.0, 2.0 * float(integrated_time(rho[:, None])[0]))
+    return weighted_inefficiency([(x @ vectors).numpy() for x in series], shares.numpy())
 
 
 def _unit(variance: Tensor) -> Tensor:
