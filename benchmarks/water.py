@@ -21,6 +21,7 @@ import numpy as np
 import kernelfe
 from kernelfe import Frames, FreeEnergyRegressor, Term
 from kernelfe.descriptors import PairSplines, TripletSplines
+from kernelfe.statistics import cross_fit, response_labels
 from kernelfe.units import factor
 
 KJ = factor("kJ/mol")
@@ -58,6 +59,20 @@ def forces() -> dict:
     return out
 
 
+def with_responses(data: Frames, *kinds: str) -> Frames:
+    """Frames with some of their labels and single-frame response labels, means out of fold."""
+    f, u = data.labels["mean_force"], data.labels["mean_energy"]
+
+    def means(rows, others):
+        model = fit(data[rows])
+        return model.predict(data[others], "mean_force"), model.predict(data[others], "mean_energy")
+
+    force, energy = cross_fit(means, len(data), folds=3)
+    responses = response_labels(f, u, data.temperature, force, energy)
+    labels = {k: data.labels[k] for k in kinds} | {"thermal_response_force": responses}
+    return data.replace(labels=labels, present={})
+
+
 def transfer() -> dict:
     """Distance, in forces, to the model trained at 280 and at 400 K."""
     half, whole = slice(0, 125), slice(0, 150)
@@ -67,6 +82,8 @@ def transfer() -> dict:
         "forces 310 + 370": [frames(310, half, f), frames(370, half, f)],
         "forces and energies 310 + 370": [frames(310, half, f, u), frames(370, half, f, u)],
         "forces and energies 310": [frames(310, slice(0, 250), f, u)],
+        "forces and responses 310": [with_responses(frames(310, slice(0, 250), f, u), f)],
+        "forces, energies and responses 310": [with_responses(frames(310, slice(0, 250), f, u), f, u)],
         "forces 280 + 400": [frames(280, half, f), frames(400, half, f)],
     }
     own = {t: fit(frames(t, whole, f)) for t in (280, 340, 370, 400)}
