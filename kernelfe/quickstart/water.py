@@ -1,4 +1,4 @@
-"""``kernelfe quickstart water``: a one-site model of liquid water at temperatures it never saw, beside all-atom frames."""
+"""``kernelfe quickstart water``: a one-site model of the liquid at unseen temperatures, beside all-atom frames."""
 
 from __future__ import annotations
 
