@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..descriptors.manybody.fast import compiled_for, frame_pairs
 from ..errors import DataError, ModelFileError
 from ..geometry import internal as geometry
 from ..geometry.neighbours import Neighbours, neighbours
@@ -132,7 +133,14 @@ class FittedCore(Spec):
 
     def _pairs(self, x: Tensor, cell: Tensor | None) -> Neighbours:
         entries = self._entries(x)
-        return neighbours(x, cell, self.cutoff, None if bool((entries >= 0).all()) else (entries >= 0).cpu().numpy())
+        wanted = None if bool((entries >= 0).all()) else (entries >= 0).cpu().numpy()
+        if cell is None or not len(x) or not compiled_for(x, cell):
+            return neighbours(x, cell, self.cutoff, wanted)
+        pairs = frame_pairs(x, cell, self.cutoff, wanted)
+        found = [pairs(k) for k in range(len(x))]
+        i, j, v = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
+        frame = torch.repeat_interleave(torch.tensor([len(one[0]) for one in found]))
+        return Neighbours(frame, i.long(), j.long(), v)
 
     def _entries(self, x: Tensor) -> Tensor:
         """Number of the entry of every pair of beads, (beads, beads); −1 for pairs without a core."""

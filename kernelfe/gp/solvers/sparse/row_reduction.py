@@ -21,6 +21,9 @@ from torch import Tensor
 from ....kernels import Jets
 from ...prior.rows import RowBlock, TermRead
 
+#: Columns of every term from which on rows are not reduced.
+MOST_COLUMNS = 40
+
 
 def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tuple[RowBlock, Tensor, float] | None:
     """Rows of unit noise with the same information, fewer of them in each frame.
@@ -42,6 +45,8 @@ def reduced(rows: RowBlock, y: Tensor, whiten: Callable[[Tensor], Tensor]) -> tu
     """
     if rows.components == 1 or rows.mean or not rows.terms:
         return None
+    if all(len(reads) and reads[0].jets.z.shape[1] > MOST_COLUMNS for reads in rows.terms):
+        return None  # the orthogonal basis costs as much as the products that it saves
     if any(len(reads) != 1 or not reads[0].jets.direct or reads[0].jets.reads_values for reads in rows.terms):
         return None
     n, m = rows.frames, rows.components
