@@ -2,7 +2,7 @@
 
     python generate.py --out .          # writes centres.npz and two_beads.npz
 
-Time step 1 fs without constraints, particle-mesh Ewald, geometric mixing of Lennard-Jones parameters. Every frame has the
+Time step 1 fs without constraints, particle-mesh Ewald, geometric mixing of Lennard-Jones parameters. A frame has the
 net force on each bead and the potential energy. ``centres.npz``: one bead per molecule at its centre of mass.
 ``two_beads.npz``: the centres of mass of CH3 (kind C) and of OH (kind O), bonded. Without constraints the net force on
 the atoms of a bead is the right label for its centre of mass.
