@@ -31,6 +31,7 @@ from .gp import (
     RepulsiveCore,
     Sparse,
     WeightSpace,
+    liquid_terms,
     load,
 )
 from .gp.prior.term import Term
@@ -64,6 +65,7 @@ __all__ = [
     "geometry",
     "gp",
     "kernels",
+    "liquid_terms",
     "load",
     "protocol",
     "simulate",

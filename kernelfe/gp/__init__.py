@@ -19,6 +19,7 @@ from .functions import (
     noise_covariance,
     pathwise_draws,
 )
+from .liquids import liquid_terms
 from .loading import load
 from .observations.noise import CorrelatedNoise, RelativeNoise
 from .regressor import FreeEnergyRegressor
@@ -51,6 +52,7 @@ __all__ = [
     "enforce_concavity",
     "hyperparameter_ensemble",
     "joint_predictive",
+    "liquid_terms",
     "load",
     "local_terms",
     "noise_covariance",

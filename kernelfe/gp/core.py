@@ -256,9 +256,9 @@ class RepulsiveCore(Spec):
             return None
         first = beyond[0]
         # the slope of −ln g over the distances from e^−level to where g is about one
-        upper = np.flatnonzero(g[first:] > np.exp(-0.25 * self.level))
-        last = first + (int(upper[0]) if len(upper) else 1)
-        last = max(last, first + 1)
-        rise = (np.log(g[last]) - np.log(g[first])) / (middle[last] - middle[first])
-        decay = max(self.level / max(rise, 1e-3), 1.0 / self.steepest)
+        upper = first + 1 + np.flatnonzero(g[first + 1 :] > max(np.exp(-0.25 * self.level), g[first]))
+        decay = 1.0 / self.steepest  # unless the data show a rise
+        if len(upper):
+            rise = (np.log(g[upper[0]]) - np.log(g[first])) / (middle[upper[0]] - middle[first])
+            decay = max(self.level / rise, decay)
         return float(middle[first]), float(min(decay, 0.2 * middle[first])), float(self.level * kt)

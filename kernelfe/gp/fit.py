@@ -22,6 +22,7 @@ from .default_terms import default_terms, same_beads
 from .degrees import warn_of_degrees
 from .fitted.domain import Domain
 from .fitted.model import FreeEnergy, Noise, Provenance
+from .liquids import is_liquid, liquid_terms
 from .observations.levels import NoiseLevels
 from .observations.molecules import MoleculeSet
 from .observations.noise import CorrelatedNoise
@@ -53,10 +54,11 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     temperature = checked("temperature", estimator.temperature, Real(above=0.0), type(estimator).__name__)
     for part in data.sound:
         warn_of_forces(part)
-    baseline = fit_baseline(estimator.baseline, data, core=sums_of_splines(estimator.terms))
+    given = liquid_terms(data.parts) if estimator.terms is None and is_liquid(data) else estimator.terms
+    baseline = fit_baseline(estimator.baseline, data, core=sums_of_splines(given))
     labels = data.labels(estimator.labels, estimator.noise, baseline)
     # copies, since specs can be changed by set_params after the fit
-    terms, handedness = _terms(estimator.terms, data, baseline)
+    terms, handedness = _terms(given, data, baseline, own=estimator.terms is not None)
     names, prior, noise_start, reference = build_prior(terms, data, labels)
     rows = sum(len(label) for label in labels)
     solver, reason = choose_solver(deepcopy(estimator.solver), rows, linear(prior))
@@ -99,14 +101,14 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     )
 
 
-def _terms(given, data: MoleculeSet, baseline) -> tuple[Any, str]:
+def _terms(given, data: MoleculeSet, baseline, own: bool) -> tuple[Any, str]:
     """The terms of a fit, those given or the default ones, and a sentence on the handedness of the data."""
-    alike = given is None and not same_beads(data)
+    alike = not own and (given is not None or not same_beads(data))  # terms by kinds
     found = [
         hands.examined(part, molecule, baseline, alike)
         for part, molecule in zip(data.sound, data.molecules, strict=True)
     ]
     terms = default_terms(data, found) if given is None else deepcopy(given)
-    text = hands.statement(found, data, named_terms(terms), own=given is not None)
+    text = hands.statement(found, data, named_terms(terms), own=own)
     logger.info("handedness: %s", text)
     return terms, text

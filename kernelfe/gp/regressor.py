@@ -38,7 +38,8 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
     Parameters
     ----------
     terms : Term, list of pairs (str, Term) or None
-        The sum that models A; None: one term on all bead distances (or on the variables).
+        The sum that models A; None: one term on all bead distances (or on the variables), for periodic frames of
+        many molecules those of :func:`~kernelfe.liquid_terms`.
     solver : "auto", "dense", "iterative", "sparse", or a spec: Dense, Iterative, Sparse
         How to condition; "auto" gives the reason for its choice in ``solver_reason_``.
     baseline : spec, None or False
