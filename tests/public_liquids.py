@@ -41,6 +41,10 @@ def liquid_entries() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             lambda **k: liquids.pressure(300.0, cells, 10, **k).value,
             {"stress": rng.normal(size=(n, 6))},
         ),
+        "pressure(excess)": (
+            lambda **k: liquids.pressure(300.0, cells, 10, **k).value,
+            {"excess": u},
+        ),
         "density": (
             lambda **k: liquids.density(**k).value,
             {"cell": cells, "masses": np.ones(10), "series": series},

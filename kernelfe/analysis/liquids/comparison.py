@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +123,18 @@ class LiquidComparison:
     model: LiquidProperties
     reference: LiquidProperties
     rows: tuple[Comparison, ...]
+
+    def with_row(self, quantity: str, unit: str, model: Estimate, reference: Estimate) -> LiquidComparison:
+        """The comparison with one more number: a heat capacity, a diffusion coefficient, a density.
+
+        Parameters
+        ----------
+        quantity, unit
+            Name and unit.
+        model, reference
+            Values with errors, in that unit.
+        """
+        return replace(self, rows=(*self.rows, _scalar(quantity, unit, model, reference)))
 
     def __getitem__(self, quantity: str) -> Comparison:
         for row in self.rows:

@@ -11,7 +11,7 @@ from ...arrays import kelvin, real_array
 from ...errors import DataError, require
 from ...statistics import Estimate, series_labels, series_mean
 from ...units import BOLTZMANN, factor
-from .configurations import checked_cells
+from .configurations import checked_cells, refuse_frames
 
 logger = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
@@ -29,6 +29,7 @@ def pressure(
     *,
     stress: ArrayLike | None = None,
     virials: ArrayLike | None = None,
+    excess: ArrayLike | None = None,
     series: ArrayLike | None = None,
 ) -> Estimate:
     """Pressure P = ⟨N kT/V − tr(stress)/3⟩ = ⟨(N kT + w)/V⟩, w = −dA/dlnV, with its kinetic part, in bar.
@@ -45,37 +46,60 @@ def pressure(
         (n, 6) in ASE's order or (n, 3, 3), eV/Å³: the excess stress of a coarse-grained model, (∂A/∂strain)/V, which
         does not hold the kinetic part.
     virials
-        (n,), eV: w = −dU/dlnV with molecules moved as a whole (all-atom data), or of the model. Give either.
+        (n,), eV: w = −dU/dlnV with molecules moved as a whole (all-atom data), or of the model.
+    excess
+        (n,), eV/Å³: −∂A/∂V, ``model.predict(samples, "excess_pressure")``. Give one of the three.
     series
         (n,), label of the independent series of each frame, for the error.
 
     Raises
     ------
     DataError
-        If neither or both of stress and virials are given, or shapes do not fit.
+        If not one of stress, virials and excess is given, or shapes do not fit.
     """
     t = kelvin(temperature)
-    if (stress is None) == (virials is None):
-        raise DataError("give the stress of each frame, or the virial of each frame: one of them")
     require(beads >= 1, f"beads={beads!r} must be the number of particles")
+    if (given := excess_of(stress, virials, excess)) is None:
+        raise DataError("give the stress, the virial or the excess pressure of each frame")
+    value, per_volume = given
+    require(value.ndim == 1 and len(value), f"need one number or one stress per frame, got shape {value.shape}")
+    volume = _volumes(cell, len(value))
+    part = value if per_volume else value / volume
+    return series_mean(beads * BOLTZMANN * t / volume + part, series).scaled(1.0 / _BAR)
+
+
+def excess_of(
+    stress: ArrayLike | None, virials: ArrayLike | None, excess: ArrayLike | None
+) -> tuple[FloatArray, bool] | None:
+    """One of three: numbers (...,) and whether they are excess pressures, eV/Å³, or virials, eV; None if none is given.
+
+    Raises
+    ------
+    DataError
+        If two of them are given, a value is not finite, or the stress has another shape.
+    """
+    given = [x for x in (stress, virials, excess) if x is not None]
+    require(len(given) < 2, "give one of stress, virials and excess, not several")
+    if not given:
+        return None
     if stress is not None:
-        excess = -_trace(stress) / 3.0
-        volume = _volumes(cell, len(excess))
+        s = real_array(stress, "stress", "eV/Å³")
+        require(
+            s.shape[-1:] == (6,) or s.shape[-2:] == (3, 3),
+            f"stress has shape {s.shape}, expected (n, 6) in ASE's order or (n, 3, 3)",
+        )
+        value = s[..., :3].sum(-1) if s.shape[-1] == 6 else np.trace(s, axis1=-2, axis2=-1)
+        value = np.asarray(-value / 3.0)
+    elif virials is not None:
+        value = real_array(virials, "virials", "eV")
     else:
-        w = real_array(virials, "virials", "eV")
-        require(w.ndim == 1 and len(w), f"virials have shape {w.shape}, expected (n,): one number per frame")
-        volume = _volumes(cell, len(w))
-        excess = w / volume
-    return series_mean(beads * BOLTZMANN * t / volume + excess, series).scaled(1.0 / _BAR)
-
-
-def _trace(stress: ArrayLike) -> FloatArray:
-    s = real_array(stress, "stress", "eV/Å³")
-    require(
-        len(s.shape) > 1 and s.shape[1:] in ((6,), (3, 3)) and len(s),
-        f"stress has shape {s.shape}, expected (n, 6) in ASE's order or (n, 3, 3)",
+        value = real_array(excess, "excess", "eV/Å³")
+    name = "stress" if stress is not None else "virials" if virials is not None else "excess"
+    require(value.ndim and len(value), f"{name} must be given for each frame")
+    refuse_frames(
+        ~np.isfinite(value.reshape(len(value), -1)).all(axis=1), name + " of frame {} is not finite: drop the frame"
     )
-    return np.asarray(s[:, :3].sum(axis=1) if s.ndim == 2 else np.trace(s, axis1=1, axis2=2))
+    return value, virials is None
 
 
 def _volumes(cell: ArrayLike | None, frames: int) -> FloatArray:

@@ -13,6 +13,7 @@ from ...arrays import real_array
 from ...errors import DataError, require
 from ...frames import Frames
 from .configurations import Configurations, configurations
+from .pressure import excess_of
 
 FloatArray = NDArray[np.float64]
 
@@ -42,6 +43,7 @@ class LiquidSamples:
         series: ArrayLike | None = None,
         virials: ArrayLike | None = None,
         stress: ArrayLike | None = None,
+        excess: ArrayLike | None = None,
     ) -> LiquidSamples:
         """Samples from arrays.
 
@@ -60,6 +62,8 @@ class LiquidSamples:
             One per frame, −dA/dlnV or −dU/dlnV, eV.
         stress
             Instead of virials: excess stress of each frame, (..., 6) in ASE's order or (..., 3, 3), eV/Å³.
+        excess
+            Instead of both: excess pressure of each frame, −∂A/∂V, eV/Å³.
 
         Raises
         ------
@@ -76,21 +80,16 @@ class LiquidSamples:
             series, x = np.tile(np.arange(replicas), steps), x.reshape(-1, *x.shape[2:])
             box = box if box is None or box.ndim == 2 else box.reshape(-1, 3, 3)
         frames = configurations(x, box, kinds, series)
-        require(virials is None or stress is None, "give virials or stress, not both")
         w = None
-        if virials is not None:
-            w = real_array(virials, "virials", "eV").reshape(-1)
-        elif stress is not None:
-            w = _virials(real_array(stress, "stress", "eV/Å³"), frames)
-        require(
-            w is None or len(w) == len(x),
-            f"{0 if w is None else len(w)} virials for {len(x)} frames: give one per frame",
-        )
+        if (given := excess_of(stress, virials, excess)) is not None:
+            value, per_volume = given
+            require(value.size == len(x), f"{value.size} stresses or virials for {len(x)} frames: give one per frame")
+            w = value.reshape(-1) * (frames.volumes if per_volume else 1.0)
         return cls(frames, w)
 
     @classmethod
     def from_frames(cls, frames: Frames, series: ArrayLike | None = None) -> LiquidSamples:
-        """Samples from :class:`~kernelfe.Frames` with a cell; a complete stress label becomes the virials.
+        """Samples from :class:`~kernelfe.Frames` with a cell: complete stress or excess pressure labels become virials.
 
         Parameters
         ----------
@@ -111,23 +110,20 @@ class LiquidSamples:
             np.ptp(frames.temperature) == 0.0,
             "the frames are at several temperatures: take those of one, frames[frames.temperature == T]",
         )
-        stress: Any = frames.labels.get("stress")
-        known = stress is not None and bool(np.all(frames.present["stress"]))
+        labels: dict[str, Any] = {
+            name: frames.labels[key]
+            for name, key in (("excess", "excess_pressure"), ("stress", "stress"))
+            if key in frames.labels and frames.present[key].all()
+        }
+        name = next(iter(labels), None)
         return cls.from_arrays(
-            frames.positions, frames.cell, kinds=frames.kinds, series=series, stress=stress if known else None
+            frames.positions,
+            frames.cell,
+            kinds=frames.kinds,
+            series=series,
+            stress=labels["stress"] if name == "stress" else None,
+            excess=labels["excess"] if name == "excess" else None,
         )
 
     def __len__(self) -> int:
         return len(self.frames.positions)
-
-
-def _virials(stress: FloatArray, frames: Configurations) -> FloatArray:
-    """−V tr(stress)/3 of stress (..., 6) or (..., 3, 3)."""
-    n = len(frames.positions)
-    require(
-        stress.shape[-1:] == (6,) or stress.shape[-2:] == (3, 3),
-        f"stress has shape {stress.shape}, expected (n, 6) in ASE's order or (n, 3, 3)",
-    )
-    trace = stress[..., :3].sum(-1) if stress.shape[-1] == 6 else np.trace(stress, axis1=-2, axis2=-1)
-    require(trace.size == n, f"{trace.size} stresses for {n} frames: give one per frame")
-    return np.asarray(-frames.volumes * trace.reshape(-1) / 3.0)

@@ -216,3 +216,30 @@ def test_replicas_are_series_of_their_own():
     assert found.value == pytest.approx(
         series_mean([liquids.tetrahedral_order(f[None], TILTED).mean.value for f in x]).value
     )
+
+
+@pytest.mark.slow
+def test_errors_cover_the_truth_on_walkers():
+    """Beads that walk by 1 Å per frame are an ideal gas of correlated frames: everything about it is known."""
+    cell, beads, replicas, z = 9.0 * np.eye(3), 16, 2, {"g": [], "angles": [], "S": [], "q": [], "neighbours": []}
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        steps = rng.normal(size=(75, replicas, beads, 3))
+        steps[0] = rng.uniform(0.0, 9.0, size=steps.shape[1:])
+        x, series = np.cumsum(steps, axis=0).reshape(-1, beads, 3), np.tile(np.arange(replicas), 75)
+        g = liquids.radial_distribution(x, cell, width=0.5, series=series)
+        z["g"].append((g.g - 1.0)[2:] / g.error[2:])
+        p = liquids.angular_distribution(x, cell, 4.0, bins=12, series=series)
+        exact = -0.5 * np.diff(np.cos(p.edges)) / np.diff(p.edges)
+        z["angles"].append((p.density - exact) / p.error)
+        s = liquids.structure_factor(x, cell, k_max=3.0, width=0.5, series=series)
+        z["S"].append((s.s - 1.0) / s.error)
+        q = liquids.tetrahedral_order(x, cell, series=series).mean
+        z["q"].append(q.value / q.error)
+        n = liquids.coordination_number(x, cell, 4.0, series=series).mean
+        z["neighbours"].append((n.value - (beads - 1) * 4.0 / 3.0 * np.pi * 64.0 / 729.0) / n.error)
+    for name, found in z.items():
+        size = np.abs(np.ravel(found))
+        few = size.size < 100
+        assert np.mean(size < 1.0) == pytest.approx(0.68, abs=0.13 if few else 0.06), name
+        assert np.mean(size < 1.96) == pytest.approx(0.94, abs=0.07 if few else 0.03), name

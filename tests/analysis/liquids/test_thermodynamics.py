@@ -41,6 +41,8 @@ def test_pressure_from_stress_and_virials_is_the_same():
     w = -volumes * stress[:, :3].sum(1) / 3.0
     one, two = liquids.pressure(280.0, cells, 8, stress=stress), liquids.pressure(280.0, cells, 8, virials=w)
     assert one.value == pytest.approx(two.value) and one.error == pytest.approx(two.error)
+    excess = -stress[:, :3].sum(1) / 3.0
+    assert liquids.pressure(280.0, cells, 8, excess=excess).value == pytest.approx(one.value)
     full = np.zeros((30, 3, 3))
     full[:, range(3), range(3)] = stress[:, :3]
     assert liquids.pressure(280.0, cells, 8, stress=full).value == pytest.approx(one.value)
@@ -49,9 +51,17 @@ def test_pressure_from_stress_and_virials_is_the_same():
 
 
 def test_bad_pressures_are_refused():
-    for given in ({}, {"stress": np.zeros((2, 6)), "virials": np.zeros(2)}, {"stress": np.zeros((2, 4))}):
+    for given in (
+        {},
+        {"stress": np.zeros((2, 6)), "virials": np.zeros(2)},
+        {"stress": np.zeros((2, 4))},
+        {"excess": 1.0},
+        {"stress": np.eye(3)},
+    ):
         with pytest.raises(DataError):
             liquids.pressure(300.0, TILTED, 5, **given)
+    with pytest.raises(DataError, match="virials of frame 1"):
+        liquids.pressure(300.0, TILTED, 5, virials=[0.0, np.nan])
     with pytest.raises(DataError, match="cell is missing"):
         liquids.pressure(300.0, None, 5, virials=np.zeros(2))
 
