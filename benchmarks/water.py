@@ -130,9 +130,9 @@ def coverage() -> dict:
     out: dict = {}
     for solver in ("frames", "rows"):
         models = []
-        for start in range(0, 150, 50):
-            block = slice(start, start + 50)
-            parts = [frames(t, block, *kinds) for t in (280, 340, 400)]
+        for start in range(0, 150, 25):
+            block = slice(start, start + 25)
+            parts = [frames(t, block, *kinds) for t in (280, 310, 400)]
             models.append(fit(parts, solver=kernelfe.WeightSpace(errors=solver)))
         for name, of in read.items():
             inside = []

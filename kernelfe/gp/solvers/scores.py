@@ -5,11 +5,12 @@ each other in time. The mean of the posterior hardly depends on it, its covarian
 variance of the pressure of a liquid comes out two to three times too large. With s_n = Σ_i ψ_i r_i/σ_i² the gradient of
 the log likelihood of frame n at the posterior mean, and Λ = 1 + Σψψᵀ/σ² its assumed precision, the covariance
 
-    Λ⁻¹ (1 + g J) Λ⁻¹,   J = Σ_n s_n s_nᵀ,
+    Λ⁻¹ (1 + J) Λ⁻¹,   J = Σ_n s_n s_nᵀ,
 
 is right whatever the correlations within a frame are (White, Econometrica 50, 1, 1982; as a posterior: Müller,
-Econometrica 81, 1805, 2013). J of few frames has a low rank: it is shrunk towards a multiple of Σψψᵀ/σ². g is the
-statistical inefficiency of the scores along time.
+Econometrica 81, 1805, 2013). J of few frames has a low rank: it is shrunk towards a multiple of Σψψᵀ/σ². Successive
+frames are correlated as well, energies and pressures longer than forces: s_n = Σ_X √g_X s_nX with the statistical
+inefficiency g_X of the scores of every label kind X.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Scatter:
     frames
         Number of frames.
     inefficiency
-        g, at least 1.
+        g of every label kind, at least 1.
     shrinkage
         Share of the assumed covariance in J, 0 to 1.
     ratio
@@ -45,13 +46,14 @@ class Scatter:
     """
 
     frames: int
-    inefficiency: float
+    inefficiency: dict[str, float]
     shrinkage: float
     ratio: float
 
     def __str__(self) -> str:
+        slow = ", ".join(f"{kind} {g:.2f}" for kind, g in self.inefficiency.items())
         return (
-            f"error bars from the scatter of {self.frames} frames (inefficiency {self.inefficiency:.2f}, "
+            f"error bars from the scatter of {self.frames} frames (inefficiency: {slow}; "
             f"shrinkage {self.shrinkage:.2f}, {self.ratio:.2f} times the variance of independent labels)"
         )
 
@@ -79,28 +81,42 @@ def by_scatter(
     if any(label.frame is None for label in labels):
         return None
     scores, temperature = frame_scores(posterior, labels, levels)
-    if len(scores) < FEWEST_FRAMES:
+    if len(temperature) < FEWEST_FRAMES:
         return None
-    lower = posterior.lower
-    white = torch.linalg.solve_triangular(lower, scores.T, upper=False).T  # L⁻¹ s_n
-    inefficiency = statistical_inefficiency(white, temperature)
+    lower, inefficiency = posterior.lower, {}
+    white = torch.zeros(len(temperature), len(lower)).to(lower)
+    for kind, (rows, own) in scores.items():
+        part = torch.linalg.solve_triangular(lower, own.T, upper=False).T  # L⁻¹ s_n
+        inefficiency[kind] = statistical_inefficiency(part, temperature[rows])
+        white[rows] += inefficiency[kind] ** 0.5 * part
     inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower)).to(lower), upper=False)
     prior = inverse @ inverse.T  # L⁻¹ 1 L⁻ᵀ
     assumed = torch.eye(len(lower)).to(lower) - prior
     measured, shrinkage = shrunk(white - white.mean(0), assumed)
-    middle = prior + inefficiency * measured
+    middle = prior + measured
     # Σ = L⁻ᵀ M L⁻¹, so that its inverse is L M⁻¹ Lᵀ
     root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(middle)))
     ratio = float(measured.trace() / assumed.trace())
-    return posterior.with_weights(posterior.weights, lower @ root), Scatter(len(scores), inefficiency, shrinkage, ratio)
+    return posterior.with_weights(posterior.weights, lower @ root), Scatter(
+        len(temperature), inefficiency, shrinkage, ratio
+    )
 
 
-def frame_scores(posterior: SparsePosterior, labels: list[LabelSet], levels: NoiseLevels) -> tuple[Tensor, Tensor]:
-    """Scores s_n of all frames, (n, W), and their temperatures, (n,), in the order of the frames."""
+def frame_scores(
+    posterior: SparsePosterior, labels: list[LabelSet], levels: NoiseLevels
+) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
+    """Scores of every label kind, and the temperatures of all frames, (n,), in their order.
+
+    Returns
+    -------
+    dict, Tensor
+        By kind: numbers of the frames that have it, ascending, (m,), and s_nX, (m, W).
+    """
     where = torch.unique(torch.cat([label.frame for label in labels]))  # type: ignore[misc]
-    out = posterior.weights.new_zeros(len(where), len(posterior.weights))
-    temperature = out.new_zeros(len(where))
+    temperature = posterior.weights.new_zeros(len(where))
+    found: dict[str, Tensor] = {}
     for label in labels:
+        out = found.setdefault(label.kind, temperature.new_zeros(len(where), len(posterior.weights)))
         assert label.frame is not None
         place = torch.searchsorted(where, label.frame)
         temperature[place] = label.states.temperature
@@ -114,7 +130,8 @@ def frame_scores(posterior: SparsePosterior, labels: list[LabelSet], levels: Noi
             own = (features * rest[:, None]).view(stop - start, m, -1).sum(1)
             level = levels.levels([label.noise_kind] * len(part), label.states.temperature[part])
             out.index_add_(0, place[part], own / level[:, None] ** 2)
-    return out, temperature
+    present = {kind: torch.nonzero(out.abs().amax(1) > 0)[:, 0] for kind, out in found.items()}
+    return {kind: (rows, found[kind][rows]) for kind, rows in present.items()}, temperature
 
 
 def shrunk(scores: Tensor, assumed: Tensor) -> tuple[Tensor, float]:
@@ -132,9 +149,13 @@ def shrunk(scores: Tensor, assumed: Tensor) -> tuple[Tensor, float]:
 def statistical_inefficiency(scores: Tensor, temperature: Tensor, least: float = 0.02, lags: int = 50) -> float:
     """g = 1 + 2 Σ ρ_l of the scores of successive frames at the same temperature, all components together.
 
-    The sum ends where ρ falls below ``least``.
+    The sum ends where ρ falls below ``least``, or below 1.5 times its own standard error, which is smaller the more
+    components there are.
     """
     size = float(scores.square().mean()) or 1.0
+    covariance = scores.T @ scores
+    directions = float(covariance.trace() ** 2 / covariance.square().sum()) if len(scores) else 1.0
+    least = max(least, 1.5 / (max(1.0, directions) * max(1, len(scores))) ** 0.5)
     total = 1.0
     for lag in range(1, min(lags, len(scores) // 2)):
         same = temperature[lag:] == temperature[:-lag]
