@@ -112,7 +112,7 @@ class PairDistances(Descriptor):
 
     def _wanted(self, beads: int) -> np.ndarray | None:
         # (beads, beads) mask of the pairs of the wanted kinds, far enough apart along bonds
-        far = self._far(beads)
+        far = self.far(beads)
         if self.kinds is None:
             return far
         if self.bead_kinds is None or len(self.bead_kinds) != beads:
@@ -127,7 +127,14 @@ class PairDistances(Descriptor):
         both = (first[:, None] & second) | (second[:, None] & first)
         return both if far is None else both & far
 
-    def _far(self, beads: int) -> np.ndarray | None:
+    def far(self, beads: int) -> np.ndarray | None:
+        """Mask (beads, beads) of the pairs that are far enough apart along bonds; None if all are.
+
+        Raises
+        ------
+        DataError
+            If bonds are needed and not known.
+        """
         if not self.apart:
             return None
         if self.bonds is None:

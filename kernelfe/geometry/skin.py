@@ -86,6 +86,8 @@ class SkinList:
         if origin is None or origin.shape != x.shape:
             return False
         if not np.array_equal(cell, self._seen):
+            if not abs(np.linalg.det(cell)) > 0.0:
+                return False
             self._seen, self._shifts = cell.copy(), self._images @ cell
             self._back = np.linalg.solve(cell, self._cell)
             self._stretch = float(np.linalg.norm(self._back, 2))

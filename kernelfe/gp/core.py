@@ -90,6 +90,14 @@ class FittedCore(Spec):
         value, slope = self._terms(at, torch.full((len(at),), self.kinds.index(kinds)))
         return value.numpy(), slope.numpy()
 
+    def functions(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Energies, eV, and slopes, eV/Å, of every entry at distances r (n,), Å; each (entries, n)."""
+        count = len(self.sigma)
+        distances = torch.as_tensor(np.asarray(r, dtype=float)).repeat(count)
+        found = self._terms(distances, torch.arange(count).repeat_interleave(len(r)))
+        value, slope = (part.numpy().reshape(count, len(r)) for part in found)
+        return value, slope
+
     def energy_of(self, positions: Tensor, cell: Tensor | None = None) -> Tensor:
         """V in eV, shape (n,)."""
         return self._sums(positions, cell)[0]

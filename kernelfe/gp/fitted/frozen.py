@@ -365,9 +365,3 @@ class PeriodicFrozenModel(FrozenModel):
             energy = energy + self._constant(temperature)
         stress = strain / torch.linalg.det(cell).abs()[:, None]
         return energy.to(home), gradient.neg_().to(home), stress.to(home)
-
-
-def frozen_model(model, parameters: dict[str, float] | None = None) -> FrozenModel:
-    """The frozen form of a model of one molecule, periodic or not."""
-    periodic = model.molecules.entries[0].molecule.periodic
-    return (PeriodicFrozenModel if periodic else FrozenModel)(model, parameters)

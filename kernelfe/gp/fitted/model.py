@@ -33,7 +33,8 @@ from ..states import States
 from .concavity import constrained, violation_probability
 from .domain import Domain, require_domain
 from .draws import PosteriorDraws, pathwise_draws
-from .frozen import FrozenModel, frozen_model
+from .frozen import FrozenModel
+from .frozen_splines import frozen_model
 from .joint import Joint, Query, joint, undefined_rows
 from .liquid_potential import liquid_potential
 from .pair_potential import pair_potential
