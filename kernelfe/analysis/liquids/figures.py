@@ -15,13 +15,21 @@ from .order import TetrahedralOrder
 from .radial import RadialDistribution
 from .structure_factor import StructureFactor
 
+#: What the curves are called.
+NAMES = ("model", "all-atom")
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FloatArray = NDArray[np.float64]
 
 
-def radial_figure(g: RadialDistribution, reference: RadialDistribution | None = None, title: str = "") -> Figure:
+def radial_figure(
+    g: RadialDistribution,
+    reference: RadialDistribution | None = None,
+    title: str = "",
+    names: tuple[str, str] = NAMES,
+) -> Figure:
     """g(r), and its difference from a reference with the band of ± 2σ that two exact samples fill.
 
     Parameters
@@ -30,11 +38,18 @@ def radial_figure(g: RadialDistribution, reference: RadialDistribution | None = 
         Of the same width of bins.
     title
         Title of the figure.
+    names
+        What the two curves are called.
     """
-    return _figure(g, reference, lambda d: d.r, ("r / Å", "g(r)"), title)
+    return _figure(g, reference, lambda d: d.r, ("r / Å", "g(r)"), title, names)
 
 
-def angular_figure(p: AngularDistribution, reference: AngularDistribution | None = None, title: str = "") -> Figure:
+def angular_figure(
+    p: AngularDistribution,
+    reference: AngularDistribution | None = None,
+    title: str = "",
+    names: tuple[str, str] = NAMES,
+) -> Figure:
     """Density of the angle, per radian, and its difference from a reference.
 
     Parameters
@@ -43,11 +58,18 @@ def angular_figure(p: AngularDistribution, reference: AngularDistribution | None
         Of the same bins.
     title
         Title of the figure.
+    names
+        What the two curves are called.
     """
-    return _figure(p, reference, lambda d: np.degrees(d.theta), ("θ / °", "p(θ) / rad⁻¹"), title)
+    return _figure(p, reference, lambda d: np.degrees(d.theta), ("θ / °", "p(θ) / rad⁻¹"), title, names)
 
 
-def tetrahedral_figure(q: TetrahedralOrder, reference: TetrahedralOrder | None = None, title: str = "") -> Figure:
+def tetrahedral_figure(
+    q: TetrahedralOrder,
+    reference: TetrahedralOrder | None = None,
+    title: str = "",
+    names: tuple[str, str] = NAMES,
+) -> Figure:
     """Distribution of the tetrahedral order, and its difference from a reference.
 
     Parameters
@@ -56,18 +78,25 @@ def tetrahedral_figure(q: TetrahedralOrder, reference: TetrahedralOrder | None =
         Of the same bins.
     title
         Title of the figure.
+    names
+        What the two curves are called.
     """
 
     def centres(d: Any) -> FloatArray:
         return np.asarray(0.5 * (d.edges[1:] + d.edges[:-1]))
 
-    figure = _figure(q, reference, centres, ("q", "p(q)"), title)
+    figure = _figure(q, reference, centres, ("q", "p(q)"), title, names)
     for ax in figure.axes:
         ax.set_xlim(-1.0, 1.0)
     return figure
 
 
-def structure_factor_figure(s: StructureFactor, reference: StructureFactor | None = None, title: str = "") -> Figure:
+def structure_factor_figure(
+    s: StructureFactor,
+    reference: StructureFactor | None = None,
+    title: str = "",
+    names: tuple[str, str] = NAMES,
+) -> Figure:
     """S(k), and its difference from a reference where both have wave vectors of the same bin.
 
     Parameters
@@ -76,27 +105,35 @@ def structure_factor_figure(s: StructureFactor, reference: StructureFactor | Non
         Structure factors; of cells that differ in size only the curves are drawn.
     title
         Title of the figure.
+    names
+        What the two curves are called.
     """
-    return _figure(s, reference, lambda d: d.k, ("k / Å⁻¹", "S(k)"), title)
+    return _figure(s, reference, lambda d: d.k, ("k / Å⁻¹", "S(k)"), title, names)
 
 
 def _figure(
-    shown: Any, reference: Any, along: Callable[[Any], FloatArray], names: tuple[str, str], title: str
+    shown: Any,
+    reference: Any,
+    along: Callable[[Any], FloatArray],
+    axes_names: tuple[str, str],
+    title: str,
+    names: tuple[str, str],
 ) -> Figure:
     both = reference is not None and _comparable(along(shown), along(reference))
     figure, axes = new_figure(1 + both, 1, width=4.6, height=2.2 if both else 3.2, sharex=True)
     top, curve = axes[0, 0], shown.curve
     if reference is not None:
         x, other = along(reference), reference.curve
-        _band(top, x, other.value, other.error, "black", "all-atom")
-    _band(top, along(shown), curve.value, curve.error, "blue", "model" if reference is not None else "")
-    top.set(ylabel=names[1], title=title)
+        _band(top, x, other.value, other.error, "black", names[1])
+    _band(top, along(shown), curve.value, curve.error, "blue", names[0] if reference is not None else "")
+    top.set_ylabel(axes_names[1])
+    top.set_title(title, fontsize=10)
     if reference is not None:
         top.legend(fontsize=8, frameon=False)
     if both:
         n = min(len(curve.value), len(reference.curve.value))
-        _difference(axes[1, 0], along(shown)[:n], curve, reference.curve)
-    axes[-1, 0].set_xlabel(names[0])
+        _difference(axes[1, 0], along(shown)[:n], curve, reference.curve, names)
+    axes[-1, 0].set_xlabel(axes_names[0])
     return figure
 
 
@@ -110,11 +147,11 @@ def _band(ax: Any, x: FloatArray, y: FloatArray, error: FloatArray, colour: str,
     ax.fill_between(x, y - 2.0 * error, y + 2.0 * error, color=COLOURS[colour], alpha=0.25, lw=0)
 
 
-def _difference(ax: Any, x: FloatArray, curve: Curve, reference: Curve) -> None:
+def _difference(ax: Any, x: FloatArray, curve: Curve, reference: Curve, names: tuple[str, str]) -> None:
     n = len(x)
     error = 2.0 * np.hypot(curve.error[:n], reference.error[:n])
     ax.fill_between(x, -error, error, color=COLOURS["grey"], alpha=0.3, lw=0, label="two exact samples, ± 2σ")
     ax.plot(x, curve.value[:n] - reference.value[:n], color=COLOURS["vermilion"], lw=1.2)
     ax.axhline(0.0, color=COLOURS["grey"], lw=0.6)
-    ax.set_ylabel("model − all-atom", fontsize=9)
+    ax.set_ylabel(f"{names[0]} − {names[1]}", fontsize=9)
     ax.legend(fontsize=7, frameon=False)
