@@ -1,4 +1,4 @@
-"""Sampling a free energy: batched Langevin dynamics, Monte Carlo moves, temperature replica exchange."""
+"""Sampling a free energy: batched Langevin dynamics, Monte Carlo moves, constant pressure, replica exchange."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from .exchange import ExchangeResult, exchange_exponent, run_replica_exchange
 from .guard import DomainGuard
 from .langevin import langevin_init, langevin_step, run_langevin, sample
 from .moves import Move, TorsionMoves, metropolis
+from .pressure import run_npt
 from .protocol import LangevinProtocol
 from .state import LangevinState, MoveStatistics, SamplingError, Trajectory, load_state, uniform_masses
 
@@ -25,6 +26,7 @@ __all__ = [
     "load_state",
     "metropolis",
     "run_langevin",
+    "run_npt",
     "run_replica_exchange",
     "sample",
     "uniform_masses",

@@ -103,7 +103,7 @@ class DomainWatch:
         self.set_back, self._looks = np.zeros(len(state.energy), int), 1
         self.reset()
         if self.domain is not None:
-            score = self.domain.score(state.positions)
+            score = self.domain.score(state.positions, state.cell)
             bad = self._beyond(score)
             if bad:
                 raise self._error(bad, score, state)
@@ -127,7 +127,7 @@ class DomainWatch:
     def __call__(self, model: FreeEnergyModel, state: LangevinState) -> None:
         self._looks += 1
         if self.domain is not None:
-            score = self.domain.score(state.positions)
+            score = self.domain.score(state.positions, state.cell)
             bad = self._beyond(score)
             if bad:
                 self._set_back(bad, state, self._error(bad, score, state))
@@ -184,6 +184,8 @@ class DomainWatch:
         state.velocities[rows] = -sound.velocities[rows]
         state.positions[rows], state.energy[rows] = sound.positions[rows], sound.energy[rows]
         state.forces[rows] = sound.forces[rows]
+        if state.cell is not None and sound.cell is not None:
+            state.cell[rows] = sound.cell[rows]
         self.record.overwrite(self.record.count - self._recorded, rows, state)
 
     def _error(self, bad: list[int], score: Tensor, state: LangevinState) -> SamplingError:

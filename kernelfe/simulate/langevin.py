@@ -52,6 +52,7 @@ def langevin_init(
     protocol: LangevinProtocol | None = None,
     *,
     masses: Sequence[float] | np.ndarray | Tensor,
+    cell: Tensor | None = None,
     **options: Any,
 ) -> LangevinState:
     """Prepare replicas: evaluate the model and draw velocities from the Maxwell–Boltzmann distribution.
@@ -68,6 +69,8 @@ def langevin_init(
         Time step, friction, seed and floating type of the run.
     masses
         (beads,), u; see :func:`~kernelfe.simulate.uniform_masses`.
+    cell
+        (3, 3) or (replicas, 3, 3), Å, of a periodic model, for replicas in cells of their own.
     **options
         Fields of the protocol to replace, of those four.
 
@@ -114,7 +117,9 @@ def langevin_init(
     generator = torch.Generator(device=start.device).manual_seed(whole_seed(protocol.seed))
     thermal = (BOLTZMANN * kelvin[:, None, None] / weight[:, None]).sqrt()
     velocities = torch.randn(start.shape, generator=generator, dtype=dtype, device=start.device).mul_(thermal)
-    energy, forces = evaluate(model, start, constants["model_temperature"])
+    if cell is not None:
+        cell = cell.to(start).expand(n, 3, 3).clone()
+    energy, forces = evaluate(model, start, constants["model_temperature"], cell)
     state = LangevinState(
         positions=start,
         velocities=velocities,
@@ -125,6 +130,7 @@ def langevin_init(
         timestep=timestep,
         friction=friction,
         generator=generator,
+        cell=cell,
         **constants,
     )
     check_stability(state, kinetic=False)
@@ -167,7 +173,7 @@ def langevin_step(model: FreeEnergyModel, state: LangevinState, check_every: int
         gauss = state.gauss.normal_(generator=state.generator)
         v.mul_(state.decay).addcmul_(gauss.to(v.dtype), state.noise)
     x.add_(v, alpha=half)
-    state.energy, state.forces = evaluate(model, x, state.model_temperature)
+    state.energy, state.forces = evaluate(model, x, state.model_temperature, state.cell)
     v.addcmul_(state.forces, state.kick)
     state.step += 1
     kinetic = state.step % check_every == 0
@@ -234,7 +240,7 @@ def drive(
 
     def collect() -> Trajectory:
         moved = [action.statistics for action in actions if isinstance(action, MoveAction)]
-        positions, energies = record.arrays()
+        positions, energies, cells = record.arrays()
         return Trajectory(
             positions=positions,
             energies=energies,
@@ -245,6 +251,7 @@ def drive(
             state=state,
             outside=None if watch is None else watch.share,
             set_back=None if watch is None else watch.set_back,
+            cells=cells,
         )
 
     try:

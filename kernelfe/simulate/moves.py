@@ -75,7 +75,7 @@ def metropolis(
         (n,) bool, True for replicas that accepted.
     """
     proposal, kind = moves.propose(state.positions, state.generator)
-    energy, forces = evaluate(model, proposal, state.model_temperature)
+    energy, forces = evaluate(model, proposal, state.model_temperature, state.cell)
     exponent = (state.energy - energy) / (BOLTZMANN * state.temperature)
     uniform = torch.rand(exponent.shape, generator=state.generator, dtype=torch.float64, device=exponent.device)
     accept = torch.isfinite(energy) & (uniform.log() < exponent)

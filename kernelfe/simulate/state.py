@@ -15,7 +15,6 @@ from torch import Tensor
 from ..arrays import real_array
 from ..errors import DataError, KernelfeError, ModelFileError, require
 from ..files.npz import load_npz, save_npz
-from ..protocol import FreeEnergyModel
 from ..specs import SEED, checked
 from ..units import BOLTZMANN, FEMTOSECOND
 
@@ -74,6 +73,8 @@ class LangevinState:
         Steps done so far.
     kick, decay, noise
         Constants of the integrator, see :mod:`kernelfe.simulate.langevin`.
+    cell
+        (n, 3, 3), Å: cell of every replica, for periodic models; None where the model has one of its own, or none.
     """
 
     positions: Tensor
@@ -92,12 +93,15 @@ class LangevinState:
     # one float if all replicas are at one temperature (a model may have a faster path), else the tensor
     model_temperature: float | Tensor = 0.0
     gauss: Tensor | None = field(default=None, repr=False)  # buffer of the noise
+    cell: Tensor | None = None
 
     def copy(self) -> LangevinState:
         """Copy that further steps of this state do not change."""
         generator = torch.Generator(device=self.generator.device)
         generator.set_state(self.generator.get_state())
         changing = {name: getattr(self, name).clone() for name in ("positions", "velocities", "energy", "forces")}
+        if self.cell is not None:
+            changing["cell"] = self.cell.clone()
         return replace(self, generator=generator, gauss=None, **changing)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -108,7 +112,8 @@ class LangevinState:
         DataError
             If the path cannot be written.
         """
-        arrays = {name: getattr(self, name).cpu().numpy() for name in _SAVED}
+        names = _SAVED if self.cell is None else (*_SAVED, "cell")
+        arrays = {name: getattr(self, name).cpu().numpy() for name in names}
         numbers = np.array([self.timestep, self.friction, self.step])
         random = self.generator.get_state().cpu().numpy()
         save_npz(path, arrays | {"numbers": numbers, "generator": random, "format": np.array(_FORMAT)})
@@ -154,9 +159,10 @@ def load_state(
         found == _FORMAT, f"{path} is not a state of a Langevin run: write one with LangevinState.save", ModelFileError
     )
     try:
-        tensors = {name: torch.from_numpy(np.array(arrays[name])).to(device) for name in _SAVED}
+        names = (*_SAVED, "cell") if "cell" in arrays else _SAVED
+        tensors = {name: torch.from_numpy(np.array(arrays[name])).to(device) for name in names}
         n, beads, _ = tensors["positions"].shape
-        wanted = {"energy": (n,), "temperature": (n,), "masses": (beads,)}
+        wanted = {"energy": (n,), "temperature": (n,), "masses": (beads,), "cell": (n, 3, 3)}
         fits = n > 0 and beads > 0
         fits &= all(tuple(t.shape) == wanted.get(name, (n, beads, 3)) for name, t in tensors.items())
         kind = tensors["positions"].dtype
@@ -283,6 +289,8 @@ class Trajectory:
     set_back
         (replicas,), how often each replica left the training data or became unstable and was set back to the last
         check, burn-in included; None without a guard.
+    cells
+        (samples, replicas, 3, 3), Å, of runs at constant pressure; None where cells do not change.
     """
 
     positions: np.ndarray
@@ -294,6 +302,7 @@ class Trajectory:
     state: LangevinState | None = field(default=None, repr=False)
     outside: float | None = None
     set_back: np.ndarray | None = None
+    cells: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -339,7 +348,9 @@ def as_tensor(values: object, name: str, unit: str) -> Tensor:
     return torch.from_numpy(np.array(real_array(values, name, unit)))  # a copy: torch warns about read-only arrays
 
 
-def evaluate(model: FreeEnergyModel, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+def evaluate(
+    model: Any, positions: Tensor, temperature: float | Tensor, cell: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Call the model and check what it returns.
 
     Parameters
@@ -350,6 +361,8 @@ def evaluate(model: FreeEnergyModel, positions: Tensor, temperature: float | Ten
         (n, beads, 3), Å.
     temperature
         K; one number or (n,).
+    cell
+        (n, 3, 3), Å, for a :class:`~kernelfe.protocol.PeriodicFreeEnergyModel`; None for any other.
 
     Returns
     -------
@@ -361,7 +374,10 @@ def evaluate(model: FreeEnergyModel, positions: Tensor, temperature: float | Ten
     DataError
         If a shape is not that of the protocol.
     """
-    energy, forces = model.energy_and_forces(positions, temperature)
+    if cell is None:
+        energy, forces = model.energy_and_forces(positions, temperature)
+    else:
+        energy, forces, _ = model.energy_forces_stress(positions, cell, temperature)
     if energy.shape != positions.shape[:1] or forces.shape != positions.shape:
         raise DataError(
             f"{type(model).__name__}.energy_and_forces returned shapes {tuple(energy.shape)} and {tuple(forces.shape)} "
