@@ -10,6 +10,7 @@ likelihood of its frames, which contains ln Z of the model:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -191,12 +192,12 @@ class Ensemble:
         """B (rows, W) with BᵀB the second derivatives of the objective, from at most ``samples`` samples."""
         every, parts = -(-len(self.features) // samples), self.likelihood
         exponents, side, f = self.exponents(v)[::every], self.side[::every], self.features[::every]
-        out = [sum(parts.between) ** 0.5 * _deviations(f, exponents)]
+        weights, masks = [sum(parts.between)], [torch.ones_like(side, dtype=torch.bool)]
         for s in (0, 1):
-            weight = parts.within[s] - parts.between[s]
-            if weight > 0.0 and bool((side == s).any()):
-                out.append(weight**0.5 * _deviations(f[side == s], exponents[side == s]))
-        return torch.cat(out) / parts.kt
+            if (weight := parts.within[s] - parts.between[s]) > 0.0 and bool((side == s).any()):
+                weights.append(weight)
+                masks.append(side == s)
+        return _deviations(f, exponents, weights, masks) / parts.kt
 
     def effective(self, v: Tensor) -> float:
         """Effective number of samples for the model at v."""
@@ -316,7 +317,15 @@ def _factor(v: Tensor, ensembles: list[Ensemble], samples: int) -> Tensor:
     return torch.cat([one.curvature_factor(v, max(2, samples // len(ensembles))) for one in ensembles])
 
 
-def _deviations(f: Tensor, exponents: Tensor) -> Tensor:
-    """Rows whose products are the covariance of features under samples of these log weights."""
-    p = torch.softmax(exponents, 0)
-    return (f - p @ f) * p.sqrt()[:, None]
+def _deviations(f: Tensor, exponents: Tensor, weights: list[float], masks: list[Tensor]) -> Tensor:
+    """Rows B, as many as samples, with BᵀB = Σ_k c_k Cov_k(f), the covariances under parts of weighted samples.
+
+    With probabilities p_k, D = Σ_k c_k diag(p_k) and the columns u_k = c_k^½ D^-½ p_k, the sum is FᵀD^½ (1 − UUᵀ) D^½F;
+    U = XSYᵀ has a few columns only, and 1 − X(1 − (1 − S²)^½)Xᵀ is the root of the bracket.
+    """
+    c = torch.tensor(weights, dtype=f.dtype)
+    p = torch.stack([torch.softmax(torch.where(mask, exponents, -math.inf), 0) for mask in masks], 1)
+    root = (p @ c).sqrt()
+    x, s, _ = torch.linalg.svd(p * c.sqrt() / root.clamp_min(1e-150)[:, None], full_matrices=False)
+    rows = f * root[:, None]
+    return rows - (x * (1.0 - (1.0 - s.square()).clamp_min(0.0).sqrt())) @ (x.T @ rows)

@@ -283,7 +283,8 @@ class Refinement:
             side, independent = draws.found[k].side(self.torsion), share * draws.independent[k]
             if len(self.likelihoods) == k:
                 self.likelihoods.append(Likelihood.of(self.kts[k], self.data[k], independent))
-            features = torch.cat(list(self._feature_blocks(positions, t))) - self.data[k].mean
+            blocks = [self._whitened(f) for f in self._blocks(positions, t)]
+            features = torch.cat(blocks) - self.data[k].mean
             out.append(Samples.of(features, side, share, independent, v, self.data[k].silent))
         return out
 
@@ -374,16 +375,19 @@ class Refinement:
     def _mean_features(self, positions: np.ndarray, temperature: float) -> Tensor:
         """Mean of the whitened features over frames, without holding those of all."""
         total = torch.zeros_like(self.mean)
-        for block in self._feature_blocks(positions, temperature):
+        for block in self._blocks(positions, temperature):
             total += block.sum(0)
-        return total / len(positions)
+        return self._whitened(total[None] / len(positions))[0]
 
-    def _feature_blocks(self, positions: np.ndarray, temperature: float, frames: int = 1024):
-        """Whitened features L⁻¹ f of some configurations at a time, which limits the memory."""
+    def _whitened(self, features: Tensor) -> Tensor:
+        """L⁻¹ f of features (n, W)."""
+        return torch.linalg.solve_triangular(self.lower, features.T, upper=False).T
+
+    def _blocks(self, positions: np.ndarray, temperature: float, frames: int = 1024):
+        """Features of some configurations at a time, which limits the memory."""
         for start in range(0, len(positions), frames):
             x = torch.from_numpy(np.array(positions[start : start + frames], dtype=np.float64, order="C"))
-            f = _plain(self.linear.features(x, temperature))
-            yield torch.linalg.solve_triangular(self.lower, f.T, upper=False).T
+            yield _plain(self.linear.features(x, temperature))
 
 
 def _plain(values: Tensor) -> Tensor:
