@@ -57,6 +57,8 @@ class FreeEnergyModel(Protocol):
         Device on which the model computes: samplers keep the replicas there.
     ``needs_cell``
         True if the model knows periodic systems only: calculators ask for a cell.
+    ``energies``
+        Method ``energies(positions, temperature)``, the energies (n,) in less time: Monte Carlo moves judge by them.
     """
 
     def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:

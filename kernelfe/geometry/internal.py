@@ -139,6 +139,19 @@ def measure(stencil: Stencil, v: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(q), torch.cat(slopes)
 
 
+def coordinates(stencil: Stencil, v: Tensor) -> Tensor:
+    """Coordinates q of :func:`measure`, shape (Q, n), without slopes."""
+    nd, na, nt = stencil.counts
+    q = [length(v[:nd])]
+    if na:
+        q.append(_angle_value(v[nd : nd + na], v[nd + na : nd + 2 * na]))
+    if nt:
+        first = nd + 2 * na
+        a, b, c = v[first : first + nt], v[first + nt : first + 2 * nt], v[first + 2 * nt :]
+        q.append(_torsion_value(a, _cross(a, b), _cross(b, c), length(b)))
+    return q[0] if len(q) == 1 else torch.cat(q)
+
+
 def scatter(stencil: Stencil, w: Tensor) -> Tensor:
     """Pull gradients with respect to edge vectors (m, 3, n) back to the beads, shape (n, beads, 3)."""
     flat = w.reshape(len(w), 3 * w.shape[-1])
@@ -224,11 +237,24 @@ def _angle(a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.atan2(size, _dot(a, c)), _cross(a, normal) * scale_a, _cross(normal, c) * scale_c
 
 
+def _angle_value(a: Tensor, c: Tensor) -> Tensor:
+    # without putting the normal a × c together
+    (ax, ay, az), (cx, cy, cz) = a.unbind(1), c.unbind(1)
+    size = (ay * cz - az * cy).square_()
+    size += (az * cx - ax * cz).square_()
+    size += (ax * cy - ay * cx).square_()
+    return torch.atan2(size.sqrt_(), _dot(a, c))
+
+
+def _torsion_value(a: Tensor, m: Tensor, k: Tensor, axis: Tensor) -> Tensor:
+    # φ = atan2(|b| a·(b × c), (a × b)·(b × c)), with m = a × b, k = b × c
+    return torch.atan2(axis * _dot(a, k), _dot(m, k))
+
+
 def _torsion(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # φ = atan2(|b| a·(b × c), (a × b)·(b × c))
     m, k = _cross(a, b), _cross(b, c)
     axis = length(b)
-    value = torch.atan2(axis * _dot(a, k), _dot(m, k))
+    value = _torsion_value(a, m, k, axis)
     slope_a = m * (axis / _dot(m, m).clamp_min(_TINY2))[:, None]
     slope_c = k * (axis / _dot(k, k).clamp_min(_TINY2))[:, None]
     per_length = -(axis * axis).reciprocal()

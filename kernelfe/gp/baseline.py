@@ -90,7 +90,10 @@ class FittedBaseline(Spec):
 
     def energy(self, positions: Tensor, cell: Tensor | None = None) -> Tensor:
         """V in eV, shape (n,), of positions (n, beads, 3); nearest images with a cell (n, 3, 3) or (3, 3)."""
-        return self._evaluate(positions, cell)[0]
+        stencil = self._stencil(positions)
+        if not len(stencil.tail):
+            return positions.new_zeros(len(positions))
+        return self._potential(geometry.coordinates(stencil, geometry.edge_vectors(stencil, positions, cell)))[0]
 
     def energy_and_gradient(self, positions: Tensor, cell: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """V in eV, shape (n,), and ∇V in eV/Å, shape (n, beads, 3).
@@ -122,23 +125,32 @@ class FittedBaseline(Spec):
             raise ModelFileError(f"expected the dict of a {cls.__name__}, got {type(out).__name__}")
         return out
 
-    def _evaluate(self, x: Tensor, cell: Tensor | None) -> tuple[Tensor, geometry.Stencil, Tensor, Tensor]:
-        """V, the stencil, its edge vectors v and ∂V/∂v."""
+    def _stencil(self, x: Tensor) -> geometry.Stencil:
+        """Stencil of bonds and walls, angles and impropers."""
         if x.ndim != 3 or tuple(x.shape[1:]) != (self.beads, 3):
             raise DataError(
                 f"the baseline belongs to molecules of {self.beads} beads: give positions of shape "
                 f"(n, {self.beads}, 3), not {tuple(x.shape)}"
             )
-        like = (x.dtype, x.device)
-        stencil = geometry.stencil(self.bonds + self.walls, self.angles, self.impropers, self.beads, like)
+        return geometry.stencil(self.bonds + self.walls, self.angles, self.impropers, self.beads, (x.dtype, x.device))
+
+    def _evaluate(self, x: Tensor, cell: Tensor | None) -> tuple[Tensor, geometry.Stencil, Tensor, Tensor]:
+        """V, the stencil, its edge vectors v and ∂V/∂v."""
+        stencil = self._stencil(x)
         if not len(stencil.tail):
             return x.new_zeros(len(x)), stencil, x.new_zeros(0, 3, len(x)), x.new_zeros(0, 3, len(x))
-        stiffness, centre, radii = _constants(self, *like)
         v = geometry.edge_vectors(stencil, x, cell)
         q, slopes = geometry.measure(stencil, v)
+        energy, harmonic, wall = self._potential(q)
+        first, last = len(self.bonds), len(self.bonds) + len(self.walls)
+        g = torch.cat((harmonic[:first], -12.0 * wall / q[first:last], harmonic[first:]))
+        return energy, stencil, v, geometry.edge_gradients(stencil, slopes, g)
+
+    def _potential(self, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """V, shape (n,), k (x − x₀) of bonds, angles and impropers, and the energies of the walls."""
+        stiffness, centre, radii = _constants(self, q.dtype, q.device)
         first, last, torsions = len(self.bonds), len(self.bonds) + len(self.walls), len(q) - len(self.impropers)
-        r = q[first:last]
-        squared = (radii / r).square()
+        squared = (radii / q[first:last]).square()
         wall = self.wall_energy * (squared * squared * squared).square()
         delta = torch.cat((q[:first], q[last:])) - centre
         if self.impropers:
@@ -146,9 +158,7 @@ class FittedBaseline(Spec):
             turns = (delta[straight:] / (2.0 * math.pi)).round()
             delta = torch.cat((delta[:straight], delta[straight:] - 2.0 * math.pi * turns))
         g = stiffness * delta
-        energy = 0.5 * (g * delta).sum(0) + wall.sum(0)
-        w = geometry.edge_gradients(stencil, slopes, torch.cat((g[:first], -12.0 * wall / r, g[first:])))
-        return energy, stencil, v, w
+        return 0.5 * (g * delta).sum(0) + wall.sum(0), g, wall
 
 
 @lru_cache(maxsize=32)  # a memo of a pure function: dynamics asks at every step

@@ -47,6 +47,10 @@ class RadialKernel(ScalarKernel):
         """κ(s) alone; may overwrite ``s``."""
         return self.functions(s)[0]
 
+    def of_minus_(self, minus_s: Tensor) -> Tensor:
+        """κ(s) alone from −s, which rounding may have left above 0; may overwrite it."""
+        return self.value_(minus_s.neg_().clamp_min_(0.0))
+
     def profile(self, s: list[Tensor]) -> Profile:
         """The three functions, as parts of sums and products want them."""
         k0, k1, k2 = self.functions(s[0])
@@ -181,6 +185,10 @@ class RBF(RadialKernel):
     def value_(self, s: Tensor) -> Tensor:
         """κ(s), in place."""
         return s.neg_().exp_()
+
+    def of_minus_(self, minus_s: Tensor) -> Tensor:
+        """κ(s) from −s, in place."""
+        return minus_s.exp_()
 
     def functions(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """κ, −κ and κ."""

@@ -206,8 +206,7 @@ class MoveAction:
         self.reset()
 
     def __call__(self, model: FreeEnergyModel, state: LangevinState) -> None:
-        for _ in range(self.rounds):
-            metropolis(model, state, self.moves, self.statistics)
+        metropolis(model, state, self.moves, self.statistics, self.rounds)
 
     def reset(self) -> None:
         kinds = len(self.moves.names)

@@ -51,12 +51,18 @@ class Move(Protocol):
 
 
 def metropolis(
-    model: FreeEnergyModel, state: LangevinState, moves: Move, statistics: MoveStatistics | None = None
+    model: FreeEnergyModel,
+    state: LangevinState,
+    moves: Move,
+    statistics: MoveStatistics | None = None,
+    rounds: int = 1,
 ) -> Tensor:
-    """Try one move in every replica and update the state in place.
+    """Try moves in every replica, one after the other, and update the state in place.
 
-    The evaluation of the proposals supplies energy and forces of the accepted replicas, so a round costs exactly one
-    call of the model. A proposal whose energy is not finite is rejected.
+    A round costs one call of the model. If it has the optional method ``energies``, proposals are judged by it, and
+    forces are computed once, after the last round, of the replicas that have moved; otherwise, with cells, and on a
+    GPU, which would have to wait to know them, every call gives energies and forces. A proposal whose energy is not finite is
+    rejected.
 
     Parameters
     ----------
@@ -68,23 +74,48 @@ def metropolis(
         Family of moves.
     statistics
         Counters to add to.
+    rounds
+        Moves of each replica.
 
     Returns
     -------
     Tensor
-        (n,) bool, True for replicas that accepted.
+        (n,) bool, True for replicas that accepted a move.
     """
-    proposal, kind = moves.propose(state.positions, state.generator)
-    energy, forces = evaluate(model, proposal, state.model_temperature, state.cell)
-    exponent = (state.energy - energy) / (BOLTZMANN * state.temperature)
-    uniform = torch.rand(exponent.shape, generator=state.generator, dtype=torch.float64, device=exponent.device)
-    accept = torch.isfinite(energy) & (uniform.log() < exponent)
-    state.positions.copy_(torch.where(accept[:, None, None], proposal, state.positions))
-    state.energy = torch.where(accept, energy, state.energy)
-    state.forces = torch.where(accept[:, None, None], forces, state.forces)
-    if statistics is not None:
-        statistics.add(kind, accept)
-    return accept
+    plain = not state.positions.is_cuda and state.cell is None
+    energies = getattr(model, "energies", None) if plain else None
+    moved = torch.zeros(len(state.positions), dtype=torch.bool, device=state.positions.device)
+    for _ in range(rounds):
+        proposal, kind = moves.propose(state.positions, state.generator)
+        forces = None
+        if energies is None:
+            energy, forces = evaluate(model, proposal, state.model_temperature, state.cell)
+        else:
+            energy = energies(proposal, state.model_temperature).detach().to(proposal.dtype)
+        exponent = (state.energy - energy) / (BOLTZMANN * state.temperature)
+        uniform = torch.rand(exponent.shape, generator=state.generator, dtype=torch.float64, device=exponent.device)
+        accept = torch.isfinite(energy) & (uniform.log() < exponent)
+        state.positions.copy_(torch.where(accept[:, None, None], proposal, state.positions))
+        state.energy = torch.where(accept, energy, state.energy)
+        if forces is not None:
+            state.forces = torch.where(accept[:, None, None], forces, state.forces)
+        if statistics is not None:
+            statistics.add(kind, accept)
+        moved |= accept
+    if energies is not None:
+        _evaluate_moved(model, state, moved)
+    return moved
+
+
+def _evaluate_moved(model: FreeEnergyModel, state: LangevinState, moved: Tensor) -> None:
+    """Energy and forces of the replicas that have moved."""
+    rows = torch.nonzero(moved).flatten()
+    if not len(rows):
+        return
+    at = state.model_temperature
+    energy, forces = evaluate(model, state.positions[rows], at[rows] if isinstance(at, Tensor) else at)
+    state.energy, state.forces = state.energy.clone(), state.forces.clone()  # the model's own, perhaps
+    state.energy[rows], state.forces[rows] = energy, forces
 
 
 def _rotatable(bonds: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
@@ -192,16 +223,19 @@ class TorsionMoves(Spec):
         angle = (2 * torch.rand(n, generator=generator, dtype=positions.dtype, device=device) - 1) * width
 
         frame = torch.arange(n, device=device)
-        origin = positions[frame, ends[kind, 0]]
-        axis = positions[frame, ends[kind, 1]] - origin
-        axis = (axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True))[:, None, :]
-        arm = positions - origin[:, None, :]
+        # (3, beads, n): every operation runs over contiguous replicas
+        x, origin = positions.permute(2, 1, 0).contiguous(), positions[frame, ends[kind, 0]].T.contiguous()
+        axis = positions[frame, ends[kind, 1]].T - origin
+        axis = axis / torch.linalg.vector_norm(axis, dim=0)
+        arm, cosine = x - origin[:, None], angle.cos()
         # Rodrigues: x cosθ + (u × x) sinθ + u (u·x)(1 − cosθ)
-        cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
-        along = (arm * axis).sum(-1, keepdim=True) * axis
-        turned = arm * cosine + torch.linalg.cross(axis.expand_as(arm), arm) * sine + along * (1 - cosine)
-        turned += origin[:, None, :]
-        return torch.where(mask[kind][:, :, None], turned, positions), kind
+        along = (arm * axis[:, None]).sum(0) * (1 - cosine)
+        turned = arm * cosine + axis[:, None] * along + origin[:, None]
+        (rx, ry, rz), (ux, uy, uz) = arm, axis * angle.sin()
+        turned[0] += uy * rz - uz * ry
+        turned[1] += uz * rx - ux * rz
+        turned[2] += ux * ry - uy * rx
+        return torch.where(mask[kind].T, turned, x).permute(2, 1, 0).contiguous(), kind
 
 
 @lru_cache(maxsize=32)  # a memo of a pure function, called in every round

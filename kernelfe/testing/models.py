@@ -71,6 +71,14 @@ def check_model(model: Any, positions: Any, temperature: Any, cell: Any = None, 
     _check_memory(evaluate, x, t, name)
     _check_wild(evaluate, x, t, name)
     _check_attributes(model, x, box, name)
+    energies = getattr(model, "energies", None)
+    if energies is not None and box is None:
+        assert callable(energies), f"{name}: energies is a {type(energies).__name__}, not a method"
+        for at in (t, float(t[0])):
+            message = f"{name}: energies() differs from energy_and_forces()"
+            close(
+                _double(energies(x.clone(), at)), _double(evaluate(x, at)[0]), max(1e-6, 1e-3 * tolerance), message, 1.0
+            )
     if isinstance(model, ObservableModel):
         _check_observables(model, evaluate, (x, box, t), tolerance, name)
     if hasattr(model, "features"):

@@ -85,6 +85,10 @@ class SparseLinear:
         """Energies and forces of the frozen fit; see the protocol."""
         return self._frozen.energy_and_forces(positions, temperature)
 
+    def energies(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """Energies of the frozen fit; see the protocol."""
+        return self._frozen.energies(positions, temperature)
+
     @torch.no_grad()
     def features(self, positions: Tensor, temperature: float | Tensor, cell: Tensor | None = None) -> Tensor:
         """Features of the sparse basis, (n, W); see the protocol. ``cell``, (n, 3, 3), is that of periodic models."""

@@ -145,8 +145,7 @@ class Replicas:
         )
         state.temperature = self.rule.hot * state.temperature  # of the acceptance only: A is that of the replica
         moves: Move = protocol.moves  # type: ignore[assignment]
-        for _ in range(self.rule.turns):
-            metropolis(model, state, moves)
+        metropolis(model, state, moves, rounds=self.rule.turns)
         return state.positions.cpu().numpy()
 
     def _columns(self, positions: np.ndarray) -> tuple[np.ndarray, list[SlowVariables]]:

@@ -135,6 +135,36 @@ def test_energy_and_forces_belong_to_the_positions_after_moves():
     assert torch.equal(state.velocities, velocities)
 
 
+class ChainWithEnergies(TorsionChain):
+    """The same with the optional method ``energies``; counts the configurations whose forces are computed."""
+
+    forces = 0
+
+    def energies(self, positions, temperature):
+        return super().energy_and_forces(positions, temperature)[0]
+
+    def energy_and_forces(self, positions, temperature):
+        ChainWithEnergies.forces += len(positions)
+        return super().energy_and_forces(positions, temperature)
+
+
+@pytest.mark.parametrize("temperature", [300.0, torch.linspace(280.0, 600.0, 50).double()])
+def test_energies_alone_give_the_same_moves_and_forces_of_the_moved_only(temperature):
+    moves, rounds, states, moved = TorsionMoves(CHAIN), 4, [], []
+    for model in (TorsionChain(power=1.0), ChainWithEnergies(power=1.0)):
+        start = ZIGZAG[None].repeat(50, 1, 1)
+        state = langevin_init(model, start, temperature, masses=uniform_masses(4), seed=5, timestep=1.0)
+        before, ChainWithEnergies.forces = state.forces, 0
+        kept = before.clone()
+        moved.append(metropolis(model, state, moves, rounds=rounds))
+        states.append(state)
+        assert torch.equal(before, kept)  # tensors that the model returned are not written to
+    plain, quick = states
+    assert torch.equal(*moved) and 0 < ChainWithEnergies.forces == int(moved[1].sum()) < 50
+    for name in ("positions", "energy", "forces"):
+        torch.testing.assert_close(getattr(quick, name), getattr(plain, name), rtol=0.0, atol=1e-12)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_proposals_without_finite_energy_are_rejected(value):
     class Wall(TorsionChain):

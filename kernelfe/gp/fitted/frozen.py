@@ -6,7 +6,7 @@ is two thin matrix products per term (four with gradient coefficients) and one p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -17,29 +17,8 @@ from ...errors import DataError
 from ...functionals import FreeEnergy
 from ...kernels import Kernel, RadialKernel
 from ...runtime.threads import one_thread, side_by_side
-from ..prior.rows import frame_chunks
+from ..prior.rows import frame_chunks, temperature_runs
 from .single import Memo, SingleConfiguration
-
-
-def _blocks(
-    temperature: float | Tensor, size: int, block: int, shortest_run: int = 32
-) -> Iterator[tuple[int, int, float | None]]:
-    """(start, stop, temperature) of blocks of rows; None where a block holds several temperatures.
-
-    Replicas sorted by temperature, long runs of each, are taken run by run: one temperature needs a collapsed
-    coefficient per node only. ``shortest_run``: mean length of runs from which they are worth blocks of their own.
-    """
-    if not isinstance(temperature, Tensor) or temperature.numel() == 1:
-        yield from ((start, stop, float(temperature)) for start, stop in frame_chunks(size, block))
-        return
-    values, counts = torch.unique_consecutive(temperature, return_counts=True)
-    if len(values) * shortest_run > size:
-        yield from ((start, stop, None) for start, stop in frame_chunks(size, block))
-        return
-    begin = 0
-    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        yield from ((begin + start, begin + stop, value) for start, stop in frame_chunks(count, block))
-        begin += count
 
 
 class FrozenModel:
@@ -81,7 +60,11 @@ class FrozenModel:
             for e, kernel in zip(expansions, self._kernels, strict=True)
         ]
         self._nodes = [e.nodes - centre for e, centre in zip(expansions, self._centre, strict=True)]
-        self._node_squares = [0.5 * (nodes * nodes).sum(1) for nodes in self._nodes]
+        # (z_j, −½z_j², 1): their products with (z, 1, −½z²) are −½|z − z_j|²
+        self._wide = [
+            torch.cat([nodes, -0.5 * (nodes * nodes).sum(1, keepdim=True), torch.ones_like(nodes[:, :1])], 1)
+            for nodes in self._nodes
+        ]
         self._c = [e.c for e in expansions]
         self._w = [e.w for e in expansions]
         self._mean, self._mean_weights, self._counts = mean, mean_weights, counts
@@ -125,6 +108,25 @@ class FrozenModel:
             return torch.tensor([energy], dtype=torch.float64), torch.from_numpy(np.negative(gradient)[None])
         return self._batch(positions, temperature)
 
+    @one_thread()
+    def energies(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """A(R; T) alone, in half the time: what Monte Carlo moves need of a proposal.
+
+        Parameters
+        ----------
+        positions, temperature
+            As of :meth:`energy_and_forces`.
+
+        Returns
+        -------
+        Tensor
+            Shape (n,).
+        """
+        self._check(positions)
+        home, positions, temperature = positions.device, *self._here(positions, temperature)
+        with torch.no_grad():
+            return self._in_parts(self._energies, positions, temperature)[0].to(home)
+
     def _single(self, positions: Tensor) -> SingleConfiguration | None:
         """The path of one configuration, if it is one, and a plain tensor that NumPy can read."""
         if len(positions) != 1 or positions.dtype != torch.float64 or positions.requires_grad:
@@ -141,23 +143,30 @@ class FrozenModel:
         """A(R; T) and −∇A of several configurations."""
         home, positions, temperature = positions.device, *self._here(positions, temperature)
         with torch.no_grad():
-            if positions.is_cuda or len(positions) <= self.frames:
-                energy, gradient = self._evaluated(positions, temperature)
-            else:
-                energy, gradient = self._in_parts(positions, temperature)
+            energy, gradient = self._in_parts(self._evaluated, positions, temperature)
         return energy.to(home), gradient.neg_().to(home)
 
-    def _in_parts(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-        """A(R; T) and ∇A of many frames, some at a time."""
+    def _in_parts(
+        self, function: Callable[..., tuple[Tensor, ...]], positions: Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, ...]:
+        """Results of a function of frames, of many of them some at a time."""
+        if positions.is_cuda or len(positions) <= self.frames:
+            return function(positions, temperature)
 
-        def part(bounds: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        def part(bounds: tuple[int, int]) -> tuple[Tensor, ...]:
             rows = slice(*bounds)
-            return self._evaluated(
-                positions[rows], temperature[rows] if isinstance(temperature, Tensor) else temperature
-            )
+            return function(positions[rows], temperature[rows] if isinstance(temperature, Tensor) else temperature)
 
-        energies, gradients = zip(*side_by_side(part, frame_chunks(len(positions), self.frames)), strict=True)
-        return torch.cat(energies), torch.cat(gradients)
+        found = side_by_side(part, frame_chunks(len(positions), self.frames))
+        return tuple(torch.cat(one) for one in zip(*found, strict=True))
+
+    def _energies(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor]:
+        """A(R; T)."""
+        energy = positions.new_zeros(len(positions)) if self.baseline is None else self.baseline.energy(positions)
+        for t, term in enumerate(self._terms):
+            z, frame, _ = term.spec.descriptor.values_and_pullback(positions)
+            energy = energy + self._term(t, z, frame, temperature, len(positions), slopes=False)[0]
+        return (energy + self._constant(temperature),)
 
     def _evaluated(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """A(R; T) and ∇A."""
@@ -186,43 +195,61 @@ class FrozenModel:
         if positions.ndim == 3 and positions.shape[1] != self.beads:
             raise DataError(f"the model was fitted to {self.beads} beads, the positions have {positions.shape[1]}")
 
-    def _term(self, t: int, z: Tensor, frame: Tensor | None, temperature, frames: int) -> tuple[Tensor, Tensor]:
-        """Values summed into frames, and slopes by z of every environment."""
+    def _term(
+        self, t: int, z: Tensor, frame: Tensor | None, temperature, frames: int, slopes: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Values summed into frames, and slopes by z of every environment, if they are wanted."""
         embedding = self._kernels[t].embedding(z)
         x = embedding.z - self._centre[t]
-        value, gradient = x.new_empty(len(x)), torch.empty_like(x)
+        value, gradient = x.new_empty(len(x)), torch.empty_like(x) if slopes else x
         if isinstance(temperature, Tensor) and temperature.numel() > 1 and frame is not None:
             temperature = temperature[frame]
 
         def block(run: tuple[int, int, float | None]) -> None:
             start, stop, one = run
             part = slice(start, stop)
-            value[part], gradient[part] = self._block(t, x[part], temperature[part] if one is None else one)
+            at = temperature[part] if one is None else one
+            if slopes:
+                value[part], gradient[part] = self._block(t, x[part], at)
+            else:
+                value[part] = self._values(t, x[part], at)
 
         side_by_side(block, self._runs(t, temperature, len(x)), 1 if x.is_cuda else None)
         if frame is not None:
             value = value.new_zeros(frames).index_add_(0, frame, value)
-        return value, embedding.pull(gradient)
+        return value, embedding.pull(gradient) if slopes else gradient
 
     def _runs(self, t: int, temperature: float | Tensor, size: int) -> Iterator[tuple[int, int, float | None]]:
         """Blocks of a term's environments; on a GPU, runs of equal temperature are not looked for: it would wait."""
         if isinstance(temperature, Tensor) and temperature.is_cuda:
             return ((start, stop, None) for start, stop in frame_chunks(size, self._steps[t]))
-        return _blocks(temperature, size, self._steps[t])
+        return temperature_runs(temperature, size, self._steps[t])
+
+    def _values(self, t: int, x: Tensor, temperature: float | Tensor) -> Tensor:
+        """Values of a few environments, in the kernel's own columns."""
+        kernel = self._kernels[t]
+        if isinstance(temperature, Tensor) or not isinstance(kernel, RadialKernel) or self._w[t] is not None:
+            return self._block(t, x, temperature)[0]
+        return kernel.of_minus_(self._minus_s(t, x)) @ self._coefficients(t, temperature)[0]
+
+    def _minus_s(self, t: int, x: Tensor) -> Tensor:
+        """−½|z − z_j|² of environments and nodes; rounding may leave it above 0."""
+        return torch.cat([x, torch.ones_like(x[:, :1]), -0.5 * (x * x).sum(1, keepdim=True)], 1) @ self._wide[t].T
 
     def _block(self, t: int, x: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Values and slopes of a few environments, in the kernel's own columns."""
         nodes, kernel = self._nodes[t], self._kernels[t]
         if not isinstance(kernel, RadialKernel):
             return self._general(t, kernel, x, temperature)
-        s = torch.addmm(self._node_squares[t], x, nodes.T, alpha=-1.0)
-        s.add_(0.5 * (x * x).sum(1, keepdim=True)).clamp_min_(0.0)
+        minus_s = self._minus_s(t, x)
+        plain = not isinstance(temperature, Tensor) and self._w[t] is None
+        if plain and kernel.SLOPE is not None:
+            sums = kernel.of_minus_(minus_s) @ self._coefficients(t, temperature)[3]
+            return sums[:, 0], kernel.SLOPE * (x * sums[:, :1] - sums[:, 1:])
+        s = minus_s.neg_().clamp_min_(0.0)
         if isinstance(temperature, Tensor):
             return self._mixed(t, x, *kernel.functions(s), temperature)
         c, w, offset, moments = self._coefficients(t, temperature)
-        if w is None and kernel.SLOPE is not None:
-            sums = kernel.value_(s) @ moments
-            return sums[:, 0], kernel.SLOPE * (x * sums[:, :1] - sums[:, 1:])
         k0, k1, k2 = kernel.functions(s)
         value = k0 @ c
         if w is None:  # Σ_j κ' c_j (z − z_j) by one product, without another array of (environments × nodes)
@@ -318,6 +345,10 @@ class PeriodicFrozenModel(FrozenModel):
             "model.calculator(temperature) on atoms with a cell and pbc=True; for single configurations call "
             "energy_forces_stress(positions, cell, temperature)"
         )
+
+    def energies(self, positions: Tensor, temperature: float | Tensor) -> Tensor:
+        """Refused, as :meth:`energy_and_forces`."""
+        return self.energy_and_forces(positions, temperature)[0]
 
     @one_thread()
     def energy_forces_stress(

@@ -123,3 +123,24 @@ def frame_chunks(frames: int, size: int) -> Iterator[tuple[int, int]]:
     """(start, stop) pairs that cover ``frames`` in steps of ``size``."""
     for start in range(0, frames, size):
         yield start, min(start + size, frames)
+
+
+def temperature_runs(
+    temperature: float | Tensor, size: int, block: int, shortest_run: int = 32
+) -> Iterator[tuple[int, int, float | None]]:
+    """(start, stop, temperature) of blocks of rows; None where a block holds several temperatures.
+
+    Replicas sorted by temperature, long runs of each, are taken run by run: one temperature needs a collapsed
+    coefficient per node only. ``shortest_run``: mean length of runs from which they are worth blocks of their own.
+    """
+    if not isinstance(temperature, Tensor) or temperature.numel() == 1:
+        yield from ((start, stop, float(temperature)) for start, stop in frame_chunks(size, block))
+        return
+    values, counts = torch.unique_consecutive(temperature, return_counts=True)
+    if len(values) * shortest_run > size:
+        yield from ((start, stop, None) for start, stop in frame_chunks(size, block))
+        return
+    begin = 0
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        yield from ((begin + start, begin + stop, value) for start, stop in frame_chunks(count, block))
+        begin += count

@@ -39,6 +39,8 @@ def agree(model, frozen, x, temperature, **more):
     t = temperature.numpy() if isinstance(temperature, torch.Tensor) else temperature
     expected = model.predict(x, "free_energy", temperature=t, reference=None, **more)
     np.testing.assert_allclose(energy.numpy(), expected, rtol=0, atol=SAME * np.abs(expected).max())
+    alone = frozen.energies(torch.from_numpy(x), temperature)
+    np.testing.assert_allclose(alone.numpy(), expected, rtol=0, atol=SAME * np.abs(expected).max())
     expected = model.predict(x, "mean_force", temperature=t, **more)
     np.testing.assert_allclose(forces.numpy(), expected, rtol=0, atol=SAME * np.abs(expected).max())
 
@@ -137,6 +139,8 @@ def test_periodic_models_give_stress():
             expected = model.predict(test, quantity, reference=None)
             np.testing.assert_allclose(value.numpy(), expected, rtol=0, atol=SAME * np.abs(expected).max())
         x, cell = torch.from_numpy(np.array(test.positions)), torch.from_numpy(np.array(test.cell[0]))
+        with pytest.raises(DataError, match="FixedCell"):
+            frozen.energies(x, 350.0)
         energy, _ = FixedCell(frozen, cell).energy_and_forces(x, 350.0)
         np.testing.assert_allclose(
             energy, model.predict(test, "free_energy", temperature=350.0, reference=None), atol=1e-9

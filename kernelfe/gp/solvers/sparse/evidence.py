@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ....linalg.normal import Stacked
 from ...observations.labels import LabelSet
 from ...observations.levels import NoiseLevels
 from ...prior.prior import Prior
-from ..evidence import length_scales, random_subsets, restore, several_searches
+from ..evidence import Found, length_scales, random_subsets, restore, several_searches
 from ..maximise import maximise
 from .basis import SparseBasis
 from .streaming import accumulate
@@ -52,14 +52,20 @@ class SparseStarts:
     ----------
     factors
         Of all length scales; the first is 1.
-    share
-        Part of the labels by which they are compared.
+    share, least
+        Part of the labels, and the fewest rows of labels, by which they are compared first.
+    inducing, screening
+        Most inducing environments of the first comparison, and its steps. Starts that matter differ by far more than
+        these decide.
     max_iter
-        Steps of each comparison.
+        Steps of the comparison by all labels that another start than the first has to win as well.
     """
 
     factors: tuple[float, ...] = (1.0, 0.3, 0.1)
     share: float = 0.2
+    least: int = 1000
+    inducing: int = 40
+    screening: int = 6
     max_iter: int = 15
 
 
@@ -148,7 +154,8 @@ def choose_start(
     prior: Prior,
     labels: list[LabelSet],
     noise: NoiseLevels,
-    choice: Callable[[], list[Tensor]],
+    choice: Callable[[int], list[Tensor]],
+    inducing: int,
     *,
     gradients: bool = False,
     block_rows: int = 8192,
@@ -159,26 +166,31 @@ def choose_start(
     Parameters
     ----------
     choice
-        Chooses inducing environments for the present length scales: shorter ones need others.
+        Chooses so many inducing environments for the present length scales: shorter ones need others.
+    inducing
+        Number of them in the search.
     """
     starts = SparseStarts() if starts is None else starts
-    few = random_subsets(labels, max(1, round(starts.share * sum(map(len, labels)))), np.random.default_rng(0))
+    rows = max(starts.least, round(starts.share * sum(map(len, labels))))
+    few = random_subsets(labels, rows, np.random.default_rng(0))
     free = [p for p in (*prior.parameters(), *(noise.parameters() if noise.kinds else ())) if p.requires_grad]
     lengths = length_scales(prior)
     if not lengths:
         return
 
-    def compared(some: list[LabelSet]) -> float:
-        with torch.no_grad():
-            stacked = accumulate(SparseBasis(prior, choice(), gradients), some, block_rows)
-        return fit_scales(prior, noise, stacked, starts.max_iter)
+    def compared(some: list[LabelSet], count: int, max_iter: int, factors: Sequence[float]) -> Found | None:
+        def search() -> float:
+            with torch.no_grad():
+                stacked = accumulate(SparseBasis(prior, choice(count), gradients), some, block_rows)
+            return fit_scales(prior, noise, stacked, max_iter)
 
-    found = several_searches(lambda: compared(few), free, lengths, starts.factors)
-    best = max(found, key=lambda one: one.value, default=None)
+        found = several_searches(search, free, lengths, factors)
+        return max(found, key=lambda one: one.value, default=None)
+
+    best = compared(few, min(starts.inducing, inducing), starts.screening, starts.factors)
     if best is not None and best.factor != starts.factors[0]:
         # by all labels: a few may miss those that a start explains badly
-        found = several_searches(lambda: compared(labels), free, lengths, (starts.factors[0], best.factor))
-        best = max(found, key=lambda one: one.value, default=None)
+        best = compared(labels, inducing, starts.max_iter, (starts.factors[0], best.factor))
     if best is not None and best.factor != starts.factors[0]:
         logger.info("the search starts with length scales %g times as long as given by the data", best.factor)
         restore(free, best.values)

@@ -250,7 +250,7 @@ class Sparse(Solver):
         ):
             count = min(self.evidence_inducing, self.inducing)
             options: dict[str, Any] = {"gradients": self.gradients, "block_rows": self.block_rows}
-            choose_start(prior, few, levels, lambda: choice(count), **options)
+            choose_start(prior, few, levels, choice, count, **options)
             fit_sparse(prior, few, levels, choice(count), progress=bar, **options)
 
     def _basis(
