@@ -11,10 +11,9 @@ from typing import Any
 import click
 
 from ..errors import DataError, require
-from .files import require_folder
 from .fit import fit
-from .label import label
-from .options import FILE
+from .label import label, page_of
+from .options import FILE, Promised
 from .report import report
 from .sample import sample
 
@@ -77,8 +76,7 @@ def run(config: str | None, example: bool) -> None:
     if config is None:
         raise click.UsageError("give a CONFIG file, or --example")
     commands = command_lines(config)
-    for _, arguments in commands:  # before hours of work
-        require_folder(arguments[arguments.index("--output") + 1])
+    check(config, commands)
     for name, arguments in commands:
         click.echo(f"$ kernelfe {name} {shlex.join(arguments)}")
         STEPS[name].main(arguments, prog_name=f"kernelfe {name}", standalone_mode=False)
@@ -109,6 +107,40 @@ def command_lines(config: str) -> list[tuple[str, list[str]]]:
     return [(name, _arguments(config, name, tables[name])) for name in STEPS if name in tables]
 
 
+def check(config: str, commands: list[tuple[str, list[str]]]) -> None:
+    """Check the arguments of all commands before the first one runs for hours.
+
+    Parameters
+    ----------
+    config
+        Name of the file, for messages.
+    commands
+        Of :func:`command_lines`. A command may read files that do not exist yet if an earlier one writes them.
+
+    Raises
+    ------
+    click.UsageError
+        If a command would refuse its arguments, or a file that it reads does not exist.
+    DataError
+        If options do not fit together, or two commands write the same file.
+    """
+    written: dict[Path, str] = {}
+    for name, arguments in commands:
+        try:
+            context = STEPS[name].make_context(name, list(arguments), obj=Promised(frozenset(written)))
+        except click.ClickException as error:
+            raise click.UsageError(f"{config}, [{name}]: {error.format_message()}") from None
+        except DataError as error:
+            raise type(error)(f"{config}, [{name}]: {error}") from None
+        outputs = [context.params["output"]]
+        if name == "label":
+            outputs.append(page_of(outputs[0], context.params["page"]))
+        for output in outputs:
+            place = Path(output).resolve()
+            other = written.setdefault(place, name)
+            require(other == name, f"{config}: [{other}] and [{name}] both write {output}; give one another output")
+
+
 def _arguments(config: str, name: str, table: dict[str, Any]) -> list[str]:
     """Command-line arguments of a table."""
     parameters = {str(p.name): p for p in STEPS[name].params}
@@ -122,7 +154,8 @@ def _arguments(config: str, name: str, table: dict[str, Any]) -> list[str]:
         require(not isinstance(value, dict), f"{config}: {key} of [{name}] must be a value or a list of values")
         values = value if isinstance(value, list) else [value]
         if isinstance(parameter, click.Argument):
-            positional += [str(v) for v in values]
+            paths = [str(v) for v in values]
+            positional += [f"./{path}" if path.startswith("-") else path for path in paths]  # no options
         elif getattr(parameter, "is_flag", False):
             require(isinstance(value, bool), f"{config}: {key} of [{name}] must be true or false")
             options += [parameter.opts[0]] if value else parameter.secondary_opts[:1]

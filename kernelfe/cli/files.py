@@ -109,6 +109,25 @@ def parse_bonds(text: str) -> list[tuple[int, int]]:
     return [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
 
 
+def check_reading(units: str | None = None, bonds: str | None = None, **_: Any) -> None:
+    """Check the text of options of reading.
+
+    Raises
+    ------
+    UnitsError
+        If ``units`` names no system and no pairs of known units.
+    DataError
+        If ``bonds`` is not a list of pairs.
+    """
+    from ..units import resolve
+
+    if units is not None:
+        parsed = parse_units(units)
+        resolve(parsed, tuple(parsed))  # quantities may have names that only the file knows
+    if bonds is not None:
+        parse_bonds(bonds)
+
+
 def parse_torsions(text: str) -> list[tuple[int, int, int, int]]:
     """Dihedrals from ``"0,1,2,4;1,2,4,5"``.
 

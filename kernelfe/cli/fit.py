@@ -11,8 +11,8 @@ import click
 
 from ..errors import DataError
 from ..frames.virial import applies, virial_check
-from .files import Source, require_folder
-from .options import FILE, SEED, data_options, gathered
+from .files import Source, check_reading, require_folder
+from .options import FILE, SEED, Checked, data_options, gathered
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,44 @@ class Sampling:
     timestep: float | None
 
 
-@click.command()
+def check_fit(
+    solver: str,
+    checkpoint: str | None,
+    density: bool,
+    timestep: float | None,
+    labels: str | None,
+    output: str,
+    **reading: Any,
+) -> None:
+    """Check options of ``fit`` that must fit together.
+
+    Raises
+    ------
+    click.UsageError
+        If they do not.
+    DataError
+        If a label kind is unknown, or the folder of the output does not exist.
+    """
+    from ..functionals import get
+
+    if density and solver in ("dense", "iterative"):
+        raise click.UsageError("--density needs the sparse solver")
+    if checkpoint is not None and not (density or solver in ("iterative", "sparse")):
+        raise click.UsageError("--checkpoint needs --solver sparse or --solver iterative: the others keep nothing")
+    if timestep is not None and not density:
+        raise click.UsageError("--timestep belongs to the sampling of --density")
+    for kind in _kinds(labels) or ():
+        get(kind)
+    require_folder(output)
+    check_reading(reading["units"], reading["bonds"])
+
+
+def _kinds(labels: str | None) -> list[str] | None:
+    """Label kinds, separated by commas on the command line."""
+    return [kind.strip() for kind in labels.split(",")] if labels else None
+
+
+@click.command(cls=Checked, check=check_fit)
 @click.argument("data", type=FILE)
 @click.option("--output", "-o", default="model.kfe", show_default=True, type=click.Path(dir_okay=False))
 @click.option("--labels", help="Label kinds to condition on, separated by commas.  [default: all that are present]")
@@ -76,18 +113,9 @@ def fit(
     from ..runtime.processes import launched
 
     density, timestep = sampling.density, sampling.timestep
-    if density and solver in ("dense", "iterative"):
-        raise click.UsageError("--density needs the sparse solver")
-    if checkpoint is not None and not (density or solver in ("iterative", "sparse")):
-        raise click.UsageError("--checkpoint needs --solver sparse or --solver iterative: the others keep nothing")
-    if timestep is not None and not density:
-        raise click.UsageError("--timestep belongs to the sampling of --density")
-
-    require_folder(output)
     frames = source.read(data)
     if density and (frames.positions is None or frames.cell is not None or frames.parameters):
         raise DataError("--density needs frames of bead positions, without a cell and without parameters")
-    kinds = [kind.strip() for kind in labels.split(",")] if labels else None
     with launched() as processes:
         if density and processes.size > 1:
             raise click.UsageError("--density samples in one process: fit without it, or without torchrun")
@@ -95,7 +123,7 @@ def fit(
         if checkpoint is not None:
             chosen = (Iterative if chosen == "iterative" else Sparse)(checkpoint=checkpoint)
         shown = sys.stderr.isatty() and processes.first
-        model = FreeEnergyRegressor(labels=kinds, solver=chosen, random_state=seed, progress=shown).fit(frames)
+        model = FreeEnergyRegressor(labels=_kinds(labels), solver=chosen, random_state=seed, progress=shown).fit(frames)
         if processes.first:
             model.save(output)  # before the density step, whose sampling may fail
             refined = condition_on_density(model, frames, output, timestep, seed, shown) if density else None

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ..errors import DataError
-from .files import parse_units, require_folder
-from .options import FILE, Numbers, gathered
+from ..errors import DataError, require
+from .files import check_reading, parse_units, require_folder
+from .options import FILE, Checked, Numbers, gathered
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,9 @@ class Files:
     units: str | None
 
     def runs(self, paths: tuple[str, ...], temperatures: tuple[float, ...]) -> list[Any]:
-        """The runs.
-
-        Raises
-        ------
-        DataError
-            If numbers of runs, temperatures and tables of energies do not fit.
-        """
+        """The runs; the numbers of paths, temperatures and tables fit (:func:`check_label`)."""
         from ..allatom.labelling import find_run
 
-        several = len(temperatures) if len(temperatures) > 1 else len(paths)
-        if several != len(paths):
-            raise DataError(
-                f"{len(temperatures)} temperatures for {len(paths)} runs: give one per run, as in --temperature "
-                "300,400, or one for all"
-            )
-        if self.energies and len(self.energies) != len(paths):
-            raise DataError(
-                f"{len(self.energies)} files of --energies for {len(paths)} runs: give one per run, in order"
-            )
         units = None if self.units is None else parse_units(self.units)
         at = temperatures * len(paths) if len(temperatures) == 1 else temperatures
         tables = self.energies or (None,) * len(paths)
@@ -62,7 +46,48 @@ class Treatment:
     skip: int
 
 
-@click.command()
+def check_label(
+    runs: tuple[str, ...],
+    temperature: tuple[float, ...],
+    energies: tuple[str, ...],
+    output: str,
+    page: str | None,
+    units: str | None,
+    **_: Any,
+) -> None:
+    """Check options of ``label`` that must fit together.
+
+    Raises
+    ------
+    DataError
+        If numbers of runs, temperatures and tables of energies do not fit, or an output cannot be written.
+    """
+    require(
+        len(temperature) in (1, len(runs)),
+        f"{len(temperature)} temperatures for {len(runs)} runs: give one per run, as in --temperature 300,400, or one "
+        "for all",
+    )
+    require(
+        len(energies) in (0, len(runs)),
+        f"{len(energies)} files of --energies for {len(runs)} runs: give one per run, in order",
+    )
+    where = page_of(output, page)
+    for path in (output, where):
+        require_folder(path)
+    require(
+        Path(output).resolve() != Path(where).resolve(),
+        f"the frames and the page cannot both go to {output}: give --page another name",
+    )
+    require(Path(output).suffix == ".npz", f"cannot write {output}: the frames go to an .npz file")
+    check_reading(None if units in ("real", "metal") else units)
+
+
+def page_of(output: str, page: str | None) -> str:
+    """The file of the page about the labels in ``output``."""
+    return page or str(Path(output).with_suffix(".html"))
+
+
+@click.command(cls=Checked, check=check_label)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True), metavar="RUN…")
 @click.option(
     "--temperature",
@@ -123,13 +148,7 @@ def label(
     from ..quickstart.collect import versions
     from ..report import label_page
 
-    where = page or str(Path(output).with_suffix(".html"))
-    for path in (output, where):
-        require_folder(path)
-    if Path(output).resolve() == Path(where).resolve():
-        raise DataError(f"the frames and the page cannot both go to {output}: give --page another name")
-    if Path(output).suffix != ".npz":
-        raise DataError(f"cannot write {output}: the frames go to an .npz file")
+    where = page_of(output, page)
     options = Labelling(
         treatment.beads,
         treatment.atoms,

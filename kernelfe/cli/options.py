@@ -4,15 +4,58 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import click
 
 from .files import Source, Start
 
+
+@dataclass(frozen=True)
+class Promised:
+    """Files that earlier steps of a config will write; the ``obj`` of a click context that only checks arguments."""
+
+    paths: frozenset[Path]
+
+    def __contains__(self, path: Any) -> bool:
+        return Path(path).resolve() in self.paths
+
+
+class Existing(click.Path):
+    """A path that exists, or that an earlier step of the same config will write."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The path, checked."""
+        if ctx is not None and isinstance(ctx.obj, Promised) and value in ctx.obj:
+            return value
+        return super().convert(value, param, ctx)
+
+
+class Checked(click.Command):
+    """A command that checks its options together as soon as they are parsed, before anything runs.
+
+    Parameters
+    ----------
+    check
+        Called with all options; raises if they do not fit together. It reads no input files.
+    """
+
+    def __init__(self, *args: Any, check: Callable[..., None], **options: Any):
+        super().__init__(*args, **options)
+        self.check = check
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options, then check them."""
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            self.check(**ctx.params)
+        return rest
+
+
 #: Files that exist.
-FILE = click.Path(exists=True, dir_okay=False)
+FILE = Existing(exists=True, dir_okay=False)
 #: Seeds that every random number generator takes.
 SEED = click.IntRange(0, 2**63 - 1)
 

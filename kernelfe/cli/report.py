@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ..errors import DataError
-from .files import Source, parse_pairs, parse_torsions, require_folder
-from .options import FILE, data_options
+from ..errors import require
+from .files import Source, check_reading, parse_pairs, parse_torsions, require_folder
+from .options import FILE, Checked, data_options
 
 
-@click.command()
+def check_report(data: str, output: str, units: str | None, bonds: str | None, **given: Any) -> None:
+    """Check options of ``report``, and of ``view``, that must fit together.
+
+    Raises
+    ------
+    DataError
+        If the samples are the data, the folder of the output does not exist, or the text of an option has another form.
+    """
+    samples, torsions, elements = (given.get(name) for name in ("samples", "torsions", "elements"))
+    require(
+        samples is None or Path(samples).resolve() != Path(data).resolve(),
+        "--samples are configurations drawn from the model (kernelfe sample), not DATA itself",
+    )
+    require_folder(output)
+    check_reading(units, bonds)
+    if torsions is not None:
+        parse_torsions(torsions)
+    if elements is not None:
+        parse_pairs(elements)
+
+
+@click.command(cls=Checked, check=check_report)
 @click.argument("model", type=FILE)
 @click.argument("data", type=FILE)
 @click.option("--output", "-o", default="report.html", show_default=True, type=click.Path(dir_okay=False))
@@ -23,12 +45,9 @@ def report(model: str, data: str, output: str, samples: str | None, source: Sour
     from ..quickstart.collect import versions
     from ..report import model_page, number, samples_section
 
-    require_folder(output)
     frames = source.read(data)
     page, numbers = model_page(load(model), frames, Path(model).name, versions())
     if samples is not None:
-        if Path(samples).resolve() == Path(data).resolve():
-            raise DataError("--samples are configurations drawn from the model (kernelfe sample), not DATA itself")
         samples_section(page, Frames.read(samples), frames)
     page.write(output)
     concave = numbers.pop("concavity")
@@ -41,7 +60,7 @@ def report(model: str, data: str, output: str, samples: str | None, source: Sour
     click.echo(f"wrote {output}")
 
 
-@click.command()
+@click.command(cls=Checked, check=check_report)
 @click.argument("model", type=FILE)
 @click.argument("data", type=FILE)
 @click.option("--output", "-o", default="view.json.gz", show_default=True, type=click.Path(dir_okay=False))
@@ -66,7 +85,6 @@ def view(
     from .. import load
     from ..report import viewer_input, write_viewer
 
-    require_folder(output)
     document = viewer_input(
         load(model),
         source.read(data),

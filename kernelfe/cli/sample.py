@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ..errors import DataError
-from .files import Start, check_restart, require_folder, start_frames, write_samples
-from .options import FILE, SEED, Numbers, start_options
+from ..errors import require
+from .files import Start, check_reading, check_restart, require_folder, start_frames, write_samples
+from .options import FILE, SEED, Checked, Numbers, start_options
 
 
 def draw(
@@ -54,9 +54,6 @@ def draw(
     )
     from ..simulate import sample as advance
 
-    if Path(output).suffix.lower() not in (".npz", ".xyz", ".extxyz", ".traj"):
-        raise DataError(f"cannot write {output}: use .npz, .xyz, .extxyz or .traj")
-    require_folder(output)
     fitted = load(model)
     # a start needs no temperature; the first one is given so that files without temperatures can be read
     source = start_frames(start, start_source, temperatures[0])
@@ -113,7 +110,37 @@ def warn_temperatures(model: Any, temperatures: Any) -> None:
             click.echo(f"Warning: {t:g} K lies outside the training temperatures ({low:g} to {high:g} K).", err=True)
 
 
-@click.command()
+def check_sample(
+    temperature: float | None,
+    exchange: tuple[float, ...] | None,
+    restart: str | None,
+    output: str,
+    units: str | None,
+    bonds: str | None,
+    **_: Any,
+) -> None:
+    """Check options of ``sample`` that must fit together.
+
+    Raises
+    ------
+    click.UsageError
+        If they do not.
+    DataError
+        If the output cannot be written.
+    """
+    if (temperature is None) == (exchange is None):
+        raise click.UsageError("give either --temperature or --exchange")
+    if restart is not None and exchange is not None:
+        raise click.UsageError("--restart continues a run at one temperature, not an --exchange")
+    require(
+        Path(output).suffix.lower() in (".npz", ".xyz", ".extxyz", ".traj"),
+        f"cannot write {output}: use .npz, .xyz, .extxyz or .traj",
+    )
+    require_folder(output)
+    check_reading(units, bonds)
+
+
+@click.command(cls=Checked, check=check_sample)
 @click.argument("model", type=FILE)
 @click.option("--start", required=True, type=FILE, help="Frames to start replicas from (.npz, .extxyz, .traj).")
 @click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="Samples (.npz, .extxyz, .traj).")
@@ -162,9 +189,5 @@ def sample(model: str, start: str, output: str, start_source: Start, **options: 
     """Sample exp(−A(R; T)/kT) of a fitted MODEL, at one temperature or by replica exchange."""
     temperature, exchange = options.pop("temperature"), options.pop("exchange")
     restart = options.pop("restart")
-    if (temperature is None) == (exchange is None):
-        raise click.UsageError("give either --temperature or --exchange")
-    if restart is not None and exchange is not None:
-        raise click.UsageError("--restart continues a run at one temperature, not an --exchange")
     temperatures = (temperature,) if exchange is None else exchange
     draw(model, start, output, temperatures, exchange is not None, start_source, restart, options)

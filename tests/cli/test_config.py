@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,43 @@ def test_the_example_is_a_config(tmp_path):
 def test_a_wrong_config_is_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         command_lines(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ("[report]\nsampels = 's.npz'", "unknown key of .report., 'sampels'"),
+        ("[report]\nsamples = 'none.npz'", r"\[report\]: .*'none.npz' does not exist"),
+        ("[report]\noutput = 'none/r.html'", r"\[report\]: the folder of none/r.html does not exist"),
+        ("[report]\nsamples = 'frames.npz'", r"\[report\]: --samples are configurations drawn from the model"),
+        ("[report]\nunits = 'kJ'", r"\[report\]: unknown unit system 'kJ'"),
+        ("[report]\noutput = 'frames.html'", r"\[label\] and \[report\] both write frames.html"),
+        ("[sample]\ntemperature = 'warm'", r"\[sample\]: .*'warm' is not a valid float"),
+        ("[sample]\nsteps = 10", r"\[sample\]: give either --temperature or --exchange"),
+        ("[sample]\ntemperature = 300\noutput = 's.dcd'", r"\[sample\]: cannot write s.dcd"),
+        ("[fit]\nsolver = 'dens'", r"\[fit\]: .*'dens' is not one of"),
+        ("[fit]\ntimestep = 2", r"\[fit\]: --timestep belongs to"),
+        ("[fit]\nlabels = ['mean_forces']", r"\[fit\]: unknown quantity 'mean_forces'"),
+    ],
+)
+def test_later_tables_are_checked_before_the_first_one_runs(tmp_path, monkeypatch, tables, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run-300").mkdir()
+    head = "[label]\nruns = 'run-300'\ntemperature = 300\nbeads = 'ca'\n"
+    fit = "" if tables.startswith("[fit]") else "[fit]\n"
+    ran = call("run", written(tmp_path, f"{head}{fit}{tables}\n"))
+    assert ran.exit_code in (1, 2) and re.search(message, " ".join(ran.output.split())), ran.output
+    assert "$ kernelfe" not in ran.output
+
+
+def test_paths_that_begin_with_a_dash_are_not_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-run").mkdir()
+    config = written(tmp_path, "[label]\nruns = '-run'\ntemperature = 300\nbeads = 'ca'\noutput = '-f.npz'\n[fit]\n")
+    (_, label), (_, fit) = command_lines(config)
+    assert label[0] == "./-run" and fit[0] == "./-f.npz"
+    ran = call("run", config)
+    assert ran.exit_code == 1 and "no trajectory by its suffix" in ran.output
 
 
 def test_a_config_runs_its_commands(tmp_path, monkeypatch):
