@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..errors import DataError, require
+from ..errors import require
 from .files import check_reading, parse_units, require_folder
 from .options import FILE, Checked, Numbers, gathered
 

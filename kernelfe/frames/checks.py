@@ -320,9 +320,9 @@ def warn_of_broken_frames(positions: np.ndarray | None, bonds: Any, cell: np.nda
     bond = int(np.argmax(torn[:, rows[0]]))
     logger.warning(
         "%d of %d frames have a bond of an implausible length: frames %s. In frame %d, beads %d and %d are %.3g Å "
-        "apart (median %.3g Å). Unwrap the molecules (make them whole) before mapping them to beads, or leave these "
-        "frames out: frames[~kernelfe.geometry.broken_frames(frames.positions, frames.bonds, frames.cell)]. If these "
-        "beads are not bonded, name those that are with bonds=",
+        "apart (median %.3g Å). Fits leave these frames out; the others are frames[~kernelfe.geometry.broken_frames("
+        "frames.positions, frames.bonds, frames.cell)]. Unwrap the molecules (make them whole) before mapping them to "
+        "beads. If these beads are not bonded, name those that are with bonds=",
         len(rows),
         len(positions),
         ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else ""),

@@ -166,32 +166,49 @@ def _ratios(work: np.ndarray, divergence: np.ndarray, groups) -> tuple[np.ndarra
 def _verdict(ratio: np.ndarray, error: np.ndarray, common: float, spread: float) -> tuple[float | None, str]:
     """The factor that explains all ratios, or None, and what to do about it."""
 
-    def explains(c: float) -> bool:
-        loose = 0.05 * abs(c)
-        alike = np.abs(ratio - c) <= 4.0 * np.hypot(error, loose)
-        return bool(alike.all()) and abs(common - c) <= 3.0 * math.hypot(spread, loose)
+    def explains(c: float, loose: float) -> bool:
+        # standard errors are those of forces scaled by c: a low estimate of a ratio comes with a low one of its error
+        scale = max(1.0, abs(c) / abs(common)) if common else 1.0
+        alike = np.abs(ratio - c) <= 4.0 * np.hypot(scale * error, loose * abs(c))
+        return bool(alike.all()) and abs(common - c) <= 3.0 * math.hypot(scale * spread, loose * abs(c))
 
     measured = f"⟨w·F⟩ is {common:.4g} ± {spread:.2g} times the −kT⟨∇·w⟩ of equilibrium frames"
     if spread > 0.3 * abs(common):
-        return (1.0 if explains(1.0) else None), f"{measured}: too few frames to judge the forces"
-    if explains(1.0):
-        return 1.0, f"{measured}: sign and unit of the forces are right"
-    if explains(-1.0):
-        return -1.0, (
-            f"{measured}: the forces have the wrong sign. mean_force is the force −∇A, not the gradient; turn its sign"
-        )
-    causes = {c: cause for c, cause in _units().items() if explains(math.copysign(c, common))}
-    # a factor is named only where the error leaves no other explanation, such as an accident of selected frames
+        return (1.0 if explains(1.0, 0.05) else None), f"{measured}: too few frames to judge the forces"
+    # ±1 are told from all other factors without precision, and temperatures may be somewhat off
+    for c in (1.0, -1.0):
+        if explains(c, 0.05):
+            return c, f"{measured}: {_sign(c)}{_size(common / c, spread)}"
+    # a unit is named only if its factor fits within the error, which must leave no other explanation
+    causes = {c: cause for c, cause in _units().items() if explains(math.copysign(c, common), 0.0)}
     if causes and spread <= 0.15 * abs(common):
-        c = min(causes, key=lambda c: abs(math.log(abs(common) / c)))
+        near, *others = sorted(causes, key=lambda c: abs(math.log(abs(common) / c)))
         sign = " and have the wrong sign" if common < 0.0 else ""
-        return math.copysign(c, common), (
-            f"{measured}: the forces are probably in a wrong unit{sign} (the factor is {c:.4g} for {causes[c]}). State "
-            "the units of forces and of positions with units=, or correct the file"
+        also = "".join(f", or {c:.4g} for {causes[c]}" for c in others)
+        return math.copysign(near, common), (
+            f"{measured}: the forces are probably in a wrong unit{sign} (within the error, the factor is {near:.4g} "
+            f"for {causes[near]}{also}). State the units of forces and of positions with units=, or correct the file"
         )
     return None, (
         f"{measured}, and no sign or unit explains that: the frames are not equilibrium frames of these forces "
         "(selected, restrained or drawn otherwise), their temperature is wrong, or the forces belong to other positions"
+    )
+
+
+def _sign(c: float) -> str:
+    if c > 0.0:
+        return "sign and unit of the forces are right"
+    return "the forces have the wrong sign. mean_force is the force −∇A, not the gradient; turn its sign"
+
+
+def _size(common: float, spread: float) -> str:
+    """A remark on forces whose size is off by more than chance mostly makes it."""
+    off = abs(common - 1.0) / spread if spread else 0.0
+    if off <= 2.5:
+        return ""
+    return (
+        f". Their size is {100.0 * (common - 1.0):+.0f} % off ({off:.1f} standard errors): a wrong temperature, or "
+        "frames that are not quite from equilibrium, would explain that"
     )
 
 

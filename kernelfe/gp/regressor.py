@@ -145,7 +145,8 @@ class FreeEnergyRegressor(FittedAttributes, RegressorMixin, BaseEstimator):
         quantity : str or Functional
             What to predict; also kinds never seen in training. None: ``"free_energy"``.
         temperature : float or array of shape (n,)
-            K; None: that of the Frames, or the estimator's for arrays.
+            K; None: that of the Frames, or the estimator's for arrays (a warning if it is outside the training
+            temperatures).
         return_std : bool
             Also return the marginal posterior standard deviation (of the quantity, without label noise); infinite
             for derivatives by the positions of beads that coincide, which do not exist.

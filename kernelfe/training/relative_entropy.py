@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from ..errors import require
 from ..frames import Frames
+from ..gp.observations.whole import left_out, warn_left_out
 from ..protocol import LinearModel
 from ..runtime.threads import one_thread
 from ..simulate import LangevinProtocol
@@ -69,8 +70,9 @@ def minimize_relative_entropy(
         A :class:`~kernelfe.protocol.LinearModel`, or a :class:`~kernelfe.FreeEnergyRegressor` (or its ``model_``)
         fitted by the sparse solver to configurations of beads, without a cell and without parameters λ.
     frames
-        Unbiased equilibrium frames, at one or several temperatures; labels are not used. Best those the model was
-        fitted to: no further all-atom simulation is needed.
+        Unbiased equilibrium frames, at one or several temperatures; labels are not used, broken frames
+        (:func:`~kernelfe.geometry.broken_frames`) are left out. Best those the model was fitted to: no further
+        all-atom simulation is needed.
     protocol
         Sampling of a round: ``steps`` and ``burn_in`` to begin with, doubled as often as the samples ask for, up to
         the plan's ``longest``; ``seed`` of everything random. None:
@@ -110,6 +112,9 @@ def minimize_relative_entropy(
     protocol = (protocol or default).with_options(**{k: v for k, v in options.items() if k not in names})
     inefficiency = checked("inefficiency", inefficiency, OrNone(Real(above=0.0)))
     _check(linear_model(model), frames, plan)
+    broken = left_out(frames)
+    warn_left_out(broken)
+    frames = frames[~broken] if broken.any() else frames
     with tqdm(total=plan.rounds, unit="round", desc="relative entropy", disable=not progress, leave=False) as bar:
         kind: Any = LiquidRefinement if liquid else Refinement
         found = kind(model, frames, protocol, plan, inefficiency, masses).run(bar.update)

@@ -56,6 +56,9 @@ def test_label_refuses_what_does_not_fit(runs, tmp_path):
     assert ran.exit_code == 1 and "names of atoms and residues of a protein" in ran.output
     ran = call("label", *runs, "-T", "300", "--beads", "ca", "-o", tmp_path / "frames.xyz")
     assert ran.exit_code == 1 and ".npz" in ran.output
+    for beads in ("name C0", "molecules"):
+        ran = call("label", *runs, "-T", "300", "--beads", beads, "-o", out)
+        assert ran.exit_code == 1 and f"beads='{beads}' makes one bead" in ran.output
     assert not out.exists()
 
 

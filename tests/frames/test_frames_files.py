@@ -127,6 +127,14 @@ def test_header_fields_of_another_kind(change, frames, tmp_path):
         Frames.load(path)
 
 
+@pytest.mark.parametrize("name", ["x.txt", "x", "x.xyz", "x.npz.gz"])
+def test_archives_end_in_npz(name, frames, tmp_path):
+    for write in (frames.save, lambda path: frames.write_npz(path, "cgnet", units="ase")):
+        with pytest.raises(DataError, match=r"end the name in \.npz"):
+            write(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_folders_are_no_files(frames, tmp_path):
     with pytest.raises(DataError, match="is a folder"):
         frames.save(tmp_path)

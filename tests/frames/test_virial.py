@@ -68,6 +68,27 @@ def test_every_mistaken_unit_and_sign_is_named(alanine, mistake, sign, start):
     assert ("wrong sign" in found.verdict) == (sign < 0.0)
 
 
+@pytest.mark.parametrize("count", [250, 1250])
+def test_a_unit_is_named_only_if_its_factor_fits(alanine, count):
+    """Scales at random: most fit no unit, and the fewer frames, the more do; those named fit within three errors."""
+    some = alanine[:: len(alanine) // count]
+    named = []
+    for c in np.exp(np.random.default_rng(1).uniform(-6.0, 6.0, 16)):
+        found = virial_check(with_forces(some, c))
+        if found.factor not in (None, 1.0):
+            scale = max(1.0, found.factor / found.common_ratio)
+            named.append(abs(found.common_ratio - found.factor) / (scale * found.common_error))
+    assert max(named, default=0.0) <= 3.0 and len(named) <= (6 if count == 250 else 3)
+
+
+def test_forces_of_a_somewhat_wrong_size_are_not_called_right_without_a_remark(alanine):
+    some = with_forces(alanine[::5], 1.0)
+    assert "off (" not in virial_check(with_forces(alanine[::10], 1.0)).verdict
+    warmer = virial_check(some.replace(temperature=1.08 * some.temperature))
+    assert warmer.factor == 1.0 and not warmer.suspect
+    assert "-6 % off" in warmer.verdict and "wrong temperature" in warmer.verdict
+
+
 def test_a_turned_sign_is_named(alanine):
     found = virial_check(with_forces(alanine[::200], -1.0))
     assert found.factor == -1.0 and "turn its sign" in found.verdict

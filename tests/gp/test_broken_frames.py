@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -67,6 +68,36 @@ def test_domain_and_starting_values_are_those_of_the_whole_frames(whole):
     assert other.domain_score(torn(some, [20]).positions[20:21])[0] > 2.0
     scales = [m.model_.posterior.prior.terms[0].spec.kernel.lengthscale for m in (model, other)]
     np.testing.assert_allclose(scales[1], scales[0], rtol=0.1)
+
+
+def test_a_fit_is_that_of_the_whole_frames(whole):
+    """Labels, noise that is given per frame and differences between frames: nothing of a broken frame is learned."""
+    some = whole[::10].add_pair_labels([0, 20, 5], [20, 3, 7], [0.1, 0.2, 0.3], 0.05)
+    bad, good = torn(some, [20]), some[np.arange(30) != 20]
+    level = np.linspace(1.0, 2.0, 30)
+    models = []
+    for frames, noise in ((bad, level), (good, np.delete(level, 20))):
+        estimator = kernelfe.FreeEnergyRegressor(optimizer=None, noise={"mean_force": noise[:, None, None]})
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            models.append(estimator.fit(frames))
+        said = [str(w.message) for w in seen if "broken molecule" in str(w.message)]
+        assert len(said) == (frames is bad) and all("1 of 30 frames" in text and "frames 20" in text for text in said)
+    first, second = (model.predict(good, "mean_force") for model in models)
+    np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-9)
+    with pytest.warns(UserWarning, match="1 of 30 frames"):
+        more = models[1].condition(bad.with_labels("mean_force"), noise={"mean_force": 1.0})
+    same = models[1].condition(good.with_labels("mean_force"), noise={"mean_force": 1.0})
+    np.testing.assert_allclose(more.predict(good, "mean_force"), same.predict(good, "mean_force"), rtol=1e-9)
+
+
+def test_beads_that_are_not_bonded_may_be_far_apart(whole):
+    some = whole[::10]
+    bad = torn(some, [20]).replace(bonds=[(0, 1), (1, 2), (3, 4), (4, 5)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (forces,) = MoleculeSet([bad]).labels(None, None, None)
+    assert len(forces.frame) == 30
 
 
 def test_no_error_about_positions_advises_to_do_without_a_baseline(whole):

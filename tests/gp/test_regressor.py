@@ -52,6 +52,22 @@ def test_positions_with_free_energies_as_plain_arrays():
     assert model.score(frames.positions, a) > 0.9
 
 
+def test_a_default_temperature_outside_the_training_range_is_warned_of():
+    frames = molecule(6, temperatures=(350.0, 400.0))
+    x = frames.positions
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = fixed().fit(frames)
+        model.predict(frames)
+        model.predict(x, temperature=300.0)
+        fixed(temperature=375.0).with_model(model.model_).predict(x)
+        fixed(temperature=349.999999).with_model(model.model_).predict(x)
+    for ask in (model.predict, model.calculator, model.model_.predict):
+        arguments = () if ask == model.calculator else (x,)
+        with pytest.warns(UserWarning, match=r"the default, 300 K, lies outside .* \(350 to 400 K\)"):
+            ask(*arguments)
+
+
 def fixed(terms=None, solver="dense", **options):
     options = {"optimizer": None, "baseline": False} | options
     return FreeEnergyRegressor(terms=one_term() if terms is None else terms, solver=solver, **options)

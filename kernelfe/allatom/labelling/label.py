@@ -127,6 +127,12 @@ def label_runs(runs: Sequence[Run], options: Labelling) -> Labelled:
     remarks: list[str] = []
     parts: list[AtomFrames] = []
     system = _System.of(runs[0], options)
+    alone = system.beads.atoms is None and len(system.beads.groups) == 1
+    require(
+        len(system.beads.groups) > 1,
+        f"beads={options.beads!r} makes one bead, whose free energy depends on nothing: choose two beads or more"
+        + (" in a molecule, or keep more molecules" if alone else ""),
+    )
     for run in runs:
         table, remark = run.table()
         trajectory = run.open(system.selection, options.stride, table)

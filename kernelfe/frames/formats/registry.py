@@ -308,8 +308,10 @@ class FrameFiles(FrameArrays):
         ------
         DataError
             If the layout cannot hold these frames: variables, rows without the label, beads that are not elements
-            (sGDML). Temperatures, noise, masses and bonds have no place in any of these layouts.
+            (sGDML), or the name does not end in ``.npz``. Temperatures, noise, masses and bonds have no place in any of
+            these layouts.
         """
+        _require_npz(path)
         layouts.write(self, path, layout, labels, units, name)
 
     def save(self, path: str | os.PathLike[str], dtype: str = "float64") -> None:
@@ -318,8 +320,24 @@ class FrameFiles(FrameArrays):
         Parameters
         ----------
         path
-            Written under exactly this name.
+            Written under exactly this name, which ends in ``.npz``; :meth:`write` knows other formats.
         dtype
             ``"float32"`` halves the file at the price of rounding coordinates, fields and labels.
+
+        Raises
+        ------
+        DataError
+            If the name ends otherwise, or cannot be written.
         """
+        _require_npz(path)
         archive.save(self, path, dtype)
+
+
+def _require_npz(path: str | os.PathLike[str]) -> None:
+    """An archive has the suffix by which it is read again; a file of another name would look like another format."""
+    suffix = Path(path).suffix
+    require(
+        suffix.lower() == ".npz" or Path(path).is_dir(),  # folders have an error of their own
+        f"cannot write a npz archive as {str(path)!r}: end the name in .npz"
+        + (", or use Frames.write" if suffix.lower() in _WRITERS else ""),
+    )

@@ -38,7 +38,7 @@ from .frozen_splines import frozen_model
 from .joint import Joint, Query, joint, undefined_rows
 from .liquid_potential import liquid_potential
 from .pair_potential import pair_potential
-from .predict import predicted, reference_groups
+from .predict import default_temperature, predicted, reference_groups
 from .predictive import JointPredictive, joint_predictive
 from .update import extended
 
@@ -116,7 +116,7 @@ class FreeEnergy:
     domain
         Region of the training configurations; None if it was not stored, or for several molecules.
     temperature
-        Temperature of arrays that state none, K.
+        Temperature of arrays that state none, K; a warning if used outside the training temperatures.
     """
 
     posterior: Any
@@ -210,7 +210,7 @@ class FreeEnergy:
         X = plain_array(X)
         X = X[None] if X.ndim == 2 else X
         box = np.broadcast_to(real_array(cell, "cell", "Å"), (len(X), 3, 3))
-        t = self.temperature if temperature is None else temperature
+        t = default_temperature(self) if temperature is None else temperature
         return Frames.from_arrays(
             X, temperature=t, cell=box, parameters=parameters or {}, kinds=molecule.kinds, bonds=molecule.bonds
         )
@@ -233,7 +233,7 @@ class FreeEnergy:
         if X.ndim != len(shape) + 1 or X.shape[1:] != shape:
             what, wanted = ("positions", f"(n, {shape[0]}, 3)") if beads else ("variables", f"(n, {shape[0]})")
             raise DataError(f"{what} must have shape {wanted}, these have {X.shape}")
-        t = self.temperature if temperature is None else temperature
+        t = default_temperature(self) if temperature is None else temperature
         return Frames.from_arrays(
             **{"positions" if beads else "variables": X}, temperature=t, parameters=parameters or {}
         )
@@ -388,7 +388,7 @@ class FreeEnergy:
     def calculator(self, temperature=None, **options) -> FreeEnergyCalculator:
         """An ASE calculator of A(R; T) at ``temperature`` (K); ``options`` go to the calculator."""
         self.molecules.one("calculator")
-        return FreeEnergyCalculator(self, self.temperature if temperature is None else temperature, **options)
+        return FreeEnergyCalculator(self, default_temperature(self) if temperature is None else temperature, **options)
 
     def save(self, path) -> None:
         """Write the model: safetensors with a versioned JSON header, never pickle; atomically.

@@ -1,4 +1,7 @@
-"""Zeros of predicted free energies: data fix A up to a function of T unless they hold free energies themselves."""
+"""Predictions by blocks, their default temperature, and zeros of free energies.
+
+Data fix A up to a function of T unless they hold free energies themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,28 @@ from ..states import States
 
 #: Frames per block of a covariance, and per batch of a prediction: memory only.
 BLOCK_FRAMES = PREDICT_FRAMES = 1024
+#: Difference of temperatures that is rounding, K.
+_SAME_KELVIN = 0.01
+
+
+def default_temperature(model) -> float:
+    """``model.temperature``, for arrays that state none, K.
+
+    Warns
+    -----
+    UserWarning
+        If it lies outside the training temperatures, so that it was hardly chosen for this model.
+    """
+    t, trained = float(model.temperature), model.provenance.temperatures
+    if trained and not min(trained) - _SAME_KELVIN <= t <= max(trained) + _SAME_KELVIN:
+        low, high = min(trained), max(trained)
+        known = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
+        warnings.warn(
+            f"no temperature given: the default, {t:g} K, lies outside the training temperatures ({known}). Give "
+            "temperature=, or set_params(temperature=…) on the estimator",
+            stacklevel=2,
+        )
+    return t
 
 
 def reference_groups(functional: Functional, states: States, reference, zero_known: bool):

@@ -20,6 +20,7 @@ from ...errors import DataError
 from ...frames import Frames
 from ..observations.assemble import label_sets
 from ..observations.levels import NoiseLevels
+from ..observations.whole import left_out, warn_left_out
 
 
 def extended(model, frames: Frames, labels=None, noise=None):
@@ -37,7 +38,10 @@ def extended(model, frames: Frames, labels=None, noise=None):
     if provenance.concave:
         raise DataError("the model is conditioned on C ≥ 0, which more labels would change: condition before that")
     counts, device = model.molecules.composition.counts, model.posterior.prior.device
-    sets = [label.to(device) for label in label_sets(frames, labels, noise, model.baseline, counts, molecule)]
+    broken = left_out(frames)
+    warn_left_out(broken)
+    sets = label_sets(frames, labels, noise, model.baseline, counts, molecule, without=broken)
+    sets = [label.to(device) for label in sets]
     known = NoiseLevels.of(model.noise.levels, model.noise.reference).to(device)
     for label in sets:
         if label.learned and label.kind not in known.kinds:
@@ -48,5 +52,5 @@ def extended(model, frames: Frames, labels=None, noise=None):
         posterior=model.posterior.extended(sets, known),
         provenance=replace(provenance, temperatures=temperatures),
         molecules=model.molecules.extended(any(label.kind == "free_energy" for label in sets)),
-        domain=None if model.domain is None else model.domain.extended(frames),
+        domain=None if model.domain is None else model.domain.extended(frames[~broken]),
     )

@@ -14,7 +14,7 @@ from .noise import CorrelatedNoise, RelativeNoise
 from .noise_models import noise_of
 
 
-def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[LabelSet]:
+def label_sets(frames, keys, noise, baseline, counts, molecule=None, without=None) -> list[LabelSet]:
     """One :class:`LabelSet` per kind of label to condition on, baseline removed.
 
     Parameters
@@ -27,13 +27,16 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
         Its fitted baseline or None, and N_X of a frame.
     molecule
         With several molecules in the fit: which one.
+    without
+        (n,) bool, frames whose labels are left out; None: none.
 
     Raises
     ------
     DataError
         If a label is asked for that is not there, or twice, or the noise is not one of positive numbers by label.
     """
-    available = [key for key in frames.labels if frames.present[key].any()]
+    kept = np.ones(len(frames), bool) if without is None else ~without
+    available = [key for key in frames.labels if (frames.present[key] & kept).any()]
     keys = available if keys is None else asked_for(keys)
     noise = {} if isinstance(noise, CorrelatedNoise) else mapping(noise, "noise", "{'mean_force': 0.1}, by label")
     if PAIR in noise:
@@ -47,7 +50,7 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
         if key == PAIR:
             continue
         functional = functionals.get(key)
-        index = np.flatnonzero(frames.present[key])
+        index = np.flatnonzero(frames.present[key] & kept)
         everyone = len(index) == len(frames)
         part = frames if everyone else frames[index]
         if everyone and everywhere is not None:
@@ -69,15 +72,16 @@ def label_sets(frames, keys, noise, baseline, counts, molecule=None) -> list[Lab
         described = {} if scale is None else {"relative" if relative else "noise": scale}
         out.append(LabelSet(key, functional, states, y, noise_of(described), frame=torch.from_numpy(index)))
     pairs = frames.pairs
-    if len(pairs.i) and (keys is available or PAIR in keys):
+    whole = np.flatnonzero(kept[pairs.i] & kept[pairs.j]) if len(pairs.i) else np.zeros(0, int)
+    if len(whole) and (keys is available or PAIR in keys):
         first, second = (
             States.from_frames(frames[k], counts=np.tile(counts, (len(k), 1)), molecule=molecule)
-            for k in (np.asarray(pairs.i), np.asarray(pairs.j))
+            for k in (np.asarray(pairs.i)[whole], np.asarray(pairs.j)[whole])
         )
         read = functionals.FreeEnergy()
-        value = torch.from_numpy(np.array(pairs.value, dtype=np.float64))
+        value = torch.from_numpy(np.array(pairs.value, dtype=np.float64)[whole])
         value = value - baseline_rows(baseline, read, second) + baseline_rows(baseline, read, first)
-        out.append(pair_labels(first, second, value, torch.from_numpy(np.array(pairs.std, dtype=np.float64))))
+        out.append(pair_labels(first, second, value, torch.from_numpy(np.array(pairs.std, dtype=np.float64)[whole])))
     if not out:
         raise DataError("there are no labels to condition on: pass labels={'mean_force': …} when building the Frames")
     return out

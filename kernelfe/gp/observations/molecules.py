@@ -10,12 +10,12 @@ import numpy as np
 from ...errors import DataError
 from ...frames import Frames
 from ...frames.checks import mapping
-from ...geometry import broken_frames
 from ..molecules import WHOLE, FittedMolecule, Molecule, Molecules
 from ..states import States
 from .assemble import asked_for, label_sets
 from .labels import PAIR, LabelSet
 from .noise import CorrelatedNoise, RelativeNoise
+from .whole import left_out, warn_left_out
 
 
 class MoleculeSet:
@@ -29,8 +29,8 @@ class MoleculeSet:
     Attributes
     ----------
     sound
-        The parts without frames that :func:`~kernelfe.geometry.broken_frames` finds broken: what the domain and all
-        starting values are read from. Broken frames have labels as all others.
+        The parts without frames that :func:`~kernelfe.geometry.broken_frames` finds broken: what the domain, all
+        starting values and all labels are read from. :attr:`parts` keeps all frames, so that rows keep their numbers.
 
     Raises
     ------
@@ -47,7 +47,10 @@ class MoleculeSet:
             groups.setdefault(Molecule.of(part), []).append(part)
         self.molecules = tuple(groups)
         self.parts = [_joined(group) for group in groups.values()]
-        self.sound = [_sound(part) for part in self.parts]
+        self._broken = [left_out(part) for part in self.parts]
+        self.sound = [
+            part[~broken] if broken.any() else part for part, broken in zip(self.parts, self._broken, strict=True)
+        ]
         self.single = len(self.parts) == 1
         self.kinds = tuple(sorted({kind for molecule in self.molecules for kind in molecule.kinds or ()}))
 
@@ -67,7 +70,7 @@ class MoleculeSet:
         return (WHOLE,) if self.single else self.kinds
 
     def labels(self, keys, noise, baseline) -> list[LabelSet]:
-        """Label sets of all molecules; labels of one kind share their noise.
+        """Label sets of all molecules; labels of one kind share their noise. Warns of broken frames, left out here.
 
         Parameters
         ----------
@@ -84,8 +87,10 @@ class MoleculeSet:
         asked = None if keys is None else asked_for(keys)
         wanted = [(asked, noise)] if self.single else self._wanted(asked, noise)
         out = []
-        for molecule, part, (own, stated) in zip(self.molecules, self.parts, wanted, strict=True):
-            out += label_sets(part, own, stated, molecule.own(baseline), molecule.counts(self.mean_kinds), molecule)
+        for molecule, part, broken, (own, stated) in zip(self.molecules, self.parts, self._broken, wanted, strict=True):
+            warn_left_out(broken)
+            counts = molecule.counts(self.mean_kinds)
+            out += label_sets(part, own, stated, molecule.own(baseline), counts, molecule, without=broken)
         return out
 
     def _wanted(self, asked, noise) -> list[tuple[list[str] | None, dict[str, Any]]]:
@@ -148,11 +153,3 @@ def _joined(group: list[Frames]) -> Frames:
         return group[0]
     same = [part if part.bonds == group[0].bonds else part.replace(bonds=group[0].bonds) for part in group]
     return Frames.concatenate(same)
-
-
-def _sound(part: Frames) -> Frames:
-    """The frames that are not broken; all of them if none is, or fewer than 3 would be left."""
-    if part.positions is None:
-        return part
-    broken = broken_frames(part.positions, part.bonds, part.cell)
-    return part[~broken] if broken.any() and np.count_nonzero(~broken) >= 3 else part

@@ -110,7 +110,8 @@ def test_format_is_given_or_seen(text, frames, tmp_path):
         Frames.read(tmp_path / "frames.dat", format="xyz")
     frames.write(tmp_path / "f.traj")
     (tmp_path / "f.traj").rename(tmp_path / "f.out")
-    frames.save(tmp_path / "f.bin")
+    frames.save(tmp_path / "f.npz")
+    (tmp_path / "f.npz").rename(tmp_path / "f.bin")
     assert len(Frames.read(tmp_path / "f.out")) == len(Frames.read(tmp_path / "f.bin", format="npz")) == N
     frames.write(tmp_path / "F.XYZ")
     assert len(Frames.read(tmp_path / "F.XYZ")) == N
