@@ -23,6 +23,7 @@ from .degrees import warn_of_degrees
 from .fitted.domain import Domain
 from .fitted.model import FreeEnergy, Noise, Provenance
 from .liquids import is_liquid, liquid_terms
+from .fitted.residuals import warn_of_structure
 from .observations.levels import NoiseLevels
 from .observations.molecules import MoleculeSet
 from .observations.noise import CorrelatedNoise
@@ -83,7 +84,7 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
         run = Run(rng, evidence, bool(estimator.progress), automatic)
         found = condition_in_turn(spec, solver, prior, labels, noise, run)
     posterior = found.posterior
-    return FreeEnergy(
+    model = FreeEnergy(
         posterior=posterior,
         names=tuple(names),
         molecules=data.fitted(labels),
@@ -99,6 +100,9 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
         domain=Domain.of(list(prior.terms), data.sound[0]) if data.single else None,
         temperature=float(temperature),
     )
+    if evidence and data.single and "mean_force" in model.noise.levels and processes.size == 1:
+        warn_of_structure(model, data.sound[0])
+    return model
 
 
 def _terms(given, data: MoleculeSet, baseline, own: bool) -> tuple[Any, str]:
