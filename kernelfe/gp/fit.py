@@ -22,8 +22,8 @@ from .default_terms import default_terms, same_beads
 from .degrees import warn_of_degrees
 from .fitted.domain import Domain
 from .fitted.model import FreeEnergy, Noise, Provenance
-from .liquids import is_liquid, liquid_terms
 from .fitted.residuals import warn_of_structure
+from .liquids import is_liquid, liquid_terms
 from .observations.levels import NoiseLevels
 from .observations.molecules import MoleculeSet
 from .observations.noise import CorrelatedNoise

@@ -75,7 +75,7 @@ def structure(frames: Frames, residuals: NDArray[np.float64]) -> Structure | Non
         if along.std() < _SIZE * whole.std():
             continue
         low, high = np.quantile(r, [0.002, 0.998])
-        bins = min(_BINS, max(3, len(r) // _BLOCKS))
+        bins = min(_BINS, max(3, r.size // _BLOCKS))
         edges = np.linspace(low, min(high, low + _RANGE), bins + 1)
         score, force = _scores(r, along, edges)
         tests += int((score > 0.0).sum())
