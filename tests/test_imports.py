@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "kernels": {*COMMON, "functionals"},
     "descriptors": {*COMMON, "compiled", "geometry"},
     "calculators": {"errors", "protocol"},
-    "deploy": {"errors", "files", "units"},
+    "deploy": {"errors", "files", "specs", "units"},
     "simulate": {*COMMON, "protocol", "geometry"},
     "gp": {
         *COMMON,

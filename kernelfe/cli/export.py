@@ -28,7 +28,7 @@ def export(
 ) -> None:
     """Write the pair and triplet functions of a fitted MODEL of a liquid as tables of LAMMPS or GROMACS."""
     from .. import load
-    from ..deploy import export_gromacs, export_lammps
+    from ..deploy import PairTable, export_gromacs, export_lammps
 
     options = {name: value for name, value in given.items() if value is not None}
     require_folder(output)
@@ -42,8 +42,8 @@ def export(
         click.echo("GROMACS reads them up to version 2019 (group scheme); later versions take no tables of pairs.")
         return
     first = None if start is None else start_frames(start, start_source, temperature)
-    units = options.pop("style", "real")
-    done = export_lammps(fitted, output, temperature, start=first, units=units, **options)
+    units, table = options.pop("style", "real"), PairTable(options.pop("points", PairTable.points))
+    done = export_lammps(fitted, output, temperature, start=first, units=units, table=table, **options)
     click.echo(f"wrote {', '.join(done.files)} to {output}")
     click.echo("types: " + ", ".join(f"{number} = {kind}" for kind, number in done.types.items()))
     if "triplets.uf3" in done.files:

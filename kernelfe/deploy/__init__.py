@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from .gromacs import export_gromacs
 from .lammps import LammpsExport, export_lammps
+from .pair_table import PairTable
 from .potential import LiquidPotential, PairFunction, TripletFunction
 
 __all__ = [
     "LammpsExport",
     "LiquidPotential",
     "PairFunction",
+    "PairTable",
     "TripletFunction",
     "export_gromacs",
     "export_lammps",

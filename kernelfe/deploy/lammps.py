@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, require
+from ..errors import DataError
 from ..files.atomic import atomic_write
+from ..specs import Choice, Instance, Real, checked
 from ..units import BOLTZMANN, factor
 from .box import check_start, write_start
 from .names import safe_names
-from .pair_table import pair_file
+from .pair_table import PairTable, pair_file
 from .potential import LiquidPotential, as_potential
 from .uf3 import triplet_file
 
@@ -57,9 +58,7 @@ def export_lammps(
     temperature: float | None = None,
     *,
     units: str = "real",
-    points: int = 4000,
-    least: float = 0.5,
-    interpolation: str = "spline",
+    table: PairTable | None = None,
     tolerance: float = 1e-3,
     start: Any = None,
 ) -> LammpsExport:
@@ -81,12 +80,8 @@ def export_lammps(
         K; may be left out for a :class:`LiquidPotential`.
     units : "real" or "metal"
         LAMMPS's unit style: kcal/mol and fs, or eV and ps; Å in both.
-    points
-        Entries of each pair table, between 100 and 1,000,000.
-    least
-        First distance of the tables, Å. LAMMPS stops if two beads come closer.
-    interpolation : "spline" or "linear"
-        How LAMMPS interpolates between the entries.
+    table
+        Entries of the pair tables and their interpolation; None: 4000 entries from 0.5 Å on, by splines.
     tolerance
         Largest relative root mean square error of the forces of triplets.
     start
@@ -102,25 +97,25 @@ def export_lammps(
         If the model has other terms than pairs and triplets, the temperature is missing, or a number is out of range.
     """
     found = as_potential(potential, temperature)
-    require(units in STYLES, f"units={units!r}: LAMMPS's styles known here are {', '.join(STYLES)}")
-    require(interpolation in ("spline", "linear"), f"interpolation={interpolation!r}: use 'spline' or 'linear'")
-    require(isinstance(points, int) and 100 <= points <= 10**6, "points must be a whole number from 100 to 1,000,000")
-    require(0.0 < least, "least must be positive, Å")
-    require(0.0 < tolerance < 1.0, "tolerance must lie between 0 and 1")
+    table = checked(
+        "table", PairTable() if table is None else table, Instance(PairTable, "a PairTable"), "export_lammps"
+    )
+    units = checked("units", units, Choice(tuple(STYLES)), "export_lammps")
+    tolerance = checked("tolerance", tolerance, Real(above=0.0, most=1.0), "export_lammps")
+    atoms = None if start is None else check_start(start, found)
     energy, names = factor("eV", "energy") / factor(STYLES[units][0], "energy"), safe_names(found.kinds)
-    pairs, keywords = pair_file(found, names, units, energy, least, points)
+    pairs, keywords = pair_file(found, names, units, energy, table)
     contents = {"pairs.table": pairs}
-    table, error = f"table {interpolation} {points}", 0.0
+    style, error = f"table {table.interpolation} {table.points}", 0.0
     if found.triplets:
         contents["triplets.uf3"], error = triplet_file(found, names, units, energy, tolerance)
-        commands = [f"pair_style hybrid/overlay {table} uf3 3"]
+        commands = [f"pair_style hybrid/overlay {style} uf3 3"]
         commands += [f"pair_coeff {i} {j} table pairs.table {keyword}" for (i, j), keyword in keywords.items()]
         commands += [f"pair_coeff * * uf3 triplets.uf3 {' '.join(names)}"]
     else:
-        commands = [f"pair_style {table}"]
+        commands = [f"pair_style {style}"]
         commands += [f"pair_coeff {i} {j} pairs.table {keyword}" for (i, j), keyword in keywords.items()]
-    atoms = None if start is None else check_start(start, found)
-    _warn_of_holes(found, least)
+    _warn_of_holes(found, table.least)
     contents["potential.in"] = _potential(found, names, units, commands, error)
     contents["example.in"] = _example(found, units)
     folder = Path(path)

@@ -62,4 +62,4 @@ def test_errors_are_one_line(folder):
     done = call("export", folder / "model.kfe", "--engine", "lammps", "-T", 300, "-o", folder / "a" / "b")
     assert done.exit_code == 1 and "does not exist" in done.output
     done = call("export", folder / "model.kfe", "--engine", "lammps", "-T", 500, "-o", folder / "c", "--points", 1)
-    assert done.exit_code == 1 and "points must be" in done.output and "outside the training" in done.output
+    assert done.exit_code == 1 and "points=1 must be" in done.output and "outside the training" in done.output

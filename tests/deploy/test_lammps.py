@@ -8,7 +8,7 @@ import torch
 
 import kernelfe
 from kernelfe import FreeEnergyRegressor, RepulsiveCore, Term
-from kernelfe.deploy import LiquidPotential, PairFunction, TripletFunction, export_lammps
+from kernelfe.deploy import LiquidPotential, PairFunction, PairTable, TripletFunction, export_lammps
 from kernelfe.descriptors import Distances, PairDistances, PairSplines, TripletSplines
 from kernelfe.errors import DataError
 from kernelfe.kernels import RBF, SecondOrder
@@ -92,7 +92,7 @@ def test_pairs_and_triplets_of_two_kinds_in_a_triclinic_cell(model, tmp_path):
 def test_pairs_alone_are_exact_to_the_table(tmp_path, interpolation, least):
     terms = [("pairs", Term(PairSplines(4.4, start=1.6, spacing=0.3), thermal=THERMAL))]
     pairs = fitted(terms, boxes(6), RepulsiveCore())
-    export = export_lammps(pairs, tmp_path, T, units="metal", interpolation=interpolation)
+    export = export_lammps(pairs, tmp_path, T, units="metal", table=PairTable(interpolation=interpolation))
     assert export.files == ("pairs.table", "potential.in", "example.in") and export.triplet_error == 0.0
     energy, force, stress = differences(pairs, boxes(1, seed=3), export, "metal")
     assert energy < least and force < least and stress < least
@@ -144,10 +144,8 @@ def test_starts_that_do_not_fit(tmp_path):
     ("options", "words"),
     [
         ({"units": "lj"}, "units"),
-        ({"points": 10}, "points"),
-        ({"least": -1.0}, "least"),
-        ({"least": 3.5}, "before the table begins"),
-        ({"interpolation": "bitmap"}, "interpolation"),
+        ({"table": 1000}, "table=1000"),
+        ({"table": PairTable(least=3.5)}, "before the table begins"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"temperature": 310.0}, "belongs to 300 K"),
     ],
@@ -156,6 +154,12 @@ def test_wrong_options(tmp_path, options, words):
     with pytest.raises(DataError, match=words):
         export_lammps(LiquidPotential(300.0, ("A",), (pair(),)), tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"points": 10}, {"least": -1.0}, {"interpolation": "bitmap"}])
+def test_wrong_tables(wrong):
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        PairTable(**wrong)
 
 
 def test_a_tolerance_that_no_spline_reaches(tmp_path):
