@@ -104,7 +104,9 @@ def load(name: str, package: str = PACKAGE) -> Frames:
     ----------
     name
         One of :func:`names`. ``"alanine-dipeptide"``: six backbone beads with single-frame mapped forces,
-        potential energies and the torques about φ and ψ; PROVENANCE.md in its folder describes its origin.
+        potential energies and the torques about φ and ψ. ``"water"``: SPC/E water at six temperatures and constant
+        volume, one bead per molecule, with net forces, potential energies and pressures; ``"water-npt"``: the same at
+        298 K and 1 bar, without forces. PROVENANCE.md in the folder of each describes its origin.
     package
         See :func:`names`.
 
