@@ -17,10 +17,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import kernelfe
 from kernelfe import Frames, FreeEnergyRegressor, Term
+from kernelfe.analysis.liquids import LiquidSamples, compare_liquids
 from kernelfe.descriptors import PairSplines, TripletSplines
+from kernelfe.protocol import FixedCell
+from kernelfe.simulate import run_langevin
 from kernelfe.statistics import cross_fit, response_labels
 from kernelfe.units import factor
 
@@ -145,6 +149,44 @@ def coverage() -> dict:
     return out
 
 
+def sampled(model, temperature: float, picoseconds: float = 40.0, replicas: int = 4, seed: int = 0):
+    """Samples of a model at constant volume, with their pressures, and the time of a step per bead in microseconds."""
+    start = DATA[DATA.temperature == temperature]
+    cell = np.array(start.cell[0])
+    some = np.linspace(0, len(start) - 1, replicas).astype(int)
+    frozen, steps = model.frozen(), round(200 * picoseconds)
+    begin = time.perf_counter()
+    run = run_langevin(
+        FixedCell(frozen, cell), start.positions[some], temperature, masses=start.masses, timestep=5.0, friction=2.0,
+        steps=steps, stride=20, burn_in=steps // 5, seed=seed, guard=None, progress=False,
+    )  # fmt: skip
+    cost = 1e6 * (time.perf_counter() - begin) / (1.2 * steps * replicas * len(start.masses))
+    flat = torch.from_numpy(run.positions.reshape(-1, *run.positions.shape[2:]))
+    stress = torch.cat([frozen.energy_forces_stress(x, torch.from_numpy(cell), temperature)[2] for x in flat.split(64)])
+    shaped = stress.numpy().reshape(*run.positions.shape[:2], 6)
+    return LiquidSamples.from_arrays(run.positions, cell, kinds=start.kinds, stress=shaped), cost
+
+
+def structure(model, temperature: float, **options) -> dict:
+    """Distances of a model's samples from all-atom frames, each with its floor."""
+    samples, cost = sampled(model, temperature, **options)
+    found = compare_liquids(samples, LiquidSamples.from_frames(DATA[DATA.temperature == temperature]), temperature)
+    out = {row.quantity: {"distance": row.distance.value, "floor": row.distance.floor} for row in found.rows}
+    return out | {"pressure": found["pressure"].model.value, "µs per bead and step": cost}
+
+
+def sampling() -> dict:
+    """Structure by force matching, with and without pressure rows."""
+    out: dict = {}
+    for t in (280, 310, 400):
+        data = frames(t, slice(0, 150), "mean_force")
+        out[f"{t} K, pairs"] = structure(fit(data, [PAIRS]), t)
+        out[f"{t} K, pairs and triplets"] = structure(fit(data), t)
+        data = frames(t, slice(0, 150), "mean_force", "excess_pressure")
+        out[f"{t} K, pairs and triplets, pressure"] = structure(fit(data), t)
+    return out
+
+
 def streaming() -> dict:
     """Time and peak memory of a fit with evidence, pairs and triplets."""
     out = {}
@@ -158,7 +200,7 @@ def streaming() -> dict:
     return out
 
 
-PARTS = {part.__name__: part for part in (forces, transfer, energies, coverage, streaming)}
+PARTS = {part.__name__: part for part in (forces, transfer, energies, coverage, sampling, streaming)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..descriptors.manybody.fast import compiled_for, frame_pairs
-from ..errors import DataError, ModelFileError
+from ..errors import DataError, ModelFileError, require
 from ..geometry import internal as geometry
 from ..geometry.neighbours import Neighbours, neighbours
 from ..specs import Bound, Each, Real, Spec, Text, from_dict
@@ -208,6 +208,7 @@ class RepulsiveCore(Spec):
         DataError
             If no two beads come near.
         """
+        require(sum(map(len, parts)) > 0, "RepulsiveCore: the frames are empty: give frames, or baseline=False")
         edges = np.arange(0.0, self.largest + self.width, self.width)
         counts: dict[tuple[str, str], np.ndarray] = {}
         ideal: dict[tuple[str, str], np.ndarray] = {}
