@@ -141,6 +141,10 @@ def entries() -> list[Entry]:
         ),
         "RelativeNoise.__init__": (lambda scale: kernelfe.RelativeNoise(scale).scale, {"scale": np.ones(n)}),
         "BoltzmannInversion.fit": (kernelfe.BoltzmannInversion().fit, {"positions": x, "temperature": t}),
+        "RepulsiveCore.fit": (
+            kernelfe.RepulsiveCore().fit,
+            {"positions": x, "temperature": t, "cell": 30.0 * np.eye(3)},
+        ),
         "Joint.combined": (
             lambda matrix: model.joint(gp.Query(x[:3], "free_energy")).combined(matrix).mean,
             {"matrix": np.eye(3)},
