@@ -27,7 +27,7 @@ from .heat import (
 )
 from .order import Coordination, TetrahedralOrder, coordination_number, tetrahedral_order
 from .pressure import density, isothermal_compressibility, pressure
-from .radial import RadialDistribution, l1_distance, radial_distribution, radial_distributions
+from .radial import RadialDistribution, first_shell, l1_distance, radial_distribution, radial_distributions
 from .samples import LiquidSamples
 from .structure_factor import StructureFactor, structure_factor
 
@@ -54,6 +54,7 @@ __all__ = [
     "density",
     "diffusion_coefficient",
     "finite_size_correction",
+    "first_shell",
     "heat_capacity_by_differences",
     "heat_capacity_by_fluctuations",
     "isothermal_compressibility",

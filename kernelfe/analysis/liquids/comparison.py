@@ -15,7 +15,7 @@ from .angles import AngularDistribution, angular_of, total_variation
 from .distance_measures import Distance
 from .order import Coordination, TetrahedralOrder, coordination_of, tetrahedral_of
 from .pressure import pressure
-from .radial import RadialDistribution, kind_pairs, l1_distance, radial_bins, radial_of
+from .radial import RadialDistribution, first_shell, kind_pairs, l1_distance, radial_bins, radial_of
 from .samples import LiquidSamples
 from .structure_factor import StructureFactor, structure_of
 
@@ -29,7 +29,8 @@ class LiquidSettings:
     Attributes
     ----------
     shell
-        Cutoff of the first shell for angles and coordination, Å; 3.3 suits water.
+        Cutoff of the first shell for angles and coordination, Å; 3.3 suits water. None: the first minimum of g(r) of
+        all beads alike, of the reference where there is one.
     lower, upper
         Range of the distance between radial distributions, Å. ``upper`` is lowered to half the least height of the
         smaller cell.
@@ -41,7 +42,7 @@ class LiquidSettings:
         Longest wave vector of the structure factor, 1/Å.
     """
 
-    shell: float = 3.3
+    shell: float | None = 3.3
     lower: float = 2.0
     upper: float = 9.0
     width: float = 0.05
@@ -72,7 +73,7 @@ class LiquidProperties:
     pressure
         bar, or None without virials.
     settings
-        What was measured.
+        What was measured; the first shell that was found.
     """
 
     temperature: float
@@ -174,6 +175,9 @@ def liquid_properties(
     """
     t, chosen, frames = kelvin(temperature), settings or LiquidSettings(), samples.frames
     width, bins = radial_bins(frames, None, chosen.width)
+    if chosen.shell is None:
+        chosen = replace(chosen, shell=first_shell(radial_of(frames, None, width, bins)))
+    assert chosen.shell is not None
     pairs: list[tuple[str, str] | None] = list(kind_pairs(frames)) if frames.kinds is not None else [None]
     found = None
     if samples.virials is not None:
@@ -222,7 +226,10 @@ def compare_liquids(
     t = kelvin(temperature)
     measured = [x.settings for x in (model, reference) if isinstance(x, LiquidProperties)]
     chosen = settings or (measured[0] if measured else LiquidSettings())
-    one, two = (x if isinstance(x, LiquidProperties) else liquid_properties(x, t, chosen) for x in (model, reference))
+    two = reference if isinstance(reference, LiquidProperties) else liquid_properties(reference, t, chosen)
+    if chosen.shell is None:
+        chosen = replace(chosen, shell=two.settings.shell)
+    one = model if isinstance(model, LiquidProperties) else liquid_properties(model, t, chosen)
     for part, name in ((one, "model"), (two, "reference")):
         require(part.temperature == t, f"the {name} was measured at {part.temperature:g} K, not at {t:g} K")
         require(part.settings == chosen, f"the {name} was measured with other settings: {part.settings}")

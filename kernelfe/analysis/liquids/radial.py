@@ -134,6 +134,32 @@ def radial_of(frames: Configurations, pair: tuple[str, str] | None, width: float
     return RadialDistribution(edges, curve.value, curve.error, around, pair, curve)
 
 
+def first_shell(g: RadialDistribution, smoothing: float = 0.3) -> float:
+    """End of the first shell, Å: the first minimum of g(r) after its first peak above 1.
+
+    Parameters
+    ----------
+    g
+        Of all beads, or of one pair of kinds.
+    smoothing
+        Width of the running mean that removes minima of noise, Å.
+
+    Raises
+    ------
+    DataError
+        If g(r) has no peak, or ends before it falls and rises again.
+    """
+    window = max(1, 2 * round(0.5 * smoothing / g.edges[1]) + 1)
+    smooth = np.convolve(np.pad(g.g, window // 2, mode="edge"), np.full(window, 1.0 / window), mode="valid")
+    ahead = range(len(smooth) - 2 * window)
+    peaks = [k for k in ahead if smooth[k] > 1.0 and smooth[k] >= smooth[k : k + 2 * window].max()]
+    low = [k for k in ahead if peaks and k > peaks[0] and smooth[k] <= smooth[k : k + 2 * window].min()]
+    require(
+        low, f"g(r) has no peak with a minimum after it up to {g.edges[-1]:.4g} Å: give the cutoff of the first shell"
+    )
+    return float(g.r[low[0]])
+
+
 def l1_distance(
     g: RadialDistribution, reference: RadialDistribution, lower: float = 2.0, upper: float = 9.0
 ) -> Distance:

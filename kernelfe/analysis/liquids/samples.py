@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from ...arrays import real_array
 from ...errors import DataError, require
 from ...frames import Frames
 from .configurations import Configurations, configurations
+from .interleaved import replicas_in_turns
 from .pressure import excess_of
 
+logger = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 
 
@@ -57,7 +60,8 @@ class LiquidSamples:
         kinds
             Kind of each bead.
         series
-            (n,), label of the independent series of each frame.
+            (n,), label of the independent series of each frame. Without it, replicas whose frames come in turns are
+            recognised where beads move less between frames than across the cell, with a warning.
         virials
             One per frame, −dA/dlnV or −dU/dlnV, eV.
         stress
@@ -80,6 +84,13 @@ class LiquidSamples:
             series, x = np.tile(np.arange(replicas), steps), x.reshape(-1, *x.shape[2:])
             box = box if box is None or box.ndim == 2 else box.reshape(-1, 3, 3)
         frames = configurations(x, box, kinds, series)
+        if series is None and (turns := replicas_in_turns(frames)) > 1:
+            logger.warning(
+                "frames of %d replicas come in turns, and are taken as series of their own; pass series=, or positions "
+                "of shape (steps, replicas, beads, 3)",
+                turns,
+            )
+            frames = replace(frames, series=np.arange(len(x)) % turns)
         w = None
         if (given := excess_of(stress, virials, excess)) is not None:
             value, per_volume = given

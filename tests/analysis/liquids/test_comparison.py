@@ -81,6 +81,37 @@ def test_frames_and_replicas_become_samples():
             liquids.LiquidSamples.from_arrays(x, TILTED, **wrong)
 
 
+def dense(frames, seed):
+    """Beads about the sites of a simple cubic lattice of 4 Å, as in a liquid of this distance."""
+    sites = np.stack(np.meshgrid(*3 * [np.arange(4)]), -1).reshape(-1, 3) * 4.0
+    return sites + np.random.default_rng(seed).normal(scale=0.45, size=(frames, 64, 3)), 16.0 * np.eye(3)
+
+
+def test_the_first_shell_is_found_from_the_reference():
+    one, two = (liquids.LiquidSamples.from_arrays(*dense(20, seed)) for seed in (1, 2))
+    found = liquids.compare_liquids(one, two, 300.0, liquids.LiquidSettings(shell=None, upper=8.0, k_max=1.0))
+    shell = found.reference.settings.shell
+    # neighbours of a simple cubic lattice at 4 and at 5.66 Å, broadened by 0.64 Å
+    assert 4.4 < shell < 5.2 and found.model.settings.shell == shell
+    assert found.reference.angular.cutoff == shell and found["neighbours"].reference.value == pytest.approx(
+        6.0, abs=1.5
+    )
+    with pytest.raises(DataError, match="a minimum after it"):
+        liquids.first_shell(liquids.radial_distribution(*dense(3, 1), r_max=4.2))
+
+
+def test_replicas_in_turns_are_recognised(caplog):
+    """Three walks whose frames alternate; one walk; independent frames."""
+    x, _ = ideal_gas(3, 20, TILTED)
+    walks = x + np.cumsum(np.random.default_rng(0).normal(scale=0.3, size=(40, 3, 20, 3)), axis=0)
+    found = liquids.LiquidSamples.from_arrays(walks.reshape(120, 20, 3), TILTED)
+    assert found.frames.series.tolist() == [0, 1, 2] * 40 and "3 replicas" in caplog.text
+    caplog.clear()
+    for single in (walks[:, 0], *ideal_gas(40, 20, TILTED)[:1]):
+        assert not liquids.LiquidSamples.from_arrays(single, TILTED).frames.series.any()
+    assert not caplog.records
+
+
 def test_figures_show_the_reference_and_the_floor(compared):
     model, reference = compared.model, compared.reference
     figures = {
