@@ -191,13 +191,22 @@ def radial(r, start, inverse, size, value, slope):
 
 
 @compiled
-def legendre(c, value, slope):
+def recurrence(top):
+    """Factors (2k − 1)/k and (k − 1)/k of the recurrence of Legendre polynomials, made once: divisions are slow."""
+    out = np.zeros((top, 2))
+    for k in range(1, top):
+        out[k, 0], out[k, 1] = (2.0 * k - 1.0) / k, (k - 1.0) / k
+    return out
+
+
+@compiled
+def legendre(c, factors, value, slope):
     """Legendre polynomials P_0 … and their derivatives at c, by recurrence."""
     value[0], slope[0] = 1.0, 0.0
     if len(value) > 1:
         value[1], slope[1] = c, 1.0
     for k in range(2, len(value)):
-        value[k] = ((2 * k - 1) * c * value[k - 1] - (k - 1) * value[k - 2]) / k
+        value[k] = factors[k, 0] * c * value[k - 1] - factors[k, 1] * value[k - 2]
         slope[k] = slope[k - 2] + (2 * k - 1) * value[k - 1]
 
 
@@ -213,7 +222,7 @@ def triplet_sum(number, other, vector, kinds, start, inverse, coefficients, forc
     value, slope, unit, r = np.zeros((most, size)), np.zeros((most, size)), np.empty((most, 3)), np.empty(most)
     low, high = np.empty(most, np.int64), np.empty(most, np.int64)
     sums, slopes = np.empty((most, top, size)), np.empty((most, top, size))
-    angle, turn, pull = np.empty(top), np.empty(top), np.empty((most, 3))
+    factors, angle, turn, pull = recurrence(top), np.empty(top), np.empty(top), np.empty((most, 3))
     energy = 0.0
     for i in range(len(number)):
         n = number[i]
@@ -242,7 +251,7 @@ def triplet_sum(number, other, vector, kinds, start, inverse, coefficients, forc
                                     d += table[p, a, b] * slope[j, a]
                                 sums[j, p, b], slopes[j, p, b] = s, d
                     c = unit[j, 0] * unit[k, 0] + unit[j, 1] * unit[k, 1] + unit[j, 2] * unit[k, 2]
-                    legendre(c, angle, turn)
+                    legendre(c, factors, angle, turn)
                     by_j = by_k = by_c = 0.0
                     for p in range(top):
                         s = dj = dk = 0.0
@@ -313,7 +322,7 @@ def triplet_features(number, other, vector, kinds, base, local, width, start, in
     size, most, dense = local.shape[3], other.shape[1], jacobian.size > 0
     value, slope, unit, r = np.zeros((most, size)), np.zeros((most, size)), np.empty((most, 3)), np.empty(most)
     low, high = np.empty(most, np.int64), np.empty(most, np.int64)
-    angle, turn = np.empty(top), np.empty(top)
+    factors, angle, turn = recurrence(top), np.empty(top), np.empty(top)
     widest = width.max()
     whole, by_j, by_k, by_c = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
     for i in range(len(number)):
@@ -330,7 +339,7 @@ def triplet_features(number, other, vector, kinds, base, local, width, start, in
                 if column < 0:
                     continue
                 c = unit[j, 0] * unit[k, 0] + unit[j, 1] * unit[k, 1] + unit[j, 2] * unit[k, 2]
-                legendre(c, angle, turn)
+                legendre(c, factors, angle, turn)
                 for m in range(columns):
                     whole[m] = by_j[m] = by_k[m] = by_c[m] = 0.0
                 for a in range(low[j], high[j]):

@@ -1,10 +1,10 @@
 """Half list of pairs with a skin, kept from step to step of a simulation.
 
 The list holds all pairs closer than cutoff + skin at some earlier positions. It serves as long as no pair can have come
-from beyond it: with the largest displacement d since then, measured in the cell of the list, and the largest stretch
-‖S⁻¹‖ of a vector that is carried back from the present cell to that one,
+from beyond it: with the two largest displacements d, d' since then, measured in the cell of the list, and the largest
+stretch ‖S⁻¹‖ of a vector that is carried back from the present cell to that one,
 
-    ‖S⁻¹‖ · cutoff + 2 d ≤ cutoff + skin.
+    ‖S⁻¹‖ · cutoff + d + d' ≤ cutoff + skin.
 
 So it follows changes of the cell as well. Pairs that are within the cutoff now are the same whatever the history.
 """
@@ -93,9 +93,11 @@ class SkinList:
             self._stretch = float(np.linalg.norm(self._back, 2))
             self._same = np.array_equal(cell, self._cell)
         moved = (x if self._same else x @ self._back) - origin
-        largest = float(np.einsum("ij,ij->i", moved, moved).max(initial=0.0))
+        squares = np.einsum("ij,ij->i", moved, moved)
+        if len(squares) > 1:  # the two that moved most may have moved towards each other
+            squares = np.partition(squares, len(squares) - 2)[-2:]
         slack = self.cutoff + self.skin - self._stretch * self.cutoff
-        return slack > 0.0 and 4.0 * largest <= slack * slack
+        return bool(np.sqrt(squares).sum() * (2.0 if len(squares) == 1 else 1.0) <= slack)
 
     def _build(self, x: NDArray, cell: NDArray) -> None:
         volume = abs(float(np.linalg.det(cell)))
