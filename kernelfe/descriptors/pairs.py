@@ -25,7 +25,8 @@ class PairDistances(Descriptor):
 
     With a cell every periodic image within the cutoff counts, images of a bead with itself included; each
     unordered pair once. r enters as it is: a kernel on r gives an energy that is not zero at the cutoff, so that
-    pairs crossing it change the energy; choose a cutoff beyond which the pair term is flat.
+    pairs crossing it change the energy. For liquids use :class:`~kernelfe.descriptors.PairSplines`, which ends smoothly
+    and is fitted exactly; here a fit warns where pairs cross the cutoff.
 
     Parameters
     ----------

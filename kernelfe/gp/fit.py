@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import DataError
 from ..frames.virial import warn_of_forces
@@ -24,9 +25,11 @@ from .fitted.domain import Domain
 from .fitted.model import FreeEnergy, Noise, Provenance
 from .fitted.residuals import warn_of_structure
 from .liquids import is_liquid, liquid_terms
+from .observations.labels import LabelSet
 from .observations.levels import NoiseLevels
 from .observations.molecules import MoleculeSet
 from .observations.noise import CorrelatedNoise
+from .prior.prior import Prior
 from .shared_baseline import fit_baseline
 from .solvers.base import Run
 from .solvers.specs import choose_solver
@@ -62,7 +65,9 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
     terms, handedness = _terms(given, data, baseline, own=estimator.terms is not None)
     names, prior, noise_start, reference = build_prior(terms, data, labels)
     rows = sum(len(label) for label in labels)
-    solver, reason = choose_solver(deepcopy(estimator.solver), rows, linear(prior))
+    solver, reason = choose_solver(
+        deepcopy(estimator.solver), rows, linear(prior), lambda: _environment_rows(prior, labels)
+    )
     logger.info("%s solver: %s", type(solver).__name__, reason)
     for part in data.parts:
         warn_of_degrees([(name, term.spec) for name, term in zip(names, prior.terms, strict=True)], part.coordinates)
@@ -116,3 +121,12 @@ def _terms(given, data: MoleculeSet, baseline, own: bool) -> tuple[Any, str]:
     text = hands.statement(found, data, named_terms(terms), own=own)
     logger.info("handedness: %s", text)
     return terms, text
+
+
+def _environment_rows(prior: Prior, labels: list[LabelSet]) -> int:
+    """Rows of the environments that all labels read, counted in the first frame of each set of labels."""
+    total = 0
+    for label in labels:
+        read = label.subset(torch.tensor([0])).rows(prior).terms
+        total += len(label.y) * sum(len(x.jets) * x.jets.rows for term in read for x in term)
+    return total

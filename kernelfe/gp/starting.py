@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import functionals
-from ..descriptors import Distances, Variables
+from ..descriptors import Distances, PairDistances, Variables
 from ..errors import DataError
 from ..kernels import RBF, Kernel, ParameterExpansion, SecondOrder, SplineWeights
 from .observations.labels import LabelSet
@@ -85,6 +85,7 @@ def build_prior(terms, data, labels: list[LabelSet]) -> tuple[list[str], Prior, 
                 name,
                 descriptor,
             )
+        _warn_of_jumps(name, descriptor, z, states)
         kernel = term.kernel if term.kernel is not None else default_kernel(descriptor)
         if not isinstance(kernel, Kernel):
             raise DataError(f"term {name!r}: kernel={kernel!r} is not a kernel; pass one such as RBF(), or None")
@@ -165,6 +166,20 @@ def sampled_environments(descriptor, states: list[States]) -> tuple[Any, torch.T
     if not len(z):
         raise DataError(f"no molecule has an environment of {descriptor}: check its kinds, bonds and cutoff")
     return descriptor, z
+
+
+def _warn_of_jumps(name: str, descriptor: Any, z: torch.Tensor, states: list[States], edge: float = 0.98) -> None:
+    """Warn if pairs of periodic frames cross the cutoff of a term that does not vanish there."""
+    if not isinstance(descriptor, PairDistances) or descriptor.weight_nodes is not None:
+        return
+    if any(one.cell is not None for one in states) and bool((z > edge * descriptor.cutoff).any()):
+        cutoff = descriptor.cutoff
+        warnings.warn(
+            f"term {name!r}: pairs cross the cutoff of PairDistances, {cutoff:g} Å, and the free energy jumps with "
+            f"each of them, by an energy that forces do not fix. Use PairSplines({cutoff:g}), which ends smoothly, or "
+            "kernelfe.liquid_terms(frames), unless you know that the pair function is flat at the cutoff",
+            stacklevel=3,
+        )
 
 
 def _sample(size: int, most: int = 200) -> np.ndarray:

@@ -6,7 +6,7 @@ temperatures, smoothed over 0.1 Å (less in liquids of small beads):
 * contact: the least distance with g > 0.1; peak: the largest g; shell: the least g between the peak and 1.75 times its
   distance, which is the first minimum (without a minimum there, 1.4 times the peak).
 * pairs: from the smallest distance of all frames less three knots, so that functions have all their freedom where there
-  are data, to the cutoff. Knots are 1/18 of the peak apart, 0.15 Å at most.
+  are data, to the cutoff. Knots are 1/36 of the peak apart, 0.1 Å at most.
 * triplets: to 1.1 times the shell, the larger one of both neighbours.
 """
 
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Separate molecules, or single beads, from which on periodic frames are those of a liquid.
 MANY = 32
-#: Weights of all terms up to which triplets are in the default terms: a matrix of so many is factorized in a second.
-MOST_WEIGHTS = 2000
+#: Weights of all terms up to which triplets are in the default terms: the evidence of more takes minutes.
+MOST_WEIGHTS = 500
 
 
 def liquid_terms(
@@ -60,7 +60,8 @@ def liquid_terms(
         Of the pairs, Å; None: the larger of 9 Å and 2.5 times the distance of the largest g(r), but at most half the
         least height of the cells.
     triplets
-        True, False, or their cutoff in Å. None: unless all terms together would have more than 2000 weights.
+        True, False, or their cutoff in Å. None: unless all terms together would have more than 500 weights, as those
+        of two kinds of beads mostly do.
 
     Returns
     -------
@@ -87,10 +88,10 @@ def liquid_terms(
     first = max(shell.peak for shell in shells.values())
     if cutoff is None:
         cutoff = min(max(9.0, 2.5 * first), 0.5 * height)
-    spacing = min(0.15, min(shell.peak for shell in shells.values()) / 18.0)
     bonded = all(molecule.bonds is not None for molecule in cast.molecules)
     out = list(_bonded_terms(cast, bonded, cutoff))
     for (one, other), shell in shells.items():
+        spacing = min(0.1, shell.peak / 36.0)
         start = max(0.0, shell.least - 3.0 * spacing)
         if start + 4.0 * spacing >= cutoff:
             raise DataError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...errors import SolverError
 from ...files.fields import take
 from ...runtime.devices import DEVICE
+from ...runtime.memory import require_memory
 from ...runtime.threads import side_by_side
 from ...specs import Bound, OrNone, Whole
 from ..observations.labels import LabelSet
@@ -32,8 +33,14 @@ BLOCK_ENTRIES = 1 << 20
 
 def gram_matrix(prior: Prior, labels: list[LabelSet], noise: NoiseLevels) -> Tensor:
     """Covariance of all labels with their noise; only the lower triangle is filled in, blocks above it are zero."""
+    total = sum(len(label) for label in labels)
+    if prior.device.type == "cpu":
+        require_memory(
+            8 * total * total,
+            f"the covariance of {total} label rows",
+            "use solver='auto' or 'sparse', whose memory does not grow with the labels, or fewer frames",
+        )
     blocks = [label.rows(prior) for label in labels]
-    total = sum(len(block) for block in blocks)
     out = torch.zeros(total, total, dtype=torch.float64, device=prior.device)  # pages never written take no memory
     row = 0
     for i, (label, a) in enumerate(zip(labels, blocks, strict=True)):

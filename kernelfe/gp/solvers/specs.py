@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ...errors import DataError
@@ -16,11 +17,16 @@ __all__ = ["SOLVERS", "Dense", "Iterative", "Sparse", "WeightSpace", "choose_sol
 #: Label rows up to which ``solver="auto"`` conditions exactly: a Gram of 128 MB, factorized within seconds. A
 #: user who wants another solver names it.
 DENSE_LIMIT = 4000
+#: Rows of environments (of a pair: six, the forces on two beads) up to which they are conditioned exactly: covariances
+#: of labels are sums over all pairs of such rows.
+ENVIRONMENT_LIMIT = 100_000
 #: The solvers of kernelfe by the names that ``solver=`` takes.
 SOLVERS: dict[str, type[Solver]] = {"dense": Dense, "iterative": Iterative, "sparse": Sparse, "weights": WeightSpace}
 
 
-def choose_solver(solver: Any, rows: int, linear: bool = False) -> tuple[Solver, str]:
+def choose_solver(
+    solver: Any, rows: int, linear: bool = False, environments: Callable[[], int] | None = None
+) -> tuple[Solver, str]:
     """The solver spec to use and the reason.
 
     Parameters
@@ -31,6 +37,8 @@ def choose_solver(solver: Any, rows: int, linear: bool = False) -> tuple[Solver,
         Label rows.
     linear
         Whether the free energy is linear in a finite number of weights.
+    environments
+        Counts the rows of environments that the labels read; asked only where it matters.
 
     Raises
     ------
@@ -46,6 +54,11 @@ def choose_solver(solver: Any, rows: int, linear: bool = False) -> tuple[Solver,
             return (
                 WeightSpace(),
                 "the free energy is linear in a finite number of weights: exact at any number of labels",
+            )
+        if rows <= DENSE_LIMIT and environments is not None and (count := environments()) > ENVIRONMENT_LIMIT:
+            return Sparse(), (
+                f"{rows} label rows read {count} rows of environments > {ENVIRONMENT_LIMIT}: exact conditioning sums "
+                "over all pairs of these"
             )
         if rows <= DENSE_LIMIT:
             return Dense(), f"{rows} label rows ≤ {DENSE_LIMIT}: exact conditioning is affordable"

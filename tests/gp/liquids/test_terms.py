@@ -47,7 +47,8 @@ def test_ranges_follow_the_distances_of_the_frames(frames):
     assert (pair, triplet) == ("pair W-W", "triplet W-W-W")
     assert isinstance(pairs.descriptor, PairSplines) and isinstance(triplets.descriptor, TripletSplines)
     assert pairs.descriptor.cutoff == pytest.approx(7.0)  # half the edge
-    assert pairs.descriptor.start == pytest.approx(least - 0.45)
+    assert pairs.descriptor.start == pytest.approx(least - 3.0 * pairs.descriptor.spacing)
+    assert 0.08 < pairs.descriptor.spacing <= 0.1
     assert triplets.descriptor.start == pytest.approx(0.95 * least)
     assert 4.0 < triplets.descriptor.cutoff < 1.1 * 1.75 * 3.6  # a first shell at 3.5 Å
     assert liquid_terms(frames, cutoff=6.0, triplets=4.2)[1][1].descriptor.cutoff == 4.2
@@ -57,6 +58,7 @@ def test_ranges_follow_the_distances_of_the_frames(frames):
 def test_each_two_kinds_and_each_centre_have_a_term(frames):
     two = frames.replace(kinds=["A", "B"] * 32)
     names = [name for name, _ in liquid_terms(two)]
+    names = [name for name, _ in liquid_terms(two, triplets=True)]
     assert names[:3] == ["pair A-A", "pair A-B", "pair B-B"]
     assert names[3:] == [f"triplet {c}-{n}" for c in "AB" for n in ("A-A", "A-B", "B-B")]
     assert [name for name, _ in liquid_terms(frames.replace(kinds=None))] == ["pair all", "triplet all"]
