@@ -61,8 +61,8 @@ def metropolis(
 
     A round costs one call of the model. If it has the optional method ``energies``, proposals are judged by it, and
     forces are computed once, after the last round, of the replicas that have moved; otherwise, with cells, and on a
-    GPU, which would have to wait to know them, every call gives energies and forces. A proposal whose energy is not finite is
-    rejected.
+    GPU, which would have to wait to know them, every call gives energies and forces. A proposal whose energy is not
+    finite is rejected.
 
     Parameters
     ----------
