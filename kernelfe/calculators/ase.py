@@ -150,7 +150,7 @@ class FreeEnergyCalculator(Calculator):
         old = self.atoms
         if old is None or not _alike(old, atoms):
             return super().check_state(atoms, tol)
-        return [] if np.array_equal(old.positions, atoms.positions) else ["positions"]
+        return [] if _same(old.positions, atoms.positions) else ["positions"]
 
     def calculate(
         self,
@@ -208,13 +208,14 @@ class FreeEnergyCalculator(Calculator):
         else:
             energy, forces, stress = self.model.energy_forces_stress(positions, cell, self.temperature)  # type: ignore[attr-defined]
             self.results["stress"] = _numpy(stress)
-        if not (bool(torch.isfinite(energy[0])) and bool(torch.isfinite(forces[0]).all())):
+        value, slopes = float(energy[0]), _numpy(forces)
+        if not (math.isfinite(value) and np.isfinite(slopes).all()):
             raise DomainError(
                 f"{type(self.model).__name__} is not finite at this configuration: it lies outside the domain of the "
                 "model. Try a smaller timestep"
             )
-        self.results["energy"] = self.results["free_energy"] = float(energy[0])
-        self.results["forces"] = _numpy(forces)
+        self.results["energy"] = self.results["free_energy"] = value
+        self.results["forces"] = slopes
 
     def _extra(self, positions: torch.Tensor, cell: torch.Tensor | None, names: Sequence[str]) -> None:
         keys = tuple(dict.fromkeys(EXTRA_RESULTS[name][0] for name in names))
@@ -265,8 +266,13 @@ def _alike(old: Atoms, new: Atoms) -> bool:
     """True if nothing but positions can differ of what ASE compares; False where ASE has to compare."""
     charged = "initial_charges" in new.arrays or "initial_magmoms" in new.arrays
     charged = charged or "initial_charges" in old.arrays or "initial_magmoms" in old.arrays
-    same = np.array_equal(old.numbers, new.numbers) and np.array_equal(old.pbc, new.pbc)
-    return same and not charged and np.array_equal(old.cell.array, new.cell.array)
+    same = _same(old.numbers, new.numbers) and _same(old.pbc, new.pbc)
+    return same and not charged and _same(old.cell.array, new.cell.array)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """True if all bits are equal: a tenth of the time of NumPy's comparison of a few numbers."""
+    return a.tobytes() == b.tobytes()
 
 
 def _check_kinds(atoms: Atoms, kinds: tuple[str, ...]) -> None:
@@ -293,7 +299,9 @@ def _probability_below_zero(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 
 def _numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:
     """First configuration of a batch as a new array."""
-    return np.array(torch.as_tensor(value)[0].detach().cpu().numpy(), dtype=float)
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    return np.array(value[0], dtype=float)
 
 
 __all__ = ["EXTRA_RESULTS", "FreeEnergyCalculator"]
