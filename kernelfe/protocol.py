@@ -178,7 +178,9 @@ class LinearModel(FreeEnergyModel, Protocol):
     everything that does not depend on the weights and may be zero.
 
     An optional method ``descriptors(positions)`` returns coordinates (n, columns) whose time series show how slowly
-    configurations change; without it, trainers use the distances between beads.
+    configurations change; without it, trainers use the distances between beads. An optional attribute ``prior``, mean
+    (W,) and precision (W, W) of the weights before any label, lets relative entropy weigh the labels alone. A periodic
+    model takes the cells (n, 3, 3) as the third argument of ``features``.
 
     :class:`LinearBase` implements all but ``features``.
     """

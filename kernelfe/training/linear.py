@@ -48,6 +48,11 @@ class SparseLinear:
         return self.fitted.posterior.lower
 
     @property
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """Mean and precision of the weights before any label: the features contain the scales of the prior."""
+        return torch.zeros_like(self.mean), torch.eye(len(self.mean)).to(self.mean)
+
+    @property
     def kinds(self) -> tuple[str, ...] | None:
         """Kinds of the beads, or None."""
         return self.fitted.kinds_

@@ -30,7 +30,7 @@ class LiquidPlan(Spec):
         κ, the weight of the labels' posterior against the density. 1 takes its error bars at their word, which is right
         if a model of this form can be exact. It seldom can: the weights that fit the forces best and those that fit the
         structure best then differ by more than the error bars of either, and κ < 1 allows for the difference.
-        None: the κ of the largest evidence, at most 1.
+        None: the κ whose step agrees best with frames and samples it was not made from, at most 1.
     response
         "kept": the step is the same at all temperatures, only weights whose features do not depend on T move.
         "free": all weights move. "auto": kept if all frames are at one temperature, else free.

@@ -28,7 +28,7 @@ from .boxes import BoxSamples, Runs, boxes_of, inefficiency
 from .differences import free_difference, unit_labels
 from .linear import linear_model, trained
 from .liquid_plan import LiquidFit, LiquidPlan, LiquidRound
-from .quadratic import Quadratic, movable_directions, open_weights
+from .quadratic import Fold, Labels, Modes, Quadratic, held_out_weight, movable_directions, open_weights
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class LiquidRefinement:
         masses = uniform_masses(self.boxes[0].beads) if masses is None else real_array(masses, "masses", "u")
         longest = max(plan.longest, protocol.steps)
         self.runs = [Runs(box, plan.replicas, protocol, masses, longest, rng) for box in self.boxes]
-        self.modes: tuple[Tensor, Tensor] | None = None
+        self.labels = Labels.of(self.mean, self.lower, getattr(linear, "prior", None))
+        self.modes: Modes | None = None
         self.g = [1.0 for _ in self.boxes]
         self.weights: list[float] = []
         self.history: list[LiquidRound] = []
@@ -97,13 +98,12 @@ class LiquidRefinement:
         try:
             while True:
                 quadratic = self._quadratic(best, pool)
-                self.kappa = self.plan.label_weight or quadratic.likeliest_weight()
-                shares = quadratic.shares(self.kappa)
-                self.modes = quadratic.modes[1], shares
+                self.kappa = self._label_weight(best)
+                self.modes = quadratic.modes(self.kappa)
                 target = quadratic.minimum(self.kappa)
                 promised = quadratic.value(best.v, self.kappa) - quadratic.value(target, self.kappa)
                 noise = max(m / s for m, s in zip(self.weights, best.independent, strict=True))
-                chance = self._chance(shares, noise)
+                chance = self._chance(self.modes.shares, noise)
                 converged = promised <= chance
                 logger.info(
                     "relative entropy: a further step promises %.2f nats, chance %.2f; weight of the labels %.3g",
@@ -152,10 +152,11 @@ class LiquidRefinement:
                 new = self._features(k, run.positions)
                 features = new if features is None else torch.cat([features, new])
                 found = BoxSamples(features, total, run.positions[-1])
-                vectors, shares = self.modes or self._own_modes(k, found)
-                moved = found.drift(vectors, shares)
+                modes = self.modes or self._own_modes(k, found)
+                shares = modes.shares
+                moved = found.drift(modes.vectors, shares)
                 still = moved <= 1.0 + 3.0 * math.sqrt(2.0 / max(1.0, float(shares.sum())))
-                g = inefficiency([features[:, r] for r in range(features.shape[1])], vectors, shares)
+                g = inefficiency([features[:, r] for r in range(features.shape[1])], modes.vectors, shares)
                 count = len(found.flat) / g
                 wanted = self.plan.enough * len(self.frames[k]) / self.g[k]
                 if (still and count >= wanted) or 2 * total > runs.longest:
@@ -174,11 +175,10 @@ class LiquidRefinement:
         found = torch.cat(list(self.boxes[k].features(self.linear, flat, self.lower))) - self.center[k]
         return found.reshape(*positions.shape[:2], -1)
 
-    def _own_modes(self, k: int, found: BoxSamples) -> tuple[Tensor, Tensor]:
+    def _own_modes(self, k: int, found: BoxSamples) -> Modes:
         """Modes of one box alone, before those of all boxes are known."""
         curvature = len(self.frames[k]) / self.g[k] * self.boxes[k].b ** 2 * found.covariance
-        alone = Quadratic(curvature, torch.zeros_like(self.mean), self.movable)
-        return alone.modes[1], alone.shares(1.0)
+        return Quadratic(curvature, torch.zeros_like(self.mean), self.labels, self.movable).modes(1.0)
 
     def _weigh(self, first: _Sampled) -> None:
         """Inefficiencies of the frames, and the weights of the boxes in the likelihood; the same for all models."""
@@ -191,20 +191,57 @@ class LiquidRefinement:
             if turn == 2 or self.fixed_inefficiency is not None:
                 break
             quadratic = self._quadratic(first, [first])
-            self.kappa = self.plan.label_weight or quadratic.likeliest_weight()
-            vectors, shares = quadratic.modes[1], quadratic.shares(self.kappa)
-            self.g = [inefficiency([f], vectors, shares) for f in self.frames]
+            self.kappa = self._label_weight(first)
+            modes = quadratic.modes(self.kappa)
+            self.g = [inefficiency([f], modes.vectors, modes.shares) for f in self.frames]
 
     def _quadratic(self, best: _Sampled, pool: list[_Sampled]) -> Quadratic:
-        """The likelihood around the best model; few samples take their covariance together with those of others."""
-        gradient, curvature = torch.zeros_like(self.mean), torch.zeros_like(self.lower)
-        for k, (box, m) in enumerate(zip(self.boxes, self.weights, strict=True)):
+        """The likelihood around the best model, from all its samples and all frames."""
+        parts = []
+        for k in range(len(self.boxes)):
             joined = [best] if best.independent[k] >= 10 * len(self.mean) else pool
-            total = sum(one.independent[k] for one in joined)
-            covariance = sum(one.independent[k] / total * one.samples[k].covariance for one in joined)
-            curvature += m * box.b**2 * covariance
-            gradient -= m * box.b * best.samples[k].mean
-        return Quadratic.around(best.v, gradient, curvature, self.movable)
+            own = [(one.samples[k].covariance, one.independent[k]) for one in joined]
+            frames = self.frames[k] - self.center[k]
+            parts.append((best.samples[k].mean, [*own, (_covariance(frames), len(frames) / self.g[k])]))
+        return self._assembled(best.v, parts)
+
+    def _assembled(self, v: Tensor, parts: list[tuple[Tensor, list[tuple[Tensor, float]]]]) -> Quadratic:
+        """Quadratic likelihood from ⟨f⟩ − f̄ and covariances with their weights, for each box.
+
+        The response of ⟨f⟩ is the covariance, averaged over the way from the model to that of the frames. Frames and
+        samples are its two ends: their average is right to second order, and less noisy than either.
+        """
+        gradient, curvature = torch.zeros_like(self.mean), torch.zeros_like(self.lower)
+        for (mean, covariances), box, m in zip(parts, self.boxes, self.weights, strict=True):
+            total = sum(weight for _, weight in covariances)
+            for covariance, weight in covariances:
+                curvature += m * box.b**2 * weight / total * covariance
+            gradient -= m * box.b * mean
+        return Quadratic.around(v, gradient, curvature, self.labels, self.movable)
+
+    def _label_weight(self, best: _Sampled) -> float:
+        """κ: that of the plan, or the one whose step is best for frames and samples that it was not made from."""
+        if self.plan.label_weight is not None:
+            return self.plan.label_weight
+        count = min(4, self.plan.replicas, *(len(f) // 2 for f in self.frames))
+        if count < 2:
+            return 1.0
+        folds = []
+        for fold in range(count):
+            parts: tuple[list, list] = ([], [])
+            for k, (f, center) in enumerate(zip(self.frames, self.center, strict=True)):
+                block = torch.arange(len(f)) * count // len(f) == fold
+                replica = torch.arange(self.plan.replicas) % count == fold
+                for part, rows, columns in zip(parts, (~block, block), (~replica, replica), strict=True):
+                    frames, samples = f[rows] - center, best.samples[k].features[:, columns].flatten(0, 1)
+                    sizes = (best.independent[k] * len(samples) / len(best.samples[k].flat), len(frames) / self.g[k])
+                    covariances = list(zip((_covariance(samples), _covariance(frames)), sizes, strict=True))
+                    part.append((samples.mean(0) - frames.mean(0), covariances))
+            fitted, held_out = (self._assembled(best.v, part) for part in parts)
+            share = (count - 1) / count  # of the frames, from which the step of a fold is made
+            fitted = replace(fitted, curvature=share * fitted.curvature, linear=share * fitted.linear)
+            folds.append(Fold(fitted, held_out))
+        return held_out_weight(best.v, folds)
 
     def _chance(self, shares: Tensor, noise: float) -> float:
         """Gain that a step may promise by chance, nats.
@@ -238,7 +275,7 @@ class LiquidRefinement:
     def _judge(self, best: _Sampled, found: _Sampled) -> tuple[_Sampled, float, float, float]:
         """Candidate, its gain over the best model with its error, and the least overlap."""
         step = found.v - best.v
-        gain = 0.5 * self.kappa * float(best.v @ best.v - found.v @ found.v)
+        gain = self.labels.energy(best.v, self.kappa) - self.labels.energy(found.v, self.kappa)
         variance, overlap, free = 0.0, 1.0, []
         for k, (box, m) in enumerate(zip(self.boxes, self.weights, strict=True)):
             pair = (best.samples[k], found.samples[k])
@@ -276,7 +313,7 @@ class LiquidRefinement:
     def _finish(self, best: _Sampled, pool: list[_Sampled], converged: bool) -> LiquidFit:
         kept = [one for one in self.history[1:] if one.kept]
         gain = -sum(m * f for m, f in zip(self.weights, best.free, strict=True))
-        gain -= 0.5 * self.kappa * float(best.v @ best.v)
+        gain -= self.labels.energy(best.v, self.kappa)
         error = math.sqrt(sum(one.gain_error**2 for one in kept))
         quadratic = replace(self._quadratic(best, pool), movable=None)
         open_ = torch.linalg.solve_triangular(self.lower.T, self._open(quadratic), upper=True)
@@ -287,8 +324,7 @@ class LiquidRefinement:
         tried = tuple(self.history)
         if not kept and not converged:
             return LiquidFit(self.given, tried, False, self._inefficiency(), outcome=outcome, **extra)
-        precision = self.kappa * torch.eye(len(self.mean), dtype=torch.float64) + quadratic.curvature
-        lower = self.lower @ torch.linalg.cholesky(precision)
+        lower = self.lower @ quadratic.lower(self.kappa)
         density: dict[float, float] = {}
         for box, f, g in zip(self.boxes, self.frames, self.g, strict=True):
             density[box.temperature] = density.get(box.temperature, 0.0) + len(f) / g
@@ -319,9 +355,9 @@ class LiquidRefinement:
 
     def _open(self, quadratic: Quadratic) -> Tensor:
         """Whitened directions (W, j) in which the frames add less than a thousandth to what the labels say."""
-        values, vectors, _ = quadratic.modes
-        floor = max(1e-3 * self.kappa, 1e-12 * float(values.max()))
-        return vectors[:, values <= floor]
+        modes = quadratic.modes(self.kappa)
+        floor = max(1e-3, 1e-12 * float(modes.values.max()))
+        return modes.vectors[:, modes.values <= floor]
 
     def _inefficiency(self) -> dict[float, tuple[float, float, float]]:
         return {box.temperature: (g, g, g) for box, g in zip(self.boxes, self.g, strict=True)}
@@ -350,6 +386,12 @@ class LiquidRefinement:
             )
             same &= (here - there).abs().amax(0) <= 1e-9 * there.abs().amax(0)
         return None if same.all() or not same.any() else movable_directions(self.lower, same)
+
+
+def _covariance(features: Tensor) -> Tensor:
+    """Cov(f, f), (W, W), of features (n, W)."""
+    off = features - features.mean(0)
+    return off.T @ off / max(1, len(off) - 1)
 
 
 __all__ = ["LiquidRefinement"]

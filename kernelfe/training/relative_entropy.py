@@ -21,6 +21,9 @@ sets of samples by Bennett's acceptance ratio, has fallen by more than its error
 long. What is returned is therefore never worse, by this measure, than the model of the labels.
 At the maximum the Laplace approximation adds (n_T/g_T) Cov_T(f, f)/(kT)² to the precision: error bars shrink as well.
 The objective is concave in w, so there is one maximum.
+
+Frames with a cell take another road to the same maximum (:mod:`~kernelfe.training.liquids`), since reweighting fails
+for boxes of many beads, and labels and density are weighed against each other.
 """
 
 from __future__ import annotations
@@ -68,18 +71,23 @@ def minimize_relative_entropy(
     ----------
     model
         A :class:`~kernelfe.protocol.LinearModel`, or a :class:`~kernelfe.FreeEnergyRegressor` (or its ``model_``)
-        fitted by the sparse solver to configurations of beads, without a cell and without parameters λ.
+        fitted by a solver of weights (``Sparse``, ``WeightSpace``) to configurations of beads, without parameters λ.
+        With frames that have a cell, a model of your own needs ``energy_forces_stress(positions, cell, temperature)``
+        and ``features(positions, temperature, cell)``.
     frames
         Unbiased equilibrium frames, at one or several temperatures; labels are not used, broken frames
         (:func:`~kernelfe.geometry.broken_frames`) are left out. Best those the model was fitted to: no further
-        all-atom simulation is needed.
+        all-atom simulation is needed. Frames with a cell must be at constant volume: the cell may differ between
+        temperatures, not within one. They are taken in their order as a series in time.
     protocol
         Sampling of a round: ``steps`` and ``burn_in`` to begin with, doubled as often as the samples ask for, up to
         the plan's ``longest``; ``seed`` of everything random. None:
         ``kernelfe.training.relative_entropy.SAMPLING``, with 200 steps, friction 10/ps and torsion moves after every
-        step where the frames have bonds that can turn. Its ``guard`` is not used.
+        step where the frames have bonds that can turn; for frames with a cell ``LIQUID_SAMPLING``, with 2000 steps and
+        friction 2/ps. The ``guard`` of the former is not used.
     plan
-        Number of rounds and replicas, and thresholds.
+        Number of rounds and replicas, and thresholds; a :class:`LiquidPlan` for frames with a cell, which may also be
+        given for others.
     inefficiency
         Statistical inefficiency g = 2τ of the frames: n frames carry the information of n/g independent ones.
         None: estimated at each temperature, taking the frames in their order as a time series, from descriptors and
@@ -95,13 +103,16 @@ def minimize_relative_entropy(
     Returns
     -------
     RelativeEntropyFit
+        A :class:`LiquidFit` with a liquid's plan.
 
     Raises
     ------
     DataError
         If the model or the frames are not of the kind described above.
     SamplingError
-        If a model cannot be sampled (see :func:`~kernelfe.simulate.run_langevin`).
+        If the model given cannot be sampled (see :func:`~kernelfe.simulate.run_langevin`). If one that is tried later
+        cannot, the step is halved. Whatever else interrupts the rounds of a liquid (Ctrl-C, for example) carries the
+        best fit so far as its attribute ``fit``.
     """
     if plan is None:
         plan = RelativeEntropyPlan() if getattr(frames, "cell", None) is None else LiquidPlan()
