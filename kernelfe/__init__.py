@@ -15,6 +15,7 @@ from . import (
     geometry,
     gp,
     kernels,
+    neural,
     protocol,
     simulate,
     statistics,
@@ -32,10 +33,10 @@ from .gp import (
     Sparse,
     WeightSpace,
     liquid_terms,
-    load,
 )
 from .gp.prior.term import Term
 from .kernels import ParameterExpansion
+from .neural import NeuralFreeEnergyRegressor, load
 
 if TYPE_CHECKING:
     from . import analysis
@@ -49,6 +50,7 @@ __all__ = [
     "Frames",
     "FreeEnergyRegressor",
     "Iterative",
+    "NeuralFreeEnergyRegressor",
     "ParameterExpansion",
     "RelativeNoise",
     "RepulsiveCore",
@@ -67,6 +69,7 @@ __all__ = [
     "kernels",
     "liquid_terms",
     "load",
+    "neural",
     "protocol",
     "simulate",
     "statistics",

@@ -42,6 +42,10 @@ ALLOWED: dict[str, set[str]] = {
         *("calculators", "compiled", "deploy", "descriptors", "frames", "functionals", "geometry", "kernels"),
         *("linalg", "protocol"),
     },
+    "neural": {
+        *COMMON,
+        *("calculators", "descriptors", "frames", "functionals", "geometry", "gp", "kernels"),
+    },
     "statistics": {*COMMON, "frames", "functionals", "geometry", "linalg"},
     "allatom": {*COMMON, "frames", "geometry", "statistics"},
     "training": {

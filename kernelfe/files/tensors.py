@@ -164,6 +164,20 @@ def read(path: Path, content: Content = MODEL) -> tuple[dict[str, Any], dict[str
     return header, tensors
 
 
+def format_name(path: str | os.PathLike) -> str | None:
+    """Field ``format`` of the header of a file; None if it cannot be read, which :func:`read` then explains."""
+    try:
+        with open(path, "rb") as handle:
+            start, size = handle.read(8), os.fstat(handle.fileno()).st_size
+        if len(start) < 8 or not 0 < struct.unpack("<Q", start)[0] <= min(MAX_HEADER, size - 8):
+            return None
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_ENTRY])
+        return str(header["format"])
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError):
+        return None
+
+
 def _sealed(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, str]:
     """The header as JSON with its checksum, and the checksum."""
     plain = json.loads(json.dumps(header, default=to_plain))

@@ -15,16 +15,14 @@ import numpy as np
 import torch
 
 from ... import functionals
-from ...arrays import real_array
 from ...calculators import FreeEnergyCalculator
-from ...errors import DataError, require
+from ...errors import DataError
 from ...frames import Frames
 from ...functionals import Functional
 from ...runtime.threads import one_thread
 from ..correlated_noise.model import FittedNoise, noise_covariance
 from ..file.write import write
 from ..molecules import Molecules, over_parts
-from ..observations.inputs import plain_array
 from ..observations.labels import baseline_rows
 from ..posterior import predict_mean
 from ..prior.rows import RowBlock
@@ -40,6 +38,7 @@ from .liquid_potential import liquid_potential
 from .pair_potential import pair_potential
 from .predict import default_temperature, predicted, reference_groups
 from .predictive import JointPredictive, joint_predictive
+from .reading import frames_in_cell, frames_of
 from .update import extended
 
 
@@ -203,40 +202,16 @@ class FreeEnergy:
         return self.posterior.prior.rows(functionals.get(quantity), states), states, one.baseline
 
     def _in_cell(self, X, temperature, parameters, cell) -> Frames:
-        """Positions of a periodic model as Frames."""
-        molecule = self.molecules.one("predict").molecule
-        require(molecule.periodic, "cell= belongs to positions of a model that was fitted to frames with a cell")
-        require(not isinstance(X, Frames), "Frames carry their cell: leave out cell=")
-        X = plain_array(X)
-        X = X[None] if X.ndim == 2 else X
-        box = np.broadcast_to(real_array(cell, "cell", "Å"), (len(X), 3, 3))
-        t = default_temperature(self) if temperature is None else temperature
-        return Frames.from_arrays(
-            X, temperature=t, cell=box, parameters=parameters or {}, kinds=molecule.kinds, bonds=molecule.bonds
-        )
+        return frames_in_cell(self.molecules, X, self._kelvin(temperature), parameters, cell)
 
     def _frames(self, X, temperature, parameters) -> Frames:
-        if isinstance(X, Frames):
-            self.molecules.check(X)
-            if parameters:
-                raise DataError("Frames carry their parameters: use frames.replace(parameters=…) to change them")
-            return X
-        molecule = self.molecules.one("predict").molecule
-        if molecule.periodic:
-            raise DataError(
-                "the model was fitted to frames with a cell: pass cell= as well, (3, 3) or one per row, or Frames"
-            )
-        X, shape = plain_array(X), molecule.shape
-        beads = len(shape) == 2
-        if beads and X.ndim == 2:
-            X = X[None]
-        if X.ndim != len(shape) + 1 or X.shape[1:] != shape:
-            what, wanted = ("positions", f"(n, {shape[0]}, 3)") if beads else ("variables", f"(n, {shape[0]})")
-            raise DataError(f"{what} must have shape {wanted}, these have {X.shape}")
-        t = default_temperature(self) if temperature is None else temperature
-        return Frames.from_arrays(
-            **{"positions" if beads else "variables": X}, temperature=t, parameters=parameters or {}
-        )
+        kelvin = None if isinstance(X, Frames) else self._kelvin(temperature)
+        return frames_of(self.molecules, X, kelvin, parameters)
+
+    def _kelvin(self, temperature):
+        if temperature is not None:
+            return temperature
+        return default_temperature(self.temperature, self.provenance.temperatures)
 
     # -------------------------------------------------------------- predict
 
@@ -388,7 +363,7 @@ class FreeEnergy:
     def calculator(self, temperature=None, **options) -> FreeEnergyCalculator:
         """An ASE calculator of A(R; T) at ``temperature`` (K); ``options`` go to the calculator."""
         self.molecules.one("calculator")
-        return FreeEnergyCalculator(self, default_temperature(self) if temperature is None else temperature, **options)
+        return FreeEnergyCalculator(self, self._kelvin(temperature), **options)
 
     def save(self, path) -> None:
         """Write the model: safetensors with a versioned JSON header, never pickle; atomically.

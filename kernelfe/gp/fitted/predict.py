@@ -25,15 +25,22 @@ BLOCK_FRAMES = PREDICT_FRAMES = 1024
 _SAME_KELVIN = 0.01
 
 
-def default_temperature(model) -> float:
-    """``model.temperature``, for arrays that state none, K.
+def default_temperature(temperature: float, trained: tuple[float, ...]) -> float:
+    """The temperature of a model for arrays that state none, K.
+
+    Parameters
+    ----------
+    temperature
+        That of the model.
+    trained
+        Temperatures of the training frames.
 
     Warns
     -----
     UserWarning
         If it lies outside the training temperatures, so that it was hardly chosen for this model.
     """
-    t, trained = float(model.temperature), model.provenance.temperatures
+    t = float(temperature)
     if trained and not min(trained) - _SAME_KELVIN <= t <= max(trained) + _SAME_KELVIN:
         low, high = min(trained), max(trained)
         known = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
