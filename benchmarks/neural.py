@@ -1,8 +1,9 @@
 """Networks beside kernel models on alanine dipeptide at the unseen temperature 350 K.
 
 Run as ``python benchmarks/neural.py OUT.json [--sizes 300] [--labels forces all] [--members 1] [--epochs 400]
-[--models network kernel]``. Frames, subsets, label sets, sampling and divergence are those of the quickstart
-(:mod:`kernelfe.quickstart.cases`); each result is written when it is there.
+[--models network kernel]``, or with ``--calibration`` for error bars on the analytic system. Frames, subsets, label
+sets, sampling and divergence are those of the quickstart (:mod:`kernelfe.quickstart.cases`); each result is written
+when it is there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from kernelfe import FreeEnergyRegressor, NeuralFreeEnergyRegressor
 from kernelfe.analysis import dihedral_angles, jensen_shannon_divergence, periodic_histogram
+from kernelfe.datasets.analytic import EliminatedMode
 from kernelfe.files.atomic import atomic_write
 from kernelfe.neural import MLP, MessagePassing, Training
 from kernelfe.quickstart.cases import (
@@ -91,6 +93,29 @@ def result(name: str, model, case: Case, args: argparse.Namespace) -> dict[str, 
     return out
 
 
+def calibration(members: int = 4, frames: int = 600) -> dict[str, dict[str, float]]:
+    """Errors and ensemble spreads on the analytic system at 450 K, from exact forces and energies at 300 to 600 K."""
+    system, rng = EliminatedMode(), np.random.default_rng(0)
+
+    def places(n: int, reach: float) -> np.ndarray:
+        return np.stack([rng.uniform(-1.4, 1.4, n), rng.uniform(-1.2, 1.2, n)], 1) * reach
+
+    temperature = rng.choice([300.0, 400.0, 500.0, 600.0], frames)
+    train = system.frames(places(frames, 1.0), temperature, ("mean_force", "mean_energy")).replace(parameters={})
+    spec = Training(epochs=150, batch=60, rate=1e-2)
+    model = NeuralFreeEnergyRegressor(MLP(hidden=(32, 32)), members=members, training=spec).fit(train)
+    test = places(200, 0.93)
+    truth, out = system.statistics(torch.from_numpy(test), 450.0), {}
+    for key in ("mean_force", "mean_energy", "heat_capacity", "thermal_response_force"):
+        found, std = model.predict(test, key, temperature=450.0, return_std=True)
+        error = found - truth[key].numpy()
+        rms = {"error": error, "std": std, "spread": truth[key].numpy() - truth[key].numpy().mean(0)}
+        out[key] = {name: float(np.sqrt(np.mean(values**2))) for name, values in rms.items()}
+        out[key]["within_1_std"] = float(np.mean(np.abs(error) < std))
+        out[key]["within_2_std"] = float(np.mean(np.abs(error) < 2 * std))
+    return out
+
+
 def main() -> None:
     """Run all cases."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,8 +126,12 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, nargs="+", default=[0], help="numbers of disjoint subsets, out of 3")
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=400)
+    parser.add_argument("--calibration", action="store_true", help="only: error bars on the analytic system")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.calibration:
+        args.out.write_text(json.dumps(calibration(), indent=1))
+        return
     found: list[dict[str, object]] = []
     for size in args.sizes:
         for subset in args.subsets:
