@@ -90,6 +90,14 @@ def test_with_other_terms_the_sparse_solver_has_all_weights():
     np.testing.assert_allclose(sparse.predict(other, "mean_force"), wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
 
 
+def test_pair_potential_beside_other_terms():
+    weights, exact = models(None, liquid())
+    r = np.array([1.5, 2.5])
+    (mean, std), (wanted, error) = (m.pair_potential(r, "pairs", return_std=True) for m in (weights, exact))
+    np.testing.assert_allclose(mean, wanted, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(std, error, rtol=1e-5)
+
+
 def test_other_kernels_are_refused_by_name():
     model = FreeEnergyRegressor(Term(kernelfe.descriptors.PairDistances(3.0)), solver="weights", progress=False)
     with pytest.raises(DataError, match="RBF"):

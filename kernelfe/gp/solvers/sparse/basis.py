@@ -103,7 +103,7 @@ class SparseBasis:
         """Expanded rows without prior scales, (len(rows), W), and per function what they miss, (len(rows), Σ size)."""
         m, parts, missing = rows.components, [], []
         for t in range(len(self.prior.terms)):
-            total = rows.prior_mean.new_zeros(())
+            total = rows.prior_mean.new_zeros(len(rows), self.functions[t], self.ranks[t])
             for r, read in enumerate(rows.terms[t]):
                 factors = read.factors.repeat_interleave(m, 0)
                 total = total + factors[:, :, None] * self.term_features(rows, t, r)[:, None, :]
