@@ -80,7 +80,7 @@ def angular_distribution(
     Raises
     ------
     DataError
-        If the cell is missing, flat or too small, beads coincide, or there is no triplet.
+        If the cell is missing, flat or too small, beads coincide, or no bead has two neighbours.
     """
     frames = configurations(positions, cell, kinds, series)
     return angular_of(frames, cutoff, triplet, bins)

@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LiquidSettings:
-    """What is measured on samples of a liquid.
+    """Settings of the measurements on samples of a liquid.
 
     Attributes
     ----------
