@@ -12,24 +12,8 @@ from ..errors import require
 from ..protocol import TrainingDomain
 
 
-class FittedModel:
-    """An estimator with ``frozen`` and ``predict`` as an :class:`~kernelfe.protocol.ObservableModel`.
-
-    Energies and forces come from the frozen model made here, other observables from ``estimator.predict``. Make a new
-    one after fitting the estimator again.
-
-    Parameters
-    ----------
-    estimator
-        A fitted :class:`~kernelfe.FreeEnergyRegressor`, or anything with the same two methods.
-    parameters
-        Values of the parameters λ the model depends on.
-
-    Raises
-    ------
-    DataError
-        If ``estimator`` lacks one of the methods, or was fitted to periodic frames.
-    """
+class _Fitted:
+    """An estimator, its frozen model, and their attributes that calculators read."""
 
     def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
         require(
@@ -39,11 +23,6 @@ class FittedModel:
         )
         self.estimator, self.parameters = estimator, parameters
         self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
-        require(
-            not getattr(self.frozen, "needs_cell", False),
-            "FittedModel is for molecules without a cell, and this estimator was fitted to periodic frames: use "
-            "model.calculator(temperature), FreeEnergyCalculator(model, temperature), or PeriodicFittedModel(model)",
-        )
         self.device: torch.device | None = getattr(self.frozen, "device", None)
         self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
         self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
@@ -66,13 +45,48 @@ class FittedModel:
         Raises
         ------
         DataError
-            If there is a cell: these estimators predict observables of molecules.
+            If there is a cell for a model of molecules, or none for one of periodic frames.
         """
+        return _observables(self.estimator, positions, temperature, keys, return_std, **self._options(cell))
+
+    def _options(self, cell: Tensor | None) -> dict[str, Any]:
+        """Further arguments of ``estimator.predict``."""
+        raise NotImplementedError
+
+
+class FittedModel(_Fitted):
+    """An estimator with ``frozen`` and ``predict`` as an :class:`~kernelfe.protocol.ObservableModel`.
+
+    Energies and forces come from the frozen model made here, other observables from ``estimator.predict``. Make a new
+    one after fitting the estimator again.
+
+    Parameters
+    ----------
+    estimator
+        A fitted :class:`~kernelfe.FreeEnergyRegressor`, or anything with the same two methods.
+    parameters
+        Values of the parameters λ the model depends on.
+
+    Raises
+    ------
+    DataError
+        If ``estimator`` lacks one of the methods, or was fitted to periodic frames.
+    """
+
+    def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
+        super().__init__(estimator, parameters)
+        require(
+            not getattr(self.frozen, "needs_cell", False),
+            "FittedModel is for molecules without a cell, and this estimator was fitted to periodic frames: use "
+            "model.calculator(temperature), FreeEnergyCalculator(model, temperature), or PeriodicFittedModel(model)",
+        )
+
+    def _options(self, cell: Tensor | None) -> dict[str, Any]:
         require(cell is None, "FittedModel predicts observables of molecules without a cell; set atoms.pbc = False")
-        return _observables(self.estimator, positions, temperature, keys, return_std, parameters=self.parameters)
+        return {"parameters": self.parameters}
 
 
-class PeriodicFittedModel:
+class PeriodicFittedModel(_Fitted):
     """An estimator of periodic frames as a periodic and observable model of :mod:`kernelfe.protocol`.
 
     Parameters
@@ -81,21 +95,14 @@ class PeriodicFittedModel:
         A fitted :class:`~kernelfe.FreeEnergyRegressor` of frames with cells.
     parameters
         Values of the parameters λ the model depends on.
+
+    Raises
+    ------
+    DataError
+        If ``estimator`` lacks ``frozen`` or ``predict``.
     """
 
     needs_cell = True
-
-    def __init__(self, estimator: Any, parameters: dict[str, float] | None = None):
-        self.estimator, self.parameters = estimator, parameters
-        self.frozen = estimator.frozen(parameters=parameters) if parameters else estimator.frozen()
-        self.device: torch.device | None = getattr(self.frozen, "device", None)
-        self.domain: TrainingDomain | None = getattr(self.frozen, "domain", None)
-        self.kinds: tuple[str, ...] | None = getattr(estimator, "kinds_", None)
-        self.shape: tuple[int, ...] | None = getattr(estimator, "coordinate_shape_", None)
-
-    def energy_and_forces(self, positions: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Energies and forces without a cell, which frozen periodic models refuse."""
-        return self.frozen.energy_and_forces(positions, temperature)
 
     def energy_forces_stress(
         self, positions: Tensor, cell: Tensor, temperature: float | Tensor
@@ -103,25 +110,10 @@ class PeriodicFittedModel:
         """A(R; T), −∇A and the excess stress of the frozen model; see the protocol."""
         return self.frozen.energy_forces_stress(positions, cell, temperature)
 
-    def observables(
-        self,
-        positions: Tensor,
-        temperature: float | Tensor,
-        keys: Sequence[str],
-        return_std: bool = False,
-        cell: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Predictions of the estimator, absolute (``reference=None``); see the protocol.
-
-        Raises
-        ------
-        DataError
-            If ``cell`` is None.
-        """
+    def _options(self, cell: Tensor | None) -> dict[str, Any]:
         require(cell is not None, "the model was fitted to periodic frames: set atoms.cell and atoms.pbc = True")
         assert cell is not None
-        options = {"parameters": self.parameters, "cell": cell.detach().cpu().numpy()}
-        return _observables(self.estimator, positions, temperature, keys, return_std, **options)
+        return {"parameters": self.parameters, "cell": cell.detach().cpu().numpy()}
 
 
 def _observables(

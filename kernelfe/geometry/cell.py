@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,16 +49,17 @@ def image_shifts(v: Tensor, cell: Tensor) -> Tensor:
     DataError
         If the cell has another shape or no volume.
     """
-    inverse = inverse_cell(cell, len(v))
-    if torch.count_nonzero(cell) == cell.numel() // 3 == torch.count_nonzero(cell.diagonal(dim1=-2, dim2=-1)):
-        return (v @ inverse).round()
-    change = _reduction(cell)
-    basis = change @ cell
-    shifts = (v @ inverse_cell(basis, len(v))).round()
-    combinations = torch.as_tensor(_COMBINATIONS, dtype=cell.dtype, device=cell.device)
-    around = combinations @ basis  # (13, 3) or (n, 13, 3)
-    squares = (around * around).sum(-1)
-    left = v - shifts @ basis
+    if cell.ndim == 3 and len(cell) == len(v) == 1:
+        cell = cell[0]
+    if cell.shape == (3, 3) and cell.device.type == "cpu":  # samplers ask for the same cell at every step
+        lattice = _known_lattice(cell.detach().numpy().tobytes(), cell.dtype)
+    else:
+        lattice = _Lattice.of(cell, len(v))
+    shifts = (v @ lattice.inverse).round()
+    if lattice.around is None:
+        return shifts
+    squares, around = lattice.squares, lattice.around
+    left = v - shifts @ lattice.basis
     # shorter than half of every lattice vector: no other image can be closer
     far = (left * left).sum(-1) > 0.25 * squares.amin(-1, keepdim=cell.ndim == 3)
     frame, row = torch.nonzero(far, as_tuple=True)
@@ -68,8 +70,48 @@ def image_shifts(v: Tensor, cell: Tensor) -> Tensor:
             along, squares = torch.einsum("kcx,kx->ck", around[frame], left[frame, row]), squares[frame].T
         longer, which = (squares - 2.0 * along.abs()).min(0)
         sign = along.gather(0, which[None])[0].sign() * (longer < 0.0)
+        combinations = torch.as_tensor(_COMBINATIONS, dtype=cell.dtype, device=cell.device)
         shifts[frame, row] += sign[:, None] * combinations[which]
-    return shifts @ change
+    return shifts @ lattice.change
+
+
+class _Lattice(NamedTuple):
+    """Reduced lattice vectors of cells.
+
+    Attributes
+    ----------
+    change, basis
+        Whole numbers, and their product with the cell: the reduced vectors; both of the shape of the cell.
+    inverse
+        Of the basis.
+    around, squares
+        Combinations (..., 13, 3) of reduced vectors with coefficients −1, 0 and 1, and their squared lengths.
+        ``around`` is None for orthorhombic cells, which need none.
+    """
+
+    change: Tensor
+    basis: Tensor
+    inverse: Tensor
+    around: Tensor | None
+    squares: Tensor
+
+    @classmethod
+    def of(cls, cell: Tensor, frames: int) -> _Lattice:
+        """The lattice of cells (3, 3) or (n, 3, 3)."""
+        inverse = inverse_cell(cell, frames)
+        if torch.count_nonzero(cell) == cell.numel() // 3 == torch.count_nonzero(cell.diagonal(dim1=-2, dim2=-1)):
+            return cls(cell, cell, inverse, None, cell)
+        change = _reduction(cell)
+        basis = change @ cell
+        around = torch.as_tensor(_COMBINATIONS, dtype=cell.dtype, device=cell.device) @ basis
+        return cls(change, basis, inverse_cell(basis, frames), around, (around * around).sum(-1))
+
+
+@lru_cache(maxsize=64)  # a memo of a pure function
+def _known_lattice(cell: bytes, dtype: torch.dtype) -> _Lattice:
+    """The lattice of one cell, given by its bytes."""
+    with torch.inference_mode(False), torch.no_grad():
+        return _Lattice.of(torch.frombuffer(bytearray(cell), dtype=dtype).reshape(3, 3), 1)
 
 
 def reduced_cell(cell: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ def test_fit_conditions_on_the_labels_asked_for(folder):
     assert set(model.noise_) == {"mean_force", "generalized_force"}
 
 
+@pytest.mark.slow  # quick: the command with a density step that is stubbed (below), and the step itself (training)
 def test_fit_conditions_on_density(folder, tmp_path, monkeypatch):
     short = partial(kernelfe.training.minimize_relative_entropy, rounds=2, replicas=80, steps=60, burn_in=20)
     monkeypatch.setattr(kernelfe.training, "minimize_relative_entropy", short)

@@ -71,6 +71,22 @@ def test_gradients_pass_the_shift():
     assert torch.autograd.gradcheck(lambda v, cell: minimum_image(v, cell).norm(dim=-1).sum(), (v, cell))
 
 
+def test_a_lattice_is_prepared_once_per_cell(monkeypatch):
+    """Repeated calls with one cell reduce and invert nothing; a cell that changed in place is another one."""
+    rng = np.random.default_rng(5)
+    v = torch.tensor(rng.normal(scale=20.0, size=(1, 40, 3)))
+    cell = torch.tensor([[10.0, 0.0, 0.0], [15.0, 8.66, 0.0], [25.0, 2.887, 8.165]], dtype=torch.float64)
+    first = minimum_image(v, cell)
+    with monkeypatch.context() as patch:
+        patch.setattr("kernelfe.geometry.cell.inverse_cell", None)
+        assert torch.equal(minimum_image(v, cell), first)
+        torch.testing.assert_close(minimum_image(v, cell[None]), first)
+    cell *= 1.1
+    torch.testing.assert_close(minimum_image(1.1 * v, cell), 1.1 * first)
+    several = minimum_image(v.repeat(2, 1, 1), cell.repeat(2, 1, 1))
+    torch.testing.assert_close(several[1:], minimum_image(v, cell))
+
+
 def test_orthorhombic_cells_round():
     v = torch.tensor([[[4.0, 0.0, -11.0]]], dtype=torch.float64)
     cell = torch.diag(torch.tensor([5.0, 6.0, 7.0], dtype=torch.float64))

@@ -160,11 +160,22 @@ def test_results_do_not_depend_on_the_number_of_processes(outcome):
             assert result[key] == before[key], key
 
 
+MANY, TOO_MANY = Case("forces", 4000, 0, 2), "2 disjoint subsets of 4000 frames need 8000"
+
+
+@pytest.mark.slow  # a process takes seconds to start; quick: what it would send
 def test_an_error_in_a_worker_comes_back_typed():
-    with pytest.raises(DataError, match="2 disjoint subsets of 4000 frames need 8000"):
-        run_cases([Case("forces", 4000, 0, 2)], TINY, "kernelfe_data", 1, progress=False)
-    with pytest.raises(KernelfeError, match="not installed") as caught:  # the same here: processes start slowly
-        run_case(Case("forces", 8, 0, 1), TINY, "no_such_package")
+    with pytest.raises(DataError, match=TOO_MANY):
+        run_cases([MANY], TINY, "kernelfe_data", 1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("case", "package", "message"),
+    [(MANY, "kernelfe_data", TOO_MANY), (Case("forces", 8, 0, 1), "no_such_package", "not installed")],
+)
+def test_errors_of_a_case_survive_the_way_between_processes(case, package, message):
+    with pytest.raises(KernelfeError, match=message) as caught:
+        run_case(case, TINY, package)
     sent = pickle.loads(pickle.dumps(caught.value))  # what a pool does with it
     assert type(sent) is type(caught.value) and str(sent) == str(caught.value)
 

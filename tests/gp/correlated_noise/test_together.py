@@ -86,6 +86,7 @@ def test_lists_of_molecules(molecules):
         enforce_concavity(molecules, [SMALL, LARGE])
 
 
+@pytest.mark.slow  # quick: ensembles of one molecule, and views of several
 def test_an_ensemble_of_several_molecules(monkeypatch):
     """Whatever is drawn; how well the draws represent the posterior is asked in test_hyperparameters."""
     few = hyperparameters.SamplingSettings(points=(12, 4))
