@@ -102,7 +102,8 @@ def fitted_model(estimator, data: MoleculeSet) -> FreeEnergy:
             handedness=handedness,
         ),
         parameters=tuple(sorted(data.parameters)),
-        domain=Domain.of(list(prior.terms), data.sound[0]) if data.single else None,
+        # sums over a box tell little of single pairs, and scatter beyond the extremes of few frames
+        domain=Domain.of(list(prior.terms), data.sound[0]) if data.single and not linear(prior) else None,
         temperature=float(temperature),
     )
     if evidence and data.single and "mean_force" in model.noise.levels and processes.size == 1:

@@ -70,8 +70,6 @@ class DomainSettings(Spec):
         Most pairs of beads that are watched: those closest to each other.
     alike
         Relative difference of temperatures whose frames count together, so that each frame may have its own.
-    boxes
-        Most frames of a liquid that are looked at.
     """
 
     reach: float = 4.5
@@ -84,7 +82,6 @@ class DomainSettings(Spec):
     time_blocks: int = 20
     pairs: int = 5000
     alike: float = 0.02
-    boxes: int = 100
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
         "reach": Real(above=0.0),
@@ -96,7 +93,6 @@ class DomainSettings(Spec):
         "pool": Whole(least=1),
         "time_blocks": Whole(least=2),
         "pairs": Whole(least=1),
-        "boxes": Whole(least=1),
         "alike": Real(least=0.0, below=1.0),
     }
 
@@ -155,8 +151,6 @@ class Domain:
             Margins and sizes; None: the defaults.
         """
         settings = DomainSettings() if settings is None else settings
-        if any(_sums(term) for term in terms):
-            frames = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), settings.boxes)).astype(int))]
         with torch.no_grad():
             whole = frames.positions is not None and frames.cell is None
             pairs = _pairs(frames.positions, settings.pairs).to(_device(terms)) if whole else None
@@ -413,7 +407,7 @@ def require_domain(domain: Domain | None) -> Domain:
     """Return the domain of a model; DataError if the model has none."""
     if domain is None:
         raise DataError(
-            "the file of this model has no training domain (files of earlier versions and of members of an ensemble "
-            "have none): fit it again"
+            "this model has no training domain: sums of splines over a liquid have none, nor do files of earlier versions "
+            "and of members of an ensemble (fit these again)"
         )
     return domain

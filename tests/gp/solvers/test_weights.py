@@ -48,6 +48,7 @@ def test_equal_to_the_dense_solver():
     frames = liquid()
     weights, exact = models(None, frames)
     assert isinstance(weights.solver_, WeightSpace)
+    assert weights.model_.domain is None  # the default guard of samplers then watches stability alone
     other = liquid(4, seed=1)
     for quantity in ("mean_force", "mean_energy", "entropy", "stress", "thermal_response_force"):
         (mean, std), (wanted, error) = (m.predict(other, quantity, return_std=True) for m in (weights, exact))
