@@ -63,7 +63,7 @@ def main(debug: bool) -> None:
     "--small", is_flag=True, help="One subset, two sizes, few samples: a minute, to see that everything works."
 )
 @click.option("--frames", type=Numbers(int, "N,N,…"), help="Training frames per temperature.  [default: 75,300,1250]")
-@click.option("--subsets", type=click.IntRange(1), help="Disjoint training subsets of each size.  [default: 3]")
+@click.option("--subsets", type=click.IntRange(1), help="Disjoint training subsets of each size.  [default: 2]")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the sampling.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one per core, at most 4]")
 @click.option("--progress/--no-progress", default=True, show_default=True)

@@ -202,8 +202,8 @@ def test_subsets_are_disjoint_equal_and_spread_over_the_runs(size):
 
 def test_the_plan_keeps_one_model_and_starts_with_the_longest():
     cases = Plan().cases("somewhere")
-    # two label sets at the smallest size, all four at the others, three subsets each; two at a single temperature
-    assert len(cases) == (2 + 4 + 4) * 3 + 2
+    # two label sets at the smallest size, all four at the others, two subsets each; two at a single temperature
+    assert len(cases) == (2 + 4 + 4) * 2 + 2
     kept = [c for c in cases if c.keep]
     assert [(c.labels, c.size, c.subset) for c in kept] == [("all", 1250, 0)]
     assert cases[0].size == 1250 and cases[-1].size == 75
