@@ -95,10 +95,14 @@ def sparse_count(frames: int, dimension: int, inducing: int, rank: int | None = 
 
 
 def step_count(replicas: int, dimension: int, nodes: int) -> Count:
-    """Energies and forces of replicas with one environment each, on value nodes."""
+    """Energies and forces of replicas with one environment each, on value nodes.
+
+    Half squared distances by one product of depth D + 2, exponentiated in place by one pass, and one product with
+    the coefficients.
+    """
     pairs = float(replicas) * nodes
     one = 8.0 * pairs
-    passes = ((2.0 * dimension * pairs, one), (0.0, 2 * one), (0.0, 2 * one), (0.0, 2 * one), (0.0, 2 * one))
+    passes = ((2.0 * (dimension + 2) * pairs, one), (0.0, 2 * one))
     return Count((*passes, (2.0 * (1 + dimension) * pairs, one)))
 
 

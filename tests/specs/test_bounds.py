@@ -50,7 +50,10 @@ ARGUMENTS = {
     "FittedBaseline": {"beads": 3},
     "HandedDistances": {"quadruples": ((0, 1, 2, 3),)},
     "InternalCoordinates": {"bonds": ((0, 1),), "angles": ((0, 1, 2),)},
+    "FittedCore": {"kinds": (("A", "B"),), "sigma": (2.5,), "decay": (0.1,), "energy": (0.1,)},
     "PairDistances": {"cutoff": 3.0},
+    "PairSplines": {"cutoff": 6.0},
+    "SplineWeights": {"nodes": ((1.0,), (2.0,))},
     "ParameterExpansion": {"name": "charge"},
     "ParameterKernel": {"name": "charge", "lengthscale": 1.0, "range": (0.0, 1.0)},
     "Product": {"kernels": (RBF(1.0), RBF(2.0))},
@@ -162,7 +165,8 @@ def outside(bound: Bound) -> st.SearchStrategy:
         case PathName():
             return st.sampled_from(["", 3, None]) | junk
         case Instance():
-            return st.sampled_from(["RBF", 3.0, None, Variables()]) | junk
+            others = [value for value in ("RBF", 3.0, None, Variables()) if not isinstance(value, bound.kind)]
+            return st.sampled_from(others) | junk
         case OrNone(one):
             return outside(one).filter(lambda value: value is not None)
         case AnyOf(bounds):
