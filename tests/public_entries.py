@@ -71,6 +71,20 @@ def needing_arrays() -> set[str]:
     return found
 
 
+class _IdealGas:
+    """A periodic model whose free energy is zero."""
+
+    needs_cell = True
+
+    def energy_and_forces(self, positions, temperature):
+        """Zeros."""
+        return positions.new_zeros(len(positions)), positions * 0.0
+
+    def energy_forces_stress(self, positions, cell, temperature):
+        """Zeros."""
+        return positions.new_zeros(len(positions)), positions * 0.0, positions.new_zeros(len(positions), 6)
+
+
 def entries() -> list[Entry]:
     """All entries of the registry."""
     rng = np.random.default_rng(0)
@@ -290,6 +304,15 @@ def entries() -> list[Entry]:
         "run_langevin": (
             lambda **k: simulate.run_langevin(model.frozen(), seed=1, **langevin, **k).positions,
             {"positions": x[:2], "temperature": t[:2], "masses": np.ones(atoms)},
+        ),
+        "run_npt": (
+            lambda **k: simulate.run_npt(_IdealGas(), pressure=1.0, seed=1, **langevin, **k).positions,
+            {
+                "positions": x[:2],
+                "cell": 30.0 * np.eye(3),
+                "temperature": t[:2],
+                "masses": np.ones(atoms),
+            },
         ),
         "run_replica_exchange": (
             lambda **k: simulate.run_replica_exchange(model.frozen(), seed=1, ladders=1, swap_every=1, **langevin, **k),

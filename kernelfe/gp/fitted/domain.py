@@ -407,7 +407,7 @@ def require_domain(domain: Domain | None) -> Domain:
     """Return the domain of a model; DataError if the model has none."""
     if domain is None:
         raise DataError(
-            "this model has no training domain (sums of splines over a liquid have none). If its file is of an earlier "
-            "version, or of a member of an ensemble, fit it again"
+            "this model has no training domain: sums of splines over a liquid have none, nor have files of earlier "
+            "versions and of members of an ensemble; in these cases fit it again"
         )
     return domain
