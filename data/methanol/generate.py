@@ -1,9 +1,9 @@
 """Generate the methanol data set: OPLS-AA, 125 flexible molecules, 298 K, constant volume. Needs OpenMM; five minutes.
 
-    python generate.py --out .          # writes centres.npz and two_beads.npz
+    python generate.py --out .          # writes frames.npz and two_beads.npz
 
 Time step 1 fs without constraints, particle-mesh Ewald, geometric mixing of Lennard-Jones parameters. A frame has the
-net force on each bead and the potential energy. ``centres.npz``: one bead per molecule at its centre of mass.
+net force on each bead and the potential energy. ``frames.npz``: one bead per molecule at its centre of mass.
 ``two_beads.npz``: the centres of mass of CH3 (kind C) and of OH (kind O), bonded. Without constraints the net force on
 the atoms of a bead is the right label for its centre of mass.
 """
@@ -118,7 +118,7 @@ def main(out: Path, frames: int, spacing_ps: float, equilibration_ps: float, see
     cell = np.tile(10.0 * EDGE * np.eye(3), (frames, 1, 1))
     two = [[0, 1, 2, 3], [4, 5]]
     maps = {
-        "centres": ([[0, 1, 2, 3, 4, 5]], ["M"], None),
+        "frames": ([[0, 1, 2, 3, 4, 5]], ["M"], None),
         "two_beads": (two, ["C", "O"], [(2 * m, 2 * m + 1) for m in range(MOLECULES)]),
     }
     for name, (groups, kinds, bonds) in maps.items():
@@ -130,7 +130,7 @@ def main(out: Path, frames: int, spacing_ps: float, equilibration_ps: float, see
             kinds=kinds * MOLECULES,
             bonds=bonds,
             masses=np.tile([MASSES[group].sum() for group in groups], MOLECULES),
-        ).write(out / f"{name}.npz")
+        ).save(out / f"{name}.npz", dtype="float32")
 
 
 if __name__ == "__main__":
