@@ -3,7 +3,8 @@
 The labels of a frame are not independent: forces of hydrogen-bonded partners are nearly opposite, and frames follow
 each other in time. The mean of the posterior hardly depends on it, its covariance does: with independent noise the
 variance of the pressure that forces leave open comes out too large, and that of forces too small. With s_n =
-Σ_i ψ_i r_i/σ_i² the gradient of the log likelihood of frame n at the posterior mean, and Λ = 1 + Σψψᵀ/σ² its assumed precision, the covariance
+Σ_i ψ_i r_i/σ_i² the gradient of the log likelihood of frame n at the posterior mean, and Λ = 1 + Σψψᵀ/σ² its assumed
+precision, the covariance
 
     Λ⁻¹ (1 + J) Λ⁻¹,   J = Σ_n s_n s_nᵀ,
 
